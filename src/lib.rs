@@ -1,9 +1,15 @@
 //! Lockstep keeps Kubernetes Secrets in step with Vault and OpenBao, and workloads in step with their Secrets.
 
 pub mod admin;
+pub mod api;
+pub mod cache;
 pub mod cli;
 pub mod election;
+pub mod names;
+pub mod queue;
+pub mod revision;
 pub mod rollout;
+pub mod secret_view;
 pub mod sensitive;
 pub mod telemetry;
 pub mod vault;

@@ -1,0 +1,293 @@
+//! Pure: how to log in to Vault, and who may.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    duration::GoDuration,
+    refs::{ConnectionRef, SecretKeyRef, ServiceAccountRef},
+};
+
+/// A login for the objects of one namespace.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "lockstep.dev",
+    version = "v1alpha1",
+    kind = "VaultAuth",
+    namespaced,
+    shortname = "vauth",
+    category = "lockstep",
+    derive = "PartialEq",
+    status = "VaultAuthStatus",
+    printcolumn(
+        name = "Connection",
+        type_ = "string",
+        json_path = ".spec.connectionRef.name"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[x_kube(
+    cel,
+    validation = Rule::new("[has(self.kubernetes), has(self.appRole), has(self.token)].filter(x, x).size() == 1")
+        .message("exactly one login method must be set: kubernetes, appRole or token"),
+    validation = Rule::new("!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.namespace)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.namespace) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.namespace)))) && !(has(self.token) && has(self.token.secretRef.namespace))")
+        .message("a VaultAuth logs in with objects of its own namespace: remove the namespace from the reference, or use a ClusterVaultAuth with identityFrom: Fixed")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultAuthSpec {
+    /// The connection to log in through.
+    pub connection_ref: ConnectionRef,
+    /// Where the auth method is mounted. Default: `kubernetes` or `approle`, after the method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub mount: Option<String>,
+    /// Log in as a ServiceAccount, through Vault's Kubernetes auth method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesMethod>,
+    /// Log in with a role id and a secret id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_role: Option<AppRoleMethod>,
+    /// Use a token as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenMethod>,
+}
+
+/// A login that namespaces of the whole cluster may share.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "lockstep.dev",
+    version = "v1alpha1",
+    kind = "ClusterVaultAuth",
+    shortname = "cvauth",
+    category = "lockstep",
+    derive = "PartialEq",
+    status = "VaultAuthStatus",
+    printcolumn(
+        name = "Connection",
+        type_ = "string",
+        json_path = ".spec.connectionRef.name"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[x_kube(
+    cel,
+    validation = Rule::new("[has(self.kubernetes), has(self.appRole), has(self.token)].filter(x, x).size() == 1")
+        .message("exactly one login method must be set: kubernetes, appRole or token"),
+    validation = Rule::new("self.connectionRef.kind == 'ClusterVaultConnection'")
+        .message("connectionRef.kind must be ClusterVaultConnection: a cluster-scoped login cannot depend on an object of one namespace"),
+    validation = Rule::new("(has(self.identityFrom) && self.identityFrom == 'Fixed') || (!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.namespace)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.namespace) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.namespace)))) && !(has(self.token) && has(self.token.secretRef.namespace)))")
+        .message("with identityFrom: Consumer the login uses objects of the consuming namespace: remove the namespace from the reference, or set identityFrom: Fixed"),
+    validation = Rule::new("!has(self.identityFrom) || self.identityFrom != 'Fixed' || (!(has(self.kubernetes) && (!has(self.kubernetes.serviceAccountRef) || !has(self.kubernetes.serviceAccountRef.namespace))) && !(has(self.appRole) && (!has(self.appRole.secretIdRef.namespace) || (has(self.appRole.roleIdRef) && !has(self.appRole.roleIdRef.namespace)))) && !(has(self.token) && !has(self.token.secretRef.namespace)))")
+        .message("with identityFrom: Fixed every reference of the login method needs a namespace")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterVaultAuthSpec {
+    /// The connection to log in through.
+    pub connection_ref: ConnectionRef,
+    /// Where the auth method is mounted. Default: `kubernetes` or `approle`, after the method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub mount: Option<String>,
+    /// Log in as a ServiceAccount, through Vault's Kubernetes auth method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesMethod>,
+    /// Log in with a role id and a secret id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_role: Option<AppRoleMethod>,
+    /// Use a token as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenMethod>,
+    /// Whose ServiceAccount or Secret logs in: the consuming `VaultSecret`'s namespace (`Consumer`, the default),
+    /// or one and the same for all (`Fixed`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_from: Option<IdentityFrom>,
+    /// Which namespaces may use this login. Without it: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
+}
+
+/// Whose ServiceAccount or Secret logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum IdentityFrom {
+    /// The consuming `VaultSecret`'s namespace: each namespace has its own identity in Vault.
+    Consumer,
+    /// The namespace named in the reference: one identity for all.
+    Fixed,
+}
+
+/// Log in as a ServiceAccount. See Vault's `POST auth/kubernetes/login`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesMethod {
+    /// Role of the auth method.
+    #[schemars(length(min = 1, max = 256))]
+    pub role: String,
+    /// The ServiceAccount. Default: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_ref: Option<ServiceAccountRef>,
+    /// Audiences of the token that is sent to Vault. Required: a token without one would be valid at the apiserver.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub audiences: Vec<String>,
+    /// Lifetime of the ServiceAccount token that is sent to Vault. Default and minimum `10m`.
+    #[serde(default, rename = "tokenTTL", skip_serializing_if = "Option::is_none")]
+    pub token_ttl: Option<GoDuration>,
+}
+
+/// Log in with a role id and a secret id. See Vault's `POST auth/approle/login`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    cel,
+    validation = Rule::new("has(self.roleId) != has(self.roleIdRef)").message("exactly one of roleId and roleIdRef must be set")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AppRoleMethod {
+    /// The role id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub role_id: Option<String>,
+    /// The Secret that holds the role id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_id_ref: Option<SecretKeyRef>,
+    /// The Secret that holds the secret id.
+    pub secret_id_ref: SecretKeyRef,
+}
+
+/// Use a token as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenMethod {
+    /// The Secret that holds the token.
+    pub secret_ref: SecretKeyRef,
+}
+
+/// Which namespaces may use a ClusterVaultAuth: those named, and those whose labels match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedNamespaces {
+    /// Names; `"*"` allows every namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub names: Vec<String>,
+    /// Labels of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<NamespaceSelector>,
+}
+
+/// Selects namespaces by their labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceSelector {
+    /// Every one of these labels must be there with this value.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// What the operator thinks of the login.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultAuthStatus {
+    /// Generation of the spec this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`: the connection it names is there and allowed. `Stalled`: the spec cannot work as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// What both kinds of auth object have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthSpec {
+    /// See [`VaultAuthSpec::connection_ref`].
+    pub connection_ref: ConnectionRef,
+    /// See [`VaultAuthSpec::mount`].
+    pub mount: Option<String>,
+    /// See [`VaultAuthSpec::kubernetes`].
+    pub kubernetes: Option<KubernetesMethod>,
+    /// See [`VaultAuthSpec::app_role`].
+    pub app_role: Option<AppRoleMethod>,
+    /// See [`VaultAuthSpec::token`].
+    pub token: Option<TokenMethod>,
+    /// See [`ClusterVaultAuthSpec::identity_from`]; a `VaultAuth` has one namespace, so the two mean the same there.
+    pub identity_from: IdentityFrom,
+    /// `None`: the namespace of the object itself. See [`ClusterVaultAuthSpec::allowed_namespaces`].
+    pub allowed_namespaces: Option<AllowedNamespaces>,
+}
+
+impl From<VaultAuthSpec> for AuthSpec {
+    fn from(spec: VaultAuthSpec) -> Self {
+        let VaultAuthSpec {
+            connection_ref,
+            mount,
+            kubernetes,
+            app_role,
+            token,
+        } = spec;
+        Self {
+            connection_ref,
+            mount,
+            kubernetes,
+            app_role,
+            token,
+            identity_from: IdentityFrom::Consumer,
+            allowed_namespaces: None,
+        }
+    }
+}
+
+impl From<ClusterVaultAuthSpec> for AuthSpec {
+    fn from(spec: ClusterVaultAuthSpec) -> Self {
+        let ClusterVaultAuthSpec {
+            connection_ref,
+            mount,
+            kubernetes,
+            app_role,
+            token,
+            identity_from,
+            allowed_namespaces,
+        } = spec;
+        Self {
+            connection_ref,
+            mount,
+            kubernetes,
+            app_role,
+            token,
+            identity_from: identity_from.unwrap_or(IdentityFrom::Consumer),
+            allowed_namespaces: Some(allowed_namespaces.unwrap_or_default()),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Pure: where Vault is and how to trust it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    duration::GoDuration,
+    refs::{ConfigMapKeyRef, SecretKeyRef},
+};
+
+/// Where a Vault or OpenBao server is, for the objects of one namespace.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "lockstep.dev",
+    version = "v1alpha1",
+    kind = "VaultConnection",
+    namespaced,
+    shortname = "vconn",
+    category = "lockstep",
+    derive = "PartialEq",
+    status = "VaultConnectionStatus",
+    selectable = ".spec.address",
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[x_kube(
+    cel,
+    validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || !((has(self.tls.ca.secret) && has(self.tls.ca.secret.namespace)) || (has(self.tls.ca.configMap) && has(self.tls.ca.configMap.namespace)))")
+        .message("tls.ca: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultConnectionSpec {
+    /// URL of the server, such as `https://vault.vault.svc:8200`. A path prefix is kept.
+    #[schemars(
+        length(min = 8, max = 2048),
+        regex(pattern = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")
+    )]
+    pub address: String,
+    /// How to verify the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+    /// How long one request may take. Default `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<GoDuration>,
+}
+
+/// Where a Vault or OpenBao server is, for the whole cluster.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "lockstep.dev",
+    version = "v1alpha1",
+    kind = "ClusterVaultConnection",
+    shortname = "cvconn",
+    category = "lockstep",
+    derive = "PartialEq",
+    status = "VaultConnectionStatus",
+    selectable = ".spec.address",
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[x_kube(
+    cel,
+    validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || ((!has(self.tls.ca.secret) || has(self.tls.ca.secret.namespace)) && (!has(self.tls.ca.configMap) || has(self.tls.ca.configMap.namespace)))")
+        .message("tls.ca: namespace is required on a ClusterVaultConnection")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterVaultConnectionSpec {
+    /// URL of the server, such as `https://vault.vault.svc:8200`. A path prefix is kept.
+    #[schemars(
+        length(min = 8, max = 2048),
+        regex(pattern = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")
+    )]
+    pub address: String,
+    /// How to verify the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
+    /// How long one request may take. Default `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<GoDuration>,
+}
+
+/// How to verify the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsSpec {
+    /// The only certificate authorities to trust. Without it, the system's are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CaSpec>,
+    /// Do not verify the server at all. Refused unless the operator runs with `--allow-insecure-tls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure_skip_verify: Option<bool>,
+}
+
+/// Where the certificate authorities stand, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    cel,
+    validation = Rule::new("[has(self.secret), has(self.configMap), has(self.bundle)].filter(x, x).size() == 1")
+        .message("exactly one of secret, configMap and bundle must be set")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CaSpec {
+    /// In a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretKeyRef>,
+    /// In a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ConfigMapKeyRef>,
+    /// Right here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 262_144))]
+    pub bundle: Option<String>,
+}
+
+/// What the operator last saw of the server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VaultConnectionStatus {
+    /// Generation of the spec this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`: reachable, initialised and unsealed. `Stalled`: the spec cannot work as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Version of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Whether the server is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<bool>,
+    /// Whether the server that answered is a standby.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<bool>,
+}
+
+/// What both kinds of connection have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionSpec {
+    /// See [`VaultConnectionSpec::address`].
+    pub address: String,
+    /// See [`VaultConnectionSpec::tls`].
+    pub tls: Option<TlsSpec>,
+    /// See [`VaultConnectionSpec::timeout`].
+    pub timeout: Option<GoDuration>,
+}
+
+impl From<VaultConnectionSpec> for ConnectionSpec {
+    fn from(spec: VaultConnectionSpec) -> Self {
+        let VaultConnectionSpec {
+            address,
+            tls,
+            timeout,
+        } = spec;
+        Self {
+            address,
+            tls,
+            timeout,
+        }
+    }
+}
+
+impl From<ClusterVaultConnectionSpec> for ConnectionSpec {
+    fn from(spec: ClusterVaultConnectionSpec) -> Self {
+        let ClusterVaultConnectionSpec {
+            address,
+            tls,
+            timeout,
+        } = spec;
+        Self {
+            address,
+            tls,
+            timeout,
+        }
+    }
+}

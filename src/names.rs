@@ -1,0 +1,76 @@
+//! Pure: names of objects, and the names this operator writes on them.
+
+use std::fmt;
+
+/// Field manager of the Secrets we write.
+pub const SECRET_MANAGER: &str = "lockstep";
+/// Field manager of the stamps on workloads.
+pub const ROLLOUT_MANAGER: &str = "lockstep-rollout";
+/// Field manager of the status of our own objects.
+pub const STATUS_MANAGER: &str = "lockstep-status";
+
+/// Annotation of a managed Secret: name of the VaultSecret it belongs to, in the same namespace.
+pub const VAULT_SECRET: &str = "lockstep.dev/vault-secret";
+/// Annotation of a managed Secret: the revision of the data we wrote.
+pub const REVISION: &str = "lockstep.dev/revision";
+/// Annotation of a managed Secret: since when the data is what it is, in the apiserver's time.
+///
+/// Only there when something else than the data was written later: otherwise the time of our field
+/// manager's entry says it.
+pub const DATA_SINCE: &str = "lockstep.dev/data-since";
+/// Label of every Secret that was created by the operator.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY`].
+pub const LOCKSTEP: &str = "lockstep";
+
+/// Annotation of a pod template: hash of all managed Secrets the workload uses. Changing it is the restart.
+pub const SECRETS_HASH: &str = "lockstep.dev/secrets-hash";
+/// Annotation of a workload (not of its pod template): the hash its pods were proved to run without a restart.
+pub const IN_STEP: &str = "lockstep.dev/in-step";
+
+/// Annotation of a VaultSecret: any new value asks for a read now.
+pub const REFRESH: &str = "lockstep.dev/refresh";
+/// The same, as Flux's `flux reconcile` writes it.
+pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+
+/// Namespace and name of an object; the namespace is empty for cluster-scoped ones.
+///
+/// Ordered by namespace first, so that the objects of one namespace are neighbours.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Namespace, empty for a cluster-scoped object.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The key of a cluster-scoped object.
+    pub fn cluster(name: impl Into<String>) -> Self {
+        Self::new("", name)
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,189 @@
+//! Pure: the rotation hash.
+//!
+//! A revision is a keyed digest (HMAC-SHA256) of what a Secret holds, shown as `<key id>:<hex>`. The key
+//! never leaves the operator's namespace, so that nobody who may read a Deployment can guess a short
+//! password offline from the hash on its pod template.
+
+use std::{collections::BTreeMap, fmt, fmt::Write};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+
+use crate::sensitive::Sensitive;
+
+/// Bytes of the digest that are shown: 64 bits tell two values apart, and leave less to attack than all 256.
+const SHOWN_BYTES: usize = 8;
+
+/// Length of the key in bytes, that of the digest (RFC 2104 §3).
+pub const KEY_BYTES: usize = 32;
+
+/// The secret key of the digest, with the name under which it is shown.
+#[derive(Clone, Debug)]
+pub struct RevisionKey {
+    id: String,
+    key: Sensitive,
+}
+
+impl RevisionKey {
+    /// A key of [`KEY_BYTES`] bytes, `None` if it has another length.
+    pub fn new(id: impl Into<String>, key: Sensitive) -> Option<Self> {
+        (key.len() == KEY_BYTES).then(|| Self { id: id.into(), key })
+    }
+
+    /// The revision of `data`: the same for the same keys and values, in whatever order they came.
+    pub fn revision(&self, data: &BTreeMap<String, Sensitive>) -> Revision {
+        let mut mac = self.mac("secret");
+        for (key, value) in data {
+            update_framed(&mut mac, key.as_bytes());
+            update_framed(&mut mac, value.expose());
+        }
+        Revision(format!("{}:{}", self.id, hex(&mac.finalize().into_bytes())))
+    }
+
+    /// A digest for comparison within this process, such as "did this answer differ from the last one".
+    pub fn fingerprint<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+        let mut mac = self.mac("fingerprint");
+        for part in parts {
+            update_framed(&mut mac, part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    fn mac(&self, purpose: &str) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose())
+            .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
+        update_framed(&mut mac, purpose.as_bytes());
+        mac
+    }
+}
+
+/// Adds `part` with its length in front, so that no two lists of parts look the same.
+fn update_framed(mac: &mut Hmac<Sha256>, part: &[u8]) {
+    mac.update(&(part.len() as u64).to_be_bytes());
+    mac.update(part);
+}
+
+/// Keyed digest of what one Secret holds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(String);
+
+impl Revision {
+    /// A revision read back from the cluster.
+    pub fn from_annotation(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// `<key id>:<hex>`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The hash a workload carries: one digest of the names and revisions of all managed Secrets it uses.
+///
+/// `None` when it uses none. No key is needed: what goes in are keyed digests already.
+pub fn combine<'a>(secrets: &BTreeMap<&'a str, &'a Revision>) -> Option<String> {
+    if secrets.is_empty() {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    for (name, revision) in secrets {
+        for part in [name.as_bytes(), revision.as_str().as_bytes()] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+    }
+    Some(hex(&digest.finalize()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .take(SHOWN_BYTES)
+        .fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(byte: u8) -> RevisionKey {
+        RevisionKey::new("k1", Sensitive::new(vec![byte; KEY_BYTES])).unwrap()
+    }
+
+    fn data(pairs: &[(String, Vec<u8>)]) -> BTreeMap<String, Sensitive> {
+        pairs
+            .iter()
+            .map(|(k, v)| (k.clone(), Sensitive::new(v.clone())))
+            .collect()
+    }
+
+    #[test]
+    fn a_revision_shows_its_key_id_and_sixteen_hex_digits() {
+        let revision = key(1).revision(&data(&[("a".into(), b"b".to_vec())]));
+        let (id, digits) = revision.as_str().split_once(':').unwrap();
+        assert_eq!((id, digits.len()), ("k1", 16));
+    }
+
+    #[test]
+    fn keys_of_another_length_are_refused() {
+        assert!(RevisionKey::new("k1", Sensitive::new([0; 31])).is_none());
+    }
+
+    #[test]
+    fn nothing_combines_to_nothing() {
+        assert_eq!(combine(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn the_combined_hash_depends_on_names_and_revisions() {
+        let (r1, r2) = (
+            Revision::from_annotation("k1:1"),
+            Revision::from_annotation("k1:2"),
+        );
+        let of =
+            |pairs: &[(&'static str, &'static Revision)]| combine(&pairs.iter().copied().collect());
+        let (r1, r2): (&'static Revision, &'static Revision) =
+            (Box::leak(Box::new(r1)), Box::leak(Box::new(r2)));
+        assert_eq!(of(&[("a", r1), ("b", r2)]), of(&[("b", r2), ("a", r1)]));
+        assert_ne!(of(&[("a", r1), ("b", r2)]), of(&[("a", r2), ("b", r1)]));
+        assert_ne!(of(&[("a", r1)]), of(&[("b", r1)]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_revision_tells_data_apart_and_depends_on_the_key(
+            a in prop::collection::vec(("[a-z]{0,3}", prop::collection::vec(any::<u8>(), 0..4)), 0..4),
+            b in prop::collection::vec(("[a-z]{0,3}", prop::collection::vec(any::<u8>(), 0..4)), 0..4),
+        ) {
+            let (a, b) = (data(&a), data(&b));
+            prop_assert_eq!(key(1).revision(&a) == key(1).revision(&b), a == b);
+            prop_assert_ne!(key(1).revision(&a), key(2).revision(&a));
+        }
+
+        #[test]
+        fn the_order_of_keys_is_no_change(pairs in prop::collection::btree_map("[a-z]{1,3}", prop::collection::vec(any::<u8>(), 0..4), 0..5)) {
+            let forward: Vec<_> = pairs.into_iter().collect();
+            let backward: Vec<_> = forward.iter().rev().cloned().collect();
+            prop_assert_eq!(key(1).revision(&data(&forward)), key(1).revision(&data(&backward)));
+        }
+    }
+}

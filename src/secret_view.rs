@@ -1,0 +1,188 @@
+//! Pure: what is kept in memory of a Secret. Its metadata says enough; values are never watched.
+
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use serde_json::Value;
+
+use crate::{
+    names::{DATA_SINCE, REVISION, SECRET_MANAGER, VAULT_SECRET},
+    revision::Revision,
+};
+
+/// One Secret, as far as decisions need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretView {
+    /// UID of the Secret.
+    pub uid: String,
+    /// Changes whenever the Secret does: whoever depends on its content compares this.
+    pub resource_version: String,
+    /// What we wrote, if it is one of ours.
+    pub managed: Option<Managed>,
+}
+
+/// A Secret that carries our mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Managed {
+    /// Name of the VaultSecret it belongs to, in the same namespace.
+    pub vault_secret: String,
+    /// Revision of the data we wrote.
+    pub revision: Revision,
+    /// Since when the data is what it is, in the apiserver's time.
+    pub data_since: Timestamp,
+    /// Time of our field manager's entry, as it stands: the apiserver's time of our last effective write.
+    pub written: Timestamp,
+    /// The controlling owner's UID.
+    pub controller: Option<String>,
+    /// Digest of the fields our field manager owns. Whoever changes or deletes one of them takes it from us,
+    /// so this shows every hand edit without reading a value.
+    pub fields: u64,
+}
+
+impl SecretView {
+    /// Reads the metadata of a Secret.
+    pub fn project(metadata: &ObjectMeta) -> Self {
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            managed: Managed::project(metadata),
+        }
+    }
+}
+
+impl Managed {
+    fn project(metadata: &ObjectMeta) -> Option<Self> {
+        let annotations = metadata.annotations.as_ref()?;
+        let entry = own_entry(metadata)?;
+        let written = entry.time.as_ref()?.0;
+        let data_since = annotations
+            .get(DATA_SINCE)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(written);
+        Some(Self {
+            vault_secret: annotations.get(VAULT_SECRET)?.clone(),
+            revision: Revision::from_annotation(annotations.get(REVISION)?),
+            data_since,
+            written,
+            controller: controller_uid(metadata),
+            fields: entry
+                .fields_v1
+                .as_ref()
+                .map_or(0, |fields| fields_digest(&field_paths(&fields.0))),
+        })
+    }
+}
+
+/// Our field manager's server-side apply entry.
+fn own_entry(metadata: &ObjectMeta) -> Option<&ManagedFieldsEntry> {
+    metadata.managed_fields.as_ref()?.iter().find(|entry| {
+        entry.manager.as_deref() == Some(SECRET_MANAGER)
+            && entry.operation.as_deref() == Some("Apply")
+            && entry.subresource.as_deref().unwrap_or_default().is_empty()
+    })
+}
+
+fn controller_uid(metadata: &ObjectMeta) -> Option<String> {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    let controller = owners.iter().find(|owner| owner.controller == Some(true))?;
+    Some(controller.uid.clone())
+}
+
+/// The leaves of a `fieldsV1` tree, as `f:data/f:password`.
+fn field_paths(fields: &Value) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    collect(fields, "", &mut paths);
+    paths
+}
+
+fn collect(node: &Value, path: &str, paths: &mut BTreeSet<String>) {
+    let Value::Object(children) = node else {
+        return;
+    };
+    for (name, child) in children {
+        if name == "." {
+            continue;
+        }
+        let path = format!("{path}/{name}");
+        match child {
+            Value::Object(deeper) if deeper.keys().any(|key| key != ".") => {
+                collect(child, &path, paths)
+            }
+            _ => {
+                paths.insert(path);
+            }
+        }
+    }
+}
+
+/// Digest of a set of field paths; only compared within one process.
+pub fn fields_digest(paths: &BTreeSet<String>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    paths.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn metadata(manager: &str, data: &Value, extra: Option<(&str, &str)>) -> ObjectMeta {
+        let mut annotations = json!({VAULT_SECRET: "checkout", REVISION: "k1:00"});
+        if let Some((key, value)) = extra {
+            annotations[key] = json!(value);
+        }
+        serde_json::from_value(json!({
+            "name": "checkout", "uid": "u1", "resourceVersion": "7",
+            "annotations": annotations,
+            "managedFields": [
+                {"manager": "kubectl", "operation": "Update", "time": "2026-01-01T00:00:09Z", "fieldsV1": {"f:data": {"f:other": {}}}},
+                {"manager": manager, "operation": "Apply", "time": "2026-01-01T00:00:05Z", "fieldsV1": {"f:data": data, "f:metadata": {"f:annotations": {"f:x": {}}}}},
+            ]
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_secret_without_our_mark_or_our_entry_is_not_ours() {
+        assert_eq!(
+            SecretView::project(&metadata("kubectl", &json!({}), None)).managed,
+            None
+        );
+        let mut unmarked = metadata(SECRET_MANAGER, &json!({"f:a": {}}), None);
+        unmarked.annotations.as_mut().unwrap().remove(VAULT_SECRET);
+        assert_eq!(SecretView::project(&unmarked).managed, None);
+    }
+
+    #[test]
+    fn the_time_of_our_entry_dates_the_data_unless_an_annotation_says_earlier() {
+        let plain = SecretView::project(&metadata(SECRET_MANAGER, &json!({"f:a": {}}), None))
+            .managed
+            .unwrap();
+        assert_eq!(plain.data_since.to_string(), "2026-01-01T00:00:05Z");
+        let since = Some((DATA_SINCE, "2025-12-31T00:00:00Z"));
+        let kept = SecretView::project(&metadata(SECRET_MANAGER, &json!({"f:a": {}}), since))
+            .managed
+            .unwrap();
+        assert_eq!(kept.data_since.to_string(), "2025-12-31T00:00:00Z");
+        assert_eq!(kept.written, plain.written);
+    }
+
+    #[test]
+    fn a_field_taken_from_us_shows_in_the_digest() {
+        let digest = |data: &Value| {
+            SecretView::project(&metadata(SECRET_MANAGER, data, None))
+                .managed
+                .unwrap()
+                .fields
+        };
+        let both = digest(&json!({".": {}, "f:a": {}, "f:b": {}}));
+        assert_eq!(both, digest(&json!({"f:b": {}, "f:a": {}})));
+        assert_ne!(both, digest(&json!({"f:a": {}})));
+    }
+}
