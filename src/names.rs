@@ -18,6 +18,8 @@ pub const REVISION: &str = "lockstep.dev/revision";
 /// Only there when something else than the data was written later: otherwise the time of our field
 /// manager's entry says it.
 pub const DATA_SINCE: &str = "lockstep.dev/data-since";
+/// Annotation of a Secret we merge into: our keys go when the VaultSecret goes.
+pub const REMOVE_KEYS: &str = "lockstep.dev/remove-keys-on-delete";
 /// Label of every Secret that was created by the operator.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`].

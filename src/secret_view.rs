@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use serde_json::Value;
 
 use crate::{
-    names::{DATA_SINCE, REVISION, SECRET_MANAGER, VAULT_SECRET},
+    names::{DATA_SINCE, REMOVE_KEYS, REVISION, SECRET_MANAGER, VAULT_SECRET},
     revision::Revision,
 };
 
@@ -38,6 +38,8 @@ pub struct Managed {
     pub written: Timestamp,
     /// The controlling owner's UID.
     pub controller: Option<String>,
+    /// Whether our keys go when the VaultSecret goes.
+    pub remove_keys: bool,
     /// Digest of the fields our field manager owns. Whoever changes or deletes one of them takes it from us,
     /// so this shows every hand edit without reading a value.
     pub fields: u64,
@@ -69,10 +71,11 @@ impl Managed {
             data_since,
             written,
             controller: controller_uid(metadata),
+            remove_keys: annotations.contains_key(REMOVE_KEYS),
             fields: entry
                 .fields_v1
                 .as_ref()
-                .map_or(0, |fields| fields_digest(&field_paths(&fields.0))),
+                .map_or(0, |fields| fields_digest(&owned_fields(&fields.0, metadata))),
         })
     }
 }
@@ -92,12 +95,54 @@ fn controller_uid(metadata: &ObjectMeta) -> Option<String> {
     Some(controller.uid.clone())
 }
 
-/// The leaves of a `fieldsV1` tree, as `f:data/f:password`.
-fn field_paths(fields: &Value) -> BTreeSet<String> {
+/// The fields of `fieldsV1` as `/f:data/f:password`; labels and annotations with their value, which is no secret.
+///
+/// Our own notes on the revision are left out: they are compared by themselves.
+fn owned_fields(fields: &Value, metadata: &ObjectMeta) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     collect(fields, "", &mut paths);
     paths
+        .into_iter()
+        .filter_map(|path| with_value(path, metadata))
+        .collect()
 }
+
+fn with_value(path: String, metadata: &ObjectMeta) -> Option<String> {
+    let (values, name) = match (path.strip_prefix(LABELS), path.strip_prefix(ANNOTATIONS)) {
+        (Some(name), _) => (metadata.labels.as_ref(), name),
+        (_, Some(REVISION | DATA_SINCE)) => return None,
+        (_, Some(name)) => (metadata.annotations.as_ref(), name),
+        (None, None) => return Some(path),
+    };
+    let value = values.and_then(|values| values.get(name));
+    Some(format!("{path}={}", value.map_or("", String::as_str)))
+}
+
+const LABELS: &str = "/f:metadata/f:labels/f:";
+const ANNOTATIONS: &str = "/f:metadata/f:annotations/f:";
+
+/// The field path of a label with its value, as [`Managed::fields`] counts it.
+pub fn label_field(name: &str, value: &str) -> String {
+    format!("{LABELS}{name}={value}")
+}
+
+/// The field path of an annotation with its value.
+pub fn annotation_field(name: &str, value: &str) -> String {
+    format!("{ANNOTATIONS}{name}={value}")
+}
+
+/// The field path of a data key.
+pub fn data_field(key: &str) -> String {
+    format!("/f:data/f:{key}")
+}
+
+/// The field path of an owner reference.
+pub fn owner_field(uid: &str) -> String {
+    format!("/f:metadata/f:ownerReferences/k:{{\"uid\":\"{uid}\"}}")
+}
+
+/// The field path of the type.
+pub const TYPE_FIELD: &str = "/f:type";
 
 fn collect(node: &Value, path: &str, paths: &mut BTreeSet<String>) {
     let Value::Object(children) = node else {
@@ -109,9 +154,7 @@ fn collect(node: &Value, path: &str, paths: &mut BTreeSet<String>) {
         }
         let path = format!("{path}/{name}");
         match child {
-            Value::Object(deeper) if deeper.keys().any(|key| key != ".") => {
-                collect(child, &path, paths)
-            }
+            Value::Object(deeper) if deeper.keys().any(|key| key != ".") => collect(child, &path, paths),
             _ => {
                 paths.insert(path);
             }
@@ -184,5 +227,17 @@ mod tests {
         let both = digest(&json!({".": {}, "f:a": {}, "f:b": {}}));
         assert_eq!(both, digest(&json!({"f:b": {}, "f:a": {}})));
         assert_ne!(both, digest(&json!({"f:a": {}})));
+    }
+
+    #[test]
+    fn the_value_of_an_owned_annotation_counts_but_not_our_note_on_the_revision() {
+        let fields = json!({"f:metadata": {"f:annotations": {"f:x": {}, "f:lockstep.dev/revision": {}}}});
+        let mut metadata = ObjectMeta {
+            annotations: Some([("x".to_owned(), "1".to_owned())].into()),
+            ..Default::default()
+        };
+        assert_eq!(owned_fields(&fields, &metadata), [annotation_field("x", "1")].into());
+        metadata.annotations.as_mut().unwrap().insert("x".into(), "2".into());
+        assert_eq!(owned_fields(&fields, &metadata), [annotation_field("x", "2")].into());
     }
 }

@@ -1,0 +1,189 @@
+//! Pure: the status of a `VaultSecret` after a pass.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::condition::{Kind, Wanted, find, holds, merge};
+use crate::{
+    api::vault_secret::{RolloutStatus, VaultSecretStatus, WorkloadState, WorkloadStatus},
+    sync::outcome::{InStep, Outcome, SourceFailure},
+};
+
+/// How many workloads a status lists.
+const MAX_WORKLOADS: usize = 100;
+
+/// What a status is made from.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// Generation of the spec the outcome belongs to.
+    pub generation: i64,
+    /// What the pass did.
+    pub outcome: &'a Outcome,
+    /// Whether the Secret exists and carries our mark.
+    pub secret_exists: bool,
+    /// The workloads that use the Secret; `None` while not all were looked at.
+    pub workloads: Option<&'a [WorkloadStatus]>,
+    /// How long a Secret counts as usable while Vault cannot be read.
+    pub staleness_budget: Duration,
+}
+
+/// The status that follows `old`. It is written only if it differs.
+pub fn next(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> VaultSecretStatus {
+    let mut status = old.clone();
+    status.observed_generation = Some(facts.generation);
+    if let Outcome::InStep(in_step) = facts.outcome {
+        in_step_fields(&mut status, in_step);
+    }
+    if let Some(workloads) = facts.workloads {
+        status.rollout = rollout(workloads);
+    }
+    status.conditions = merge(&old.conditions, conditions(old, facts, now), facts.generation, now);
+    status
+}
+
+fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
+    let InStep { target, revision, data_since, sources, applied: _, refresh } = in_step;
+    status.target = Some(target.clone());
+    status.rotation_hash = Some(revision.to_string());
+    status.last_change_time = Some(Time(*data_since));
+    status.last_handled_refresh.clone_from(refresh);
+    status.sources.clone_from(sources);
+}
+
+/// Those that are not verified first, so that a cut list still shows what matters.
+fn rollout(workloads: &[WorkloadStatus]) -> Option<RolloutStatus> {
+    let mut listed = workloads.to_vec();
+    listed.sort_by(|a, b| (a.state, a.kind, &a.name).cmp(&(b.state, b.kind, &b.name)));
+    listed.truncate(MAX_WORKLOADS);
+    (!listed.is_empty()).then_some(RolloutStatus { workloads: listed })
+}
+
+fn conditions(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vec<Wanted> {
+    let mut wanted = match facts.outcome {
+        Outcome::InStep(in_step) => in_step_conditions(in_step),
+        Outcome::Suspended => suspended(old, facts),
+        Outcome::Refused(refusal) => {
+            let (reason, message) = (refusal.reason(), refusal.to_string());
+            vec![
+                Wanted::no(Kind::Ready, reason, &message),
+                Wanted::no(Kind::Synced, reason, &message),
+                Wanted::yes(Kind::Stalled, reason, message),
+            ]
+        }
+        Outcome::SourceFailed(failure) => source_failed(old, facts, failure, now),
+        Outcome::ApplyFailed { why } => {
+            vec![
+                Wanted::no(Kind::Ready, "ApplyFailed", why),
+                Wanted::no(Kind::Synced, "ApplyFailed", why),
+                Wanted::yes(Kind::Reconciling, "ApplyFailed", "it is tried again"),
+            ]
+        }
+        Outcome::ConnectionPending => {
+            vec![
+                Wanted::no(Kind::Ready, "ConnectionPending", "the connection to Vault is being set up"),
+                Wanted::yes(Kind::Reconciling, "ConnectionPending", "the connection to Vault is being set up"),
+            ]
+        }
+    };
+    for kind in [Kind::Synced, Kind::SourcesReachable] {
+        if !wanted.iter().any(|condition| condition.kind == kind) {
+            wanted.extend(find(&old.conditions, kind).and_then(|before| kept(kind, before)));
+        }
+    }
+    wanted.extend(rolled_out(old, facts));
+    wanted.sort_by_key(|condition| condition.kind as u8);
+    wanted
+}
+
+/// A condition that this pass has nothing new to say about.
+fn kept(kind: Kind, before: &Condition) -> Option<Wanted> {
+    let holds = match before.status.as_str() {
+        "True" => true,
+        "False" => false,
+        _ => return None,
+    };
+    Some(Wanted {
+        kind,
+        holds: Some(holds),
+        reason: before.reason.clone(),
+        message: before.message.clone(),
+    })
+}
+
+fn in_step_conditions(in_step: &InStep) -> Vec<Wanted> {
+    let message = format!("Secret {} is in step with Vault", in_step.target);
+    vec![
+        Wanted::yes(Kind::Ready, "InStep", &message),
+        Wanted::yes(Kind::Synced, "InStep", message),
+        Wanted::yes(Kind::SourcesReachable, "Reachable", "Vault answers for every source"),
+    ]
+}
+
+fn suspended(old: &VaultSecretStatus, facts: &Facts<'_>) -> Vec<Wanted> {
+    let usable = facts.secret_exists && old.rotation_hash.is_some();
+    let message = "spec.suspend is true: nothing is read and nothing is written";
+    vec![if usable {
+        Wanted::yes(Kind::Ready, "Suspended", message)
+    } else {
+        Wanted::no(Kind::Ready, "Suspended", message)
+    }]
+}
+
+/// A Vault outage is no reason to call a good Secret bad, until it has lasted too long.
+fn source_failed(old: &VaultSecretStatus, facts: &Facts<'_>, failure: &SourceFailure, now: Timestamp) -> Vec<Wanted> {
+    let SourceFailure { source, kind, message } = failure;
+    let message = format!("source {source}: {message}");
+    let unreachable = Wanted::no(Kind::SourcesReachable, kind.as_str(), &message);
+    let from_this_generation = old.observed_generation == Some(facts.generation)
+        && holds(&old.conditions, Kind::Synced)
+        && find(&old.conditions, Kind::Synced).is_some_and(|synced| synced.observed_generation == Some(facts.generation));
+    if !facts.secret_exists || !from_this_generation {
+        return vec![
+            Wanted::no(Kind::Ready, kind.as_str(), &message),
+            unreachable,
+            Wanted::yes(Kind::Reconciling, kind.as_str(), "it is tried again"),
+        ];
+    }
+    let since = find(&old.conditions, Kind::SourcesReachable)
+        .filter(|before| before.status == "False")
+        .map_or(now, |before| before.last_transition_time.0);
+    let outage = now.duration_since(since).unsigned_abs();
+    let ready = if outage <= facts.staleness_budget {
+        Wanted::yes(Kind::Ready, "LastGood", "Vault cannot be read; the Secret keeps its last good data")
+    } else {
+        let budget = facts.staleness_budget.as_secs();
+        Wanted::no(Kind::Ready, "Stale", format!("Vault could not be read for more than {budget}s; the Secret keeps its last good data"))
+    };
+    vec![ready, unreachable]
+}
+
+fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
+    let Some(workloads) = facts.workloads else {
+        return find(&old.conditions, Kind::RolledOut).and_then(|before| kept(Kind::RolledOut, before));
+    };
+    if old.rotation_hash.is_none() && !matches!(facts.outcome, Outcome::InStep(_)) {
+        return None;
+    }
+    let count = |state| workloads.iter().filter(|workload| workload.state == state).count();
+    let total = workloads.len();
+    let kind = Kind::RolledOut;
+    let first_failed = workloads.iter().find(|workload| workload.state == WorkloadState::Failed);
+    let open = total - count(WorkloadState::Verified);
+    Some(if let Some(failed) = first_failed {
+        let why = failed.message.as_deref().unwrap_or("the restart was not seen to finish");
+        Wanted::no(kind, "RolloutFailed", format!("{} {}: {why}", failed.kind.as_str(), failed.name))
+    } else if total == 0 {
+        Wanted::yes(kind, "NothingToRestart", "no workload uses the Secret")
+    } else if open == 0 {
+        Wanted::yes(kind, "Verified", format!("all pods of {total} workload(s) run with the current data"))
+    } else if count(WorkloadState::Restarting) + count(WorkloadState::Pending) > 0 {
+        Wanted::no(kind, "Restarting", format!("{open} of {total} workload(s) do not run with the current data yet"))
+    } else {
+        Wanted::no(kind, "Waiting", format!("{open} of {total} workload(s) wait for somebody else, see status.rollout"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! Effects: apiserver. The only place that writes the status of our objects.
+
+use std::{fmt::Debug, time::Duration};
+
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    core::{ApiResource, DynamicObject},
+};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    names::{ObjectKey, STATUS_MANAGER},
+    telemetry::metrics::Metrics,
+};
+
+/// How long one write may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a status was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteStatusError {
+    /// The object is gone; nobody needs its status.
+    #[error("{0} is gone")]
+    Gone(ObjectKey),
+    /// It may work later.
+    #[error("cannot write the status of {0}: {1}")]
+    Failed(ObjectKey, String),
+}
+
+/// Applies `status` to the object of kind `K` with this key and UID.
+///
+/// The UID makes sure that an object created meanwhile under the same name does not get its predecessor's status.
+pub async fn write_status<K>(
+    client: &Client,
+    metrics: &Metrics,
+    (key, uid): (&ObjectKey, &str),
+    status: &impl Serialize,
+) -> Result<(), WriteStatusError>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let resource = ApiResource::erase::<K>(&());
+    let api: Api<DynamicObject> = if key.namespace.is_empty() {
+        Api::all_with(client.clone(), &resource)
+    } else {
+        Api::namespaced_with(client.clone(), &key.namespace, &resource)
+    };
+    let object = json!({
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {"name": key.name, "uid": uid},
+        "status": status,
+    });
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    let written = timeout(LIMIT, api.patch_status(&key.name, &params, &Patch::Apply(&object))).await;
+    let result = match written {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => {
+            Err(WriteStatusError::Gone(key.clone()))
+        }
+        Ok(Err(error)) => Err(WriteStatusError::Failed(key.clone(), error.to_string())),
+        Err(_) => Err(WriteStatusError::Failed(key.clone(), "no answer from the apiserver in time".to_owned())),
+    };
+    metrics.apiserver_write(status_resource(&resource.kind), if result.is_ok() { "ok" } else { "error" });
+    result
+}
+
+fn status_resource(kind: &str) -> &'static str {
+    match kind {
+        "VaultSecret" => "vaultsecrets/status",
+        "VaultAuth" => "vaultauths/status",
+        "ClusterVaultAuth" => "clustervaultauths/status",
+        "VaultConnection" => "vaultconnections/status",
+        "ClusterVaultConnection" => "clustervaultconnections/status",
+        _ => "other/status",
+    }
+}

@@ -1,0 +1,115 @@
+//! Pure: the Secret as it shall be. Nothing here can fail: all checks are behind us.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+
+use super::{render::Data, resolve::Target};
+use crate::{
+    api::vault_secret::{CreationPolicy, DeletionPolicy},
+    names::{DATA_SINCE, LOCKSTEP, MANAGED_BY, ObjectKey, REMOVE_KEYS, REVISION, VAULT_SECRET},
+    revision::Revision,
+    secret_view::{TYPE_FIELD, annotation_field, data_field, fields_digest, label_field, owner_field},
+};
+
+/// What identifies the Secret we want, without its values: enough to see whether there is anything to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Revision of the data.
+    pub revision: Revision,
+    /// Digest of the fields we shall own, comparable with `Managed::fields`.
+    pub fields: u64,
+}
+
+/// The Secret we want, ready to be applied.
+#[derive(Clone)]
+pub struct DesiredSecret {
+    /// What identifies it.
+    pub wanted: Wanted,
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// How it may be written.
+    pub creation: CreationPolicy,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    type_: Option<String>,
+    owner: Option<OwnerReference>,
+    data: Data,
+}
+
+impl DesiredSecret {
+    /// The Secret of `object` (with this UID), holding `data`.
+    pub fn new(object: &ObjectKey, uid: &str, target: &Target, data: Data, revision: Revision) -> Self {
+        let creates = target.creation != CreationPolicy::Merge;
+        let removes = target.deletion == DeletionPolicy::Delete;
+        let mut labels = target.labels.clone();
+        if creates {
+            labels.insert(MANAGED_BY.to_owned(), LOCKSTEP.to_owned());
+        }
+        let mut annotations = target.annotations.clone();
+        annotations.insert(VAULT_SECRET.to_owned(), object.name.clone());
+        if !creates && removes {
+            annotations.insert(REMOVE_KEYS.to_owned(), "true".to_owned());
+        }
+        let owner = (creates && removes).then(|| owner_reference(object, uid));
+        let type_ = creates.then(|| target.type_.clone().unwrap_or_else(|| "Opaque".to_owned()));
+        let fields = labels
+            .iter()
+            .map(|(name, value)| label_field(name, value))
+            .chain(annotations.iter().map(|(name, value)| annotation_field(name, value)))
+            .chain(data.keys().map(|key| data_field(key)))
+            .chain(owner.iter().map(|owner| owner_field(&owner.uid)))
+            .chain(type_.iter().map(|_| TYPE_FIELD.to_owned()))
+            .collect::<BTreeSet<_>>();
+        Self {
+            wanted: Wanted { revision, fields: fields_digest(&fields) },
+            key: ObjectKey::new(&object.namespace, &target.name),
+            creation: target.creation,
+            labels,
+            annotations,
+            type_,
+            owner,
+            data,
+        }
+    }
+
+    /// The object to apply. `data_since` dates data that is older than this write.
+    pub fn to_secret(&self, data_since: Option<Timestamp>) -> Secret {
+        let mut annotations = self.annotations.clone();
+        annotations.insert(REVISION.to_owned(), self.wanted.revision.to_string());
+        if let Some(since) = data_since {
+            annotations.insert(DATA_SINCE.to_owned(), since.to_string());
+        }
+        let data = self.data.iter().map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec()))).collect();
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(self.key.name.clone()),
+                namespace: Some(self.key.namespace.clone()),
+                labels: (!self.labels.is_empty()).then(|| self.labels.clone()),
+                annotations: Some(annotations),
+                owner_references: self.owner.clone().map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            type_: self.type_.clone(),
+            data: Some(data),
+            ..Secret::default()
+        }
+    }
+}
+
+/// With this the garbage collector deletes the Secret together with the `VaultSecret`; no finalizer is needed.
+fn owner_reference(object: &ObjectKey, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: "lockstep.dev/v1alpha1".to_owned(),
+        kind: "VaultSecret".to_owned(),
+        name: object.name.clone(),
+        uid: uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
