@@ -1,0 +1,303 @@
+//! Pure: what went wrong at Vault, classified once.
+//!
+//! [`classify`] is the only place that looks at a status code. Everything else (retry, gate, condition
+//! reason, metric label) follows from [`VaultErrorKind`]. The text of an error comes from Vault's
+//! `errors` array alone, never from a raw body.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+
+use super::request::Request;
+
+/// Longest text taken from Vault's answer, in characters. Enough for the first error of a list.
+const DETAIL_CHARS: usize = 200;
+
+/// What kind of failure it was. The words are condition reasons and metric labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VaultErrorKind {
+    /// The token or the login may not do this (403).
+    Denied,
+    /// There is nothing at this path (404).
+    NotFound,
+    /// The version of a KV v2 secret was deleted or destroyed.
+    Deleted,
+    /// Vault is sealed.
+    Sealed,
+    /// Too many requests (429).
+    Throttled,
+    /// Vault or something in front of it cannot answer now (5xx, a standby without an active node).
+    Unavailable,
+    /// No answer at all: connection refused, timeout, TLS.
+    Unreachable,
+    /// Vault does not understand the request, or we do not understand the answer.
+    Invalid,
+    /// We did not send the request because it could not have been right.
+    Refused,
+    /// The credential for the login could not be had.
+    CredentialUnavailable,
+}
+
+impl VaultErrorKind {
+    /// The one word for it in conditions, events, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "Denied",
+            Self::NotFound => "NotFound",
+            Self::Deleted => "VersionDeleted",
+            Self::Sealed => "Sealed",
+            Self::Throttled => "Throttled",
+            Self::Unavailable => "Unavailable",
+            Self::Unreachable => "Unreachable",
+            Self::Invalid => "Invalid",
+            Self::Refused => "Refused",
+            Self::CredentialUnavailable => "CredentialUnavailable",
+        }
+    }
+
+    /// Half a sentence for people.
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::Denied => "permission denied by Vault",
+            Self::NotFound => "nothing found at this path",
+            Self::Deleted => "this version was deleted or destroyed",
+            Self::Sealed => "Vault is sealed",
+            Self::Throttled => "Vault limits the request rate",
+            Self::Unavailable => "Vault is not available",
+            Self::Unreachable => "Vault cannot be reached",
+            Self::Invalid => "request or answer is not valid",
+            Self::Refused => "not sent",
+            Self::CredentialUnavailable => "the credential for the login is not available",
+        }
+    }
+}
+
+/// One failed request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultError {
+    /// What kind of failure it was.
+    pub kind: VaultErrorKind,
+    /// What was attempted: `read`, `login`, …
+    pub operation: &'static str,
+    /// The path in Vault, without `/v1/`. Paths are not secret.
+    pub path: String,
+    /// The HTTP status, when there was an answer.
+    pub status: Option<u16>,
+    /// One line of at most 200 characters; may be empty.
+    pub detail: String,
+    /// How long Vault asked us to wait.
+    pub retry_after: Option<Duration>,
+    /// The request was not sent: the failure told here, of another request, closed the gate of the connection.
+    pub held_back: bool,
+}
+
+impl std::error::Error for VaultError {}
+
+impl fmt::Display for VaultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: ", self.operation, self.path)?;
+        if self.held_back {
+            f.write_str("not sent because the connection just failed: ")?;
+        }
+        f.write_str(self.kind.phrase())?;
+        if let Some(status) = self.status {
+            write!(f, " ({status})")?;
+        }
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl VaultError {
+    /// A failure of `request` without an HTTP answer. `detail` must not hold a value.
+    pub fn new(kind: VaultErrorKind, request: &Request, detail: impl AsRef<str>) -> Self {
+        Self {
+            kind,
+            operation: request.operation(),
+            path: request.path().to_owned(),
+            status: None,
+            detail: one_line(detail.as_ref()),
+            retry_after: None,
+            held_back: false,
+        }
+    }
+
+    /// A refusal before there is a request: settings that cannot work.
+    pub fn refused(operation: &'static str, path: &str, detail: impl AsRef<str>) -> Self {
+        Self {
+            kind: VaultErrorKind::Refused,
+            operation,
+            path: path.to_owned(),
+            status: None,
+            detail: one_line(detail.as_ref()),
+            retry_after: None,
+            held_back: false,
+        }
+    }
+
+    /// The same failure told to `request`, which is not sent because of it.
+    #[must_use]
+    pub fn held_back(&self, request: &Request, reopens_in: Duration) -> Self {
+        Self {
+            operation: request.operation(),
+            path: request.path().to_owned(),
+            retry_after: Some(reopens_in),
+            held_back: true,
+            ..self.clone()
+        }
+    }
+
+    /// Whether the whole connection is affected, not only this path or identity.
+    ///
+    /// A plain 500 is not counted: it comes from one engine or auth method behind a Vault that works,
+    /// and one tenant's broken database must not close the connection for everyone.
+    pub fn concerns_connection(&self) -> bool {
+        match self.kind {
+            VaultErrorKind::Sealed | VaultErrorKind::Throttled | VaultErrorKind::Unreachable => {
+                true
+            }
+            VaultErrorKind::Unavailable => self.status != Some(500),
+            VaultErrorKind::Denied
+            | VaultErrorKind::NotFound
+            | VaultErrorKind::Deleted
+            | VaultErrorKind::Invalid
+            | VaultErrorKind::Refused
+            | VaultErrorKind::CredentialUnavailable => false,
+        }
+    }
+}
+
+/// Names the failure behind an answer that is not a success.
+pub fn classify(
+    request: &Request,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> VaultError {
+    let answer = serde_json::from_slice::<Answer>(body).ok();
+    let kind = kind_of(status, answer.as_ref());
+    VaultError {
+        kind,
+        operation: request.operation(),
+        path: request.path().to_owned(),
+        status: Some(status.as_u16()),
+        detail: detail_of(status, headers, answer.as_ref()),
+        retry_after: retry_after(headers),
+        held_back: false,
+    }
+}
+
+/// The parts of an error body that we look at. Values under `data` are skipped, not read.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    errors: Option<Vec<String>>,
+    #[serde(default)]
+    data: Option<AnswerData>,
+    #[serde(default)]
+    sealed: bool,
+}
+
+#[derive(Deserialize)]
+struct AnswerData {
+    #[serde(default)]
+    metadata: Option<AnswerMetadata>,
+}
+
+#[derive(Deserialize)]
+struct AnswerMetadata {
+    #[serde(default)]
+    version: Option<u64>,
+    #[serde(default)]
+    destroyed: bool,
+    #[serde(default)]
+    deletion_time: String,
+}
+
+impl Answer {
+    fn says_sealed(&self) -> bool {
+        self.sealed
+            || self.errors.iter().flatten().any(|text| {
+                let text = text.to_ascii_lowercase();
+                text.contains("is sealed")
+            })
+    }
+
+    fn metadata(&self) -> Option<&AnswerMetadata> {
+        self.data.as_ref()?.metadata.as_ref()
+    }
+}
+
+fn kind_of(status: StatusCode, answer: Option<&Answer>) -> VaultErrorKind {
+    match status.as_u16() {
+        401 | 403 => VaultErrorKind::Denied,
+        404 if answer.and_then(Answer::metadata).is_some() => VaultErrorKind::Deleted,
+        404 => VaultErrorKind::NotFound,
+        429 => VaultErrorKind::Throttled,
+        503 if answer.is_some_and(Answer::says_sealed) => VaultErrorKind::Sealed,
+        // 307 is a standby that cannot forward; 472 to 474 are secondaries and standbys.
+        307 | 472..=474 | 500..=599 => VaultErrorKind::Unavailable,
+        _ => VaultErrorKind::Invalid,
+    }
+}
+
+fn detail_of(status: StatusCode, headers: &HeaderMap, answer: Option<&Answer>) -> String {
+    let Some(answer) = answer else {
+        if status.is_redirection() {
+            return "the answer is a redirect, which is not followed".to_owned();
+        }
+        return one_line(&format!(
+            "the answer does not come from Vault's API ({})",
+            content_type(headers)
+        ));
+    };
+    if let Some(metadata) = answer.metadata() {
+        return deleted_detail(metadata);
+    }
+    one_line(&answer.errors.as_deref().unwrap_or_default().join("; "))
+}
+
+fn deleted_detail(metadata: &AnswerMetadata) -> String {
+    let version = metadata
+        .version
+        .map_or_else(|| "the version".to_owned(), |n| format!("version {n}"));
+    if metadata.destroyed {
+        return format!("{version} is destroyed");
+    }
+    one_line(&format!(
+        "{version} was deleted at {}",
+        metadata.deletion_time
+    ))
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("no content type")
+}
+
+/// Seconds only. A date would need the wall clock, and neither Vault nor the usual proxies send one.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// `text` on one line, without control characters, cut at a character boundary.
+pub(super) fn one_line(text: &str) -> String {
+    let spaced: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let joined = spaced.split_whitespace().collect::<Vec<_>>().join(" ");
+    if joined.chars().count() <= DETAIL_CHARS {
+        return joined;
+    }
+    let mut cut: String = joined.chars().take(DETAIL_CHARS - 1).collect();
+    cut.push('…');
+    cut
+}

@@ -1,0 +1,119 @@
+//! Pure: who logs in, and with what.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::error::VaultError;
+use super::path::MountPath;
+use super::request::Request;
+use crate::sensitive::Sensitive;
+
+/// Names one identity at one Vault. Two requests with equal keys share a token, so the key holds
+/// everything the token depends on, down to the versions of the objects it was read from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdentityKey(Arc<IdentityParts>);
+
+/// The parts of an [`IdentityKey`]. No part may hold a secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdentityParts {
+    /// Which Vault.
+    pub connection: String,
+    /// Which auth object describes the login.
+    pub auth: String,
+    /// Who logs in by it.
+    pub subject: String,
+    /// Versions of all of these; not shown.
+    pub revision: String,
+}
+
+impl IdentityKey {
+    /// The key of these parts.
+    pub fn new(parts: IdentityParts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The parts it was made of.
+    pub fn parts(&self) -> &IdentityParts {
+        &self.0
+    }
+}
+
+impl fmt::Display for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let IdentityParts {
+            connection,
+            auth,
+            subject,
+            revision: _,
+        } = &*self.0;
+        write!(f, "{subject} by {auth} at {connection}")
+    }
+}
+
+/// What to log in with.
+#[derive(Debug, Clone)]
+pub enum LoginMethod {
+    /// A Kubernetes or JWT auth method.
+    Jwt {
+        /// Where the method is mounted.
+        mount: MountPath,
+        /// The role.
+        role: String,
+        /// The token to show.
+        jwt: Sensitive,
+    },
+    /// An AppRole auth method.
+    AppRole {
+        /// Where the method is mounted.
+        mount: MountPath,
+        /// The role id.
+        role_id: Sensitive,
+        /// The secret id.
+        secret_id: Sensitive,
+    },
+    /// No login: a Vault token made by someone else. It is renewed if it can be, and never revoked.
+    /// Its policies must allow `auth/token/lookup-self`, as Vault's default policy does.
+    Token(Sensitive),
+}
+
+/// What a login method comes down to.
+#[derive(Debug)]
+pub(super) enum LoginStep {
+    Send(Request),
+    Adopt(Sensitive),
+}
+
+impl LoginMethod {
+    pub(super) fn step(self) -> Result<LoginStep, VaultError> {
+        match self {
+            Self::Jwt { mount, role, jwt } => {
+                Request::jwt_login(&mount, &role, &jwt).map(LoginStep::Send)
+            }
+            Self::AppRole {
+                mount,
+                role_id,
+                secret_id,
+            } => Request::app_role_login(&mount, &role_id, &secret_id).map(LoginStep::Send),
+            Self::Token(token) => Ok(LoginStep::Adopt(token)),
+        }
+    }
+}
+
+/// The credential for a login could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CredentialError {
+    /// For people; without any value.
+    pub message: String,
+    /// Whether it heals on its own.
+    pub remedy: Remedy,
+}
+
+/// What helps against a [`CredentialError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Trying again.
+    Retry,
+    /// Only an edit by the user: tried again rarely.
+    Edit,
+}

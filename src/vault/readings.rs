@@ -1,0 +1,386 @@
+//! Effects: Vault — reads shared by everyone who wants the same thing.
+//!
+//! However many objects name one path, it is read once per stride, by whoever comes first. What is
+//! kept is a fingerprint; the values themselves stay in memory only for a moment after their use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff;
+use super::error::{VaultError, VaultErrorKind};
+use super::fingerprint::{Fingerprint, FingerprintKey};
+use super::identity::IdentityKey;
+use super::mounts::Mounts;
+use super::path::{MountPath, SecretPath, VaultNamespace};
+use super::request::{KvVersion, Request};
+use super::response::KvData;
+use super::schedule::{self, Answer, Failure, Memory, Rhythm, Stored, Want};
+use super::session::Identity;
+use super::sessions::Sessions;
+use super::transport::now;
+use crate::telemetry::metrics::Metrics;
+
+/// Values are kept this long after their last use: enough for all objects of one boundary.
+const KEEP_DATA: Duration = Duration::from_secs(30);
+/// A key that nobody asks for is forgotten after twice its interval, and not before this.
+const KEEP_LEAST: Duration = Duration::from_secs(600);
+/// Sweeps are at least this far apart.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A place in Vault that holds values.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// The namespace; that of the identity when `None`.
+    pub namespace: Option<VaultNamespace>,
+    /// Where the KV engine is mounted.
+    pub mount: MountPath,
+    /// The path below the mount.
+    pub path: SecretPath,
+    /// The version of the engine; looked up when `None`.
+    pub engine: Option<KvVersion>,
+    /// The version of the secret; the latest when `None`. Ignored by KV version 1.
+    pub version: Option<u64>,
+}
+
+/// A source as one identity sees it. Equal keys share their readings.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceKey {
+    /// Who reads.
+    pub identity: IdentityKey,
+    /// What is read.
+    pub source: Source,
+}
+
+/// The answer to a [`Want`].
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Digest of the values: differs when they do.
+    pub fingerprint: Fingerprint,
+    /// Version, in KV version 2.
+    pub version: Option<u64>,
+    /// When Vault was asked.
+    pub read_at: Instant,
+    /// The values, if they were wanted.
+    pub data: Option<Arc<KvData>>,
+}
+
+/// There is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct ReadFailure {
+    /// What went wrong.
+    pub error: VaultError,
+    /// Tries in a row that failed like this, whoever made them.
+    pub attempts: u32,
+    /// When to come back.
+    pub retry_at: Instant,
+}
+
+/// All readings of the process.
+#[derive(Debug)]
+pub struct Readings {
+    sessions: Arc<Sessions>,
+    mounts: Mounts,
+    metrics: Arc<Metrics>,
+    key: FingerprintKey,
+    origin: Instant,
+    entries: Mutex<HashMap<SourceKey, Arc<Entry>>>,
+    /// Rung when there are new values to forget.
+    stored: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    seed: u64,
+    state: Mutex<EntryState>,
+    /// Held while Vault is asked: one at a time.
+    flight: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct EntryState {
+    memory: Memory,
+    data_until: Instant,
+    forget_at: Instant,
+}
+
+impl Readings {
+    /// No readings yet. Fails when the system has no random bytes.
+    pub fn new(sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> Result<Self, getrandom::Error> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)?;
+        Ok(Self {
+            sessions,
+            mounts: Mounts::default(),
+            metrics,
+            key: FingerprintKey::new(random),
+            origin: now(),
+            entries: Mutex::default(),
+            stored: Notify::new(),
+        })
+    }
+
+    /// What `source` holds, as `identity` sees it: remembered if that is fresh enough, read otherwise.
+    pub async fn get(
+        &self,
+        identity: &Identity,
+        source: &Source,
+        want: &Want,
+    ) -> Result<Reading, ReadFailure> {
+        let entry = self.entry(identity, source);
+        if let Some(answer) = self.remembered(&entry, want) {
+            return answer;
+        }
+        let _flight = entry.flight.lock().await;
+        if let Some(answer) = self.remembered(&entry, want) {
+            return answer;
+        }
+        let asked_at = now();
+        match self.read(identity, source).await {
+            Ok(data) => Ok(self.keep(&entry, want, asked_at, Arc::new(data))),
+            Err(error) => Err(entry.fail(error, want, asked_at)),
+        }
+    }
+
+    /// When a caller that was served with a reading made at `read_at` should come back.
+    /// `seed` stands for the caller: those that share a key do not all come at once.
+    pub fn next_due(
+        &self,
+        key: &SourceKey,
+        interval: Duration,
+        read_at: Instant,
+        seed: u64,
+    ) -> Instant {
+        Rhythm::new(self.origin, interval, backoff::seed_of(key)).next_due(read_at, seed)
+    }
+
+    /// How many keys are remembered, for the state page.
+    pub fn count(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Forgets values and keys in time, until `stop`.
+    pub async fn maintain(&self, stop: CancellationToken) {
+        let work = async {
+            let mut date = None;
+            loop {
+                self.sleep(date).await;
+                date = self.sweep(now());
+            }
+        };
+        stop.run_until_cancelled(work).await.unwrap_or(());
+    }
+
+    fn entry(&self, identity: &Identity, source: &Source) -> Arc<Entry> {
+        let key = SourceKey {
+            identity: identity.key.clone(),
+            source: source.clone(),
+        };
+        let mut entries = self.entries();
+        if let Some(entry) = entries.get(&key) {
+            return entry.clone();
+        }
+        let entry = Arc::new(Entry::new(backoff::seed_of(&key), now()));
+        entries.insert(key, entry.clone());
+        entry
+    }
+
+    fn remembered(&self, entry: &Entry, want: &Want) -> Option<Result<Reading, ReadFailure>> {
+        let rhythm = Rhythm::new(self.origin, want.interval, entry.seed);
+        let answer = entry.answer(want, &rhythm, now())?;
+        if answer.is_ok() {
+            self.metrics.read_coalesced();
+        }
+        Some(answer)
+    }
+
+    async fn read(&self, identity: &Identity, source: &Source) -> Result<KvData, VaultError> {
+        let Source {
+            namespace,
+            mount,
+            path,
+            engine,
+            version,
+        } = source;
+        let namespace = namespace.as_ref();
+        let kv = match engine {
+            Some(kv) => *kv,
+            None => {
+                let sessions = &self.sessions;
+                self.mounts
+                    .version(sessions, identity, namespace, mount)
+                    .await?
+            }
+        };
+        let request = match kv {
+            KvVersion::V1 => Request::kv1_read(mount, path),
+            KvVersion::V2 => Request::kv2_read(mount, path, *version),
+        };
+        let request = request.in_namespace(namespace.cloned());
+        let result = self.sessions.send(identity, &request).await;
+        let result = result.and_then(|answer| answer.kv(kv));
+        if engine.is_none() && result.as_ref().is_err_and(may_be_wrong_version) {
+            self.mounts.forget(identity, namespace, mount);
+        }
+        result
+    }
+
+    fn keep(&self, entry: &Entry, want: &Want, asked_at: Instant, data: Arc<KvData>) -> Reading {
+        let stored = Stored {
+            fingerprint: self.key.digest(&data),
+            version: data.version,
+            read_at: asked_at,
+        };
+        let mut state = entry.state();
+        state.memory = Memory {
+            stored: Some(stored),
+            data: Some(data),
+            failure: None,
+        };
+        let reading = state.serve(stored, want, now());
+        self.stored.notify_one();
+        reading
+    }
+
+    /// Until `date` or until there are new values, and long enough to make the sweep worth it.
+    async fn sleep(&self, date: Option<Instant>) {
+        tokio::time::sleep(SWEEP).await;
+        let dated = async {
+            match date {
+                None => std::future::pending().await,
+                Some(date) => tokio::time::sleep_until(date.into()).await,
+            }
+        };
+        tokio::select! {
+            () = dated => {}
+            () = self.stored.notified() => {}
+        }
+    }
+
+    /// Forgets what is too old; says when there is more to forget.
+    fn sweep(&self, now: Instant) -> Option<Instant> {
+        self.mounts.sweep(now);
+        let mut entries = self.entries();
+        entries.retain(|_, entry| {
+            let in_use = Arc::strong_count(entry) > 1;
+            entry.state().sweep(now) || in_use
+        });
+        entries.values().map(|entry| entry.state().next_date()).min()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<SourceKey, Arc<Entry>>> {
+        // A panic between two inserts leaves the map whole.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn new(seed: u64, now: Instant) -> Self {
+        Self {
+            seed,
+            state: Mutex::new(EntryState {
+                memory: Memory::default(),
+                data_until: now,
+                forget_at: now + KEEP_LEAST,
+            }),
+            flight: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    fn answer(
+        &self,
+        want: &Want,
+        rhythm: &Rhythm,
+        now: Instant,
+    ) -> Option<Result<Reading, ReadFailure>> {
+        let mut state = self.state();
+        match schedule::answer(&state.memory, want, rhythm, now) {
+            Answer::Serve(stored) => Some(Ok(state.serve(stored, want, now))),
+            Answer::Fail(failure) => {
+                state.used(want, now);
+                Some(Err(failure.into()))
+            }
+            Answer::Read => None,
+        }
+    }
+
+    fn fail(&self, error: VaultError, want: &Want, asked_at: Instant) -> ReadFailure {
+        let mut state = self.state();
+        let now = now();
+        let previous = state.memory.failure.as_ref();
+        let failure = schedule::failed(previous, error, want, self.seed, (asked_at, now));
+        state.memory.failure = Some(failure.clone());
+        state.used(want, now);
+        failure.into()
+    }
+
+    fn state(&self) -> MutexGuard<'_, EntryState> {
+        // Every change is one assignment: a panic leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EntryState {
+    fn serve(&mut self, stored: Stored, want: &Want, now: Instant) -> Reading {
+        self.used(want, now);
+        let data = self.memory.data.clone().filter(|_| want.need_data);
+        if data.is_some() {
+            self.data_until = now + KEEP_DATA;
+        }
+        Reading {
+            fingerprint: stored.fingerprint,
+            version: stored.version,
+            read_at: stored.read_at,
+            data,
+        }
+    }
+
+    fn used(&mut self, want: &Want, now: Instant) {
+        let keep = want.interval.saturating_mul(2).max(KEEP_LEAST);
+        self.forget_at = self.forget_at.max(now.checked_add(keep).unwrap_or(now + KEEP_LEAST));
+    }
+
+    /// Forgets the values when it is time; false when the whole entry can go.
+    fn sweep(&mut self, now: Instant) -> bool {
+        if now >= self.data_until {
+            self.memory.data = None;
+        }
+        now < self.forget_at
+    }
+
+    fn next_date(&self) -> Instant {
+        if self.memory.data.is_some() {
+            self.data_until.min(self.forget_at)
+        } else {
+            self.forget_at
+        }
+    }
+}
+
+impl From<Failure> for ReadFailure {
+    fn from(failure: Failure) -> Self {
+        let Failure {
+            error,
+            attempts,
+            asked_at: _,
+            retry_at,
+        } = failure;
+        Self {
+            error,
+            attempts,
+            retry_at,
+        }
+    }
+}
+
+/// A mount that was upgraded from version 1 to 2, or made anew, answers like this at the old path.
+fn may_be_wrong_version(error: &VaultError) -> bool {
+    matches!(
+        error.kind,
+        VaultErrorKind::NotFound | VaultErrorKind::Invalid
+    )
+}

@@ -1,0 +1,340 @@
+//! Pure: requests to Vault as values.
+//!
+//! A [`Request`] says everything about one call except the token. Whether it may be sent a second
+//! time is part of the value, so that no caller can decide it wrongly.
+
+use http::Method;
+use serde::Serialize;
+
+use super::error::VaultError;
+use super::path::{MountPath, SecretPath, VaultNamespace};
+use crate::sensitive::Sensitive;
+
+/// One call of Vault's API.
+#[derive(Debug, Clone)]
+pub struct Request {
+    operation: &'static str,
+    method: Method,
+    /// For people: not encoded.
+    path: String,
+    encoded_path: String,
+    query: Option<String>,
+    body: Option<Sensitive>,
+    namespace: Option<VaultNamespace>,
+    repeat: Repeat,
+    gated: bool,
+}
+
+/// Whether sending a request twice does the same as sending it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It changes nothing.
+    Safe,
+    /// It creates, changes or ends something.
+    Never,
+}
+
+/// The version of the KV engine behind a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KvVersion {
+    /// Plain key-value store.
+    V1,
+    /// Versioned.
+    V2,
+}
+
+impl Request {
+    /// Reads a secret of KV version 1.
+    pub fn kv1_read(mount: &MountPath, path: &SecretPath) -> Self {
+        Self::get(
+            "read",
+            format!("{mount}/{path}"),
+            format!("{}/{}", mount.encoded(), path.encoded()),
+        )
+    }
+
+    /// Reads a secret of KV version 2, the latest version when none is given.
+    pub fn kv2_read(mount: &MountPath, path: &SecretPath, version: Option<u64>) -> Self {
+        Self {
+            query: version.map(|version| format!("version={version}")),
+            ..Self::get(
+                "read",
+                format!("{mount}/data/{path}"),
+                format!("{}/data/{}", mount.encoded(), path.encoded()),
+            )
+        }
+    }
+
+    /// Asks what is mounted at `mount`. Any token with some right below the mount may ask.
+    pub fn mount_lookup(mount: &MountPath) -> Self {
+        Self::get(
+            "lookup-mount",
+            format!("sys/internal/ui/mounts/{mount}"),
+            format!("sys/internal/ui/mounts/{}", mount.encoded()),
+        )
+    }
+
+    /// Logs in with a JWT at a Kubernetes or JWT auth method.
+    /// Refused when the JWT is not text.
+    pub fn jwt_login(mount: &MountPath, role: &str, jwt: &Sensitive) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            role: &'a str,
+            jwt: &'a str,
+        }
+        let jwt = text(mount, "the token of the login", jwt)?;
+        Self::login(mount, &Body { role, jwt })
+    }
+
+    /// Logs in at an AppRole auth method. Refused when an id is not text.
+    pub fn app_role_login(
+        mount: &MountPath,
+        role_id: &Sensitive,
+        secret_id: &Sensitive,
+    ) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            role_id: &'a str,
+            secret_id: &'a str,
+        }
+        let role_id = text(mount, "the role id", role_id)?;
+        let secret_id = text(mount, "the secret id", secret_id)?;
+        Self::login(mount, &Body { role_id, secret_id })
+    }
+
+    /// What the token of the request is worth.
+    pub fn token_lookup() -> Self {
+        Self::own_token(Method::GET, "lookup-token", "lookup-self", Repeat::Safe)
+    }
+
+    /// Extends the token of the request by its own period.
+    pub fn token_renew() -> Self {
+        Self::own_token(Method::POST, "renew-token", "renew-self", Repeat::Never)
+    }
+
+    /// Ends the token of the request and everything issued with it.
+    pub fn token_revoke() -> Self {
+        Self::own_token(Method::POST, "revoke-token", "revoke-self", Repeat::Never)
+    }
+
+    /// Seal and standby state. Sealed, standby and uninitialised answer 200 too, with the same body,
+    /// so that they can be told apart from an address where there is no Vault.
+    pub fn health() -> Self {
+        const STATES: &str =
+            "standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200";
+        Self {
+            query: Some(STATES.to_owned()),
+            gated: false,
+            ..Self::get("health", "sys/health".to_owned(), "sys/health".to_owned())
+        }
+    }
+
+    /// The same request in a namespace.
+    #[must_use]
+    pub fn in_namespace(self, namespace: Option<VaultNamespace>) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// What is done, in one word; the metric label.
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// The path without `/v1/`, as a person would write it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The namespace the path is meant in.
+    pub fn namespace(&self) -> Option<&VaultNamespace> {
+        self.namespace.as_ref()
+    }
+
+    /// The body, JSON.
+    pub fn body(&self) -> Option<&Sensitive> {
+        self.body.as_ref()
+    }
+
+    /// Whether it may be sent twice.
+    pub fn repeat(&self) -> Repeat {
+        self.repeat
+    }
+
+    /// Whether the gate of the connection has a say. Not for health: it is asked rarely, and its
+    /// answer from a sealed Vault does not mean that other requests would be answered.
+    pub fn is_gated(&self) -> bool {
+        self.gated
+    }
+
+    /// Path and query for the URL.
+    pub fn target(&self) -> String {
+        match &self.query {
+            None => self.encoded_path.clone(),
+            Some(query) => format!("{}?{query}", self.encoded_path),
+        }
+    }
+
+    fn get(operation: &'static str, path: String, encoded_path: String) -> Self {
+        Self {
+            operation,
+            method: Method::GET,
+            path,
+            encoded_path,
+            query: None,
+            body: None,
+            namespace: None,
+            repeat: Repeat::Safe,
+            gated: true,
+        }
+    }
+
+    fn own_token(method: Method, operation: &'static str, what: &str, repeat: Repeat) -> Self {
+        let path = format!("auth/token/{what}");
+        Self {
+            method,
+            repeat,
+            ..Self::get(operation, path.clone(), path)
+        }
+    }
+
+    fn login(mount: &MountPath, body: &impl Serialize) -> Result<Self, VaultError> {
+        let body = json(body).ok_or_else(|| {
+            VaultError::refused("login", mount.as_str(), "the login cannot be written as JSON")
+        })?;
+        Ok(Self {
+            method: Method::POST,
+            body: Some(body),
+            repeat: Repeat::Never,
+            ..Self::get(
+                "login",
+                format!("auth/{mount}/login"),
+                format!("auth/{}/login", mount.encoded()),
+            )
+        })
+    }
+}
+
+fn text<'a>(
+    mount: &MountPath,
+    what: &str,
+    value: &'a Sensitive,
+) -> Result<&'a str, VaultError> {
+    value.expose_text().ok_or_else(|| {
+        VaultError::refused("login", mount.as_str(), format!("{what} is not text"))
+    })
+}
+
+fn json(body: &impl Serialize) -> Option<Sensitive> {
+    // Large enough for a JWT or a certificate: a vector that grows leaves copies behind.
+    let mut bytes = Vec::with_capacity(16 * 1024);
+    serde_json::to_writer(&mut bytes, body).ok()?;
+    Some(Sensitive::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CANARY: &str = "canary-5f1c";
+
+    fn mount(text: &str) -> MountPath {
+        MountPath::parse(text).unwrap()
+    }
+
+    fn secret(text: &str) -> SecretPath {
+        SecretPath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn each_request_has_its_url() {
+        let jwt = Sensitive::new(CANARY);
+        let rows = [
+            (
+                Request::kv1_read(&mount("kv"), &secret("a b")),
+                "GET kv/a%20b",
+                Repeat::Safe,
+            ),
+            (
+                Request::kv2_read(&mount("team/kv"), &secret("shop/api"), None),
+                "GET team/kv/data/shop/api",
+                Repeat::Safe,
+            ),
+            (
+                Request::kv2_read(&mount("kv"), &secret("api"), Some(7)),
+                "GET kv/data/api?version=7",
+                Repeat::Safe,
+            ),
+            (
+                Request::mount_lookup(&mount("team/kv")),
+                "GET sys/internal/ui/mounts/team/kv",
+                Repeat::Safe,
+            ),
+            (
+                Request::jwt_login(&mount("kubernetes"), "app", &jwt).unwrap(),
+                "POST auth/kubernetes/login",
+                Repeat::Never,
+            ),
+            (
+                Request::app_role_login(&mount("approle"), &jwt, &jwt).unwrap(),
+                "POST auth/approle/login",
+                Repeat::Never,
+            ),
+            (
+                Request::token_lookup(),
+                "GET auth/token/lookup-self",
+                Repeat::Safe,
+            ),
+            (
+                Request::token_renew(),
+                "POST auth/token/renew-self",
+                Repeat::Never,
+            ),
+            (
+                Request::token_revoke(),
+                "POST auth/token/revoke-self",
+                Repeat::Never,
+            ),
+        ];
+        for (request, expected, repeat) in rows {
+            assert_eq!(
+                format!("{} {}", request.method(), request.target()),
+                expected
+            );
+            assert_eq!(request.repeat(), repeat, "{expected}");
+        }
+    }
+
+    #[test]
+    fn a_login_carries_its_credential_as_json() {
+        let jwt = Sensitive::new("a\"b");
+        let request = Request::jwt_login(&mount("kubernetes"), "app", &jwt).unwrap();
+        let body = request.body().unwrap().expose_text().unwrap();
+        assert_eq!(body, r#"{"role":"app","jwt":"a\"b"}"#);
+    }
+
+    #[test]
+    fn a_credential_that_is_not_text_is_refused() {
+        let error =
+            Request::jwt_login(&mount("kubernetes"), "app", &Sensitive::new([0xff])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "login kubernetes: not sent: the token of the login is not text"
+        );
+    }
+
+    #[test]
+    fn debug_does_not_show_the_credential() {
+        let value = Sensitive::new(CANARY);
+        for request in [
+            Request::jwt_login(&mount("kubernetes"), "app", &value).unwrap(),
+            Request::app_role_login(&mount("approle"), &value, &value).unwrap(),
+        ] {
+            assert!(!format!("{request:?}").contains(CANARY));
+        }
+    }
+}

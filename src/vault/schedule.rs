@@ -1,0 +1,246 @@
+//! Pure: when a source is read, and from when on an answer is too old.
+//!
+//! Every key has a rhythm: boundaries `stride` apart, shifted by a phase of its own. A reading is
+//! fresh until the next boundary. Since the stride is a little shorter than the interval, nothing is
+//! ever older than the interval; since phase and stride come from the key's hash, ten thousand keys
+//! are read evenly over time, also after a restart or an outage.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backoff;
+use super::error::VaultError;
+use super::fingerprint::Fingerprint;
+use super::response::KvData;
+
+/// No polling faster than this, whatever the interval says.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// The stride as a part of the interval, at least; jitter adds up to `STRIDE_RANGE`.
+const STRIDE_LEAST: f64 = 0.85;
+const STRIDE_RANGE: f64 = 0.10;
+/// Objects that share a key come back within this part of a stride after the boundary.
+const CALLER_SPREAD: f64 = 0.05;
+
+/// A path that was refused: two seconds, doubling …
+const PATH_BACKOFF: Duration = Duration::from_secs(2);
+/// … to a minute, or to the interval if that is shorter, but …
+const PATH_BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// … at least up to this.
+const PATH_BACKOFF_MOST_LEAST: Duration = Duration::from_secs(10);
+const PATH_JITTER: f64 = 0.2;
+
+/// A connection that is away: one second, doubling to a minute, spread over the second half of it.
+const CONNECTION_BACKOFF: Duration = Duration::from_secs(1);
+const CONNECTION_BACKOFF_MOST: Duration = Duration::from_secs(60);
+const CONNECTION_JITTER: f64 = 0.5;
+
+/// How old an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// From the current stride of the interval.
+    WithinInterval,
+    /// Asked of Vault at this time or later.
+    NotBefore(Instant),
+}
+
+/// What a caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// The refresh interval of the caller.
+    pub interval: Duration,
+    /// How old the answer may be.
+    pub freshness: Freshness,
+    /// Whether the values are needed, or only their fingerprint.
+    pub need_data: bool,
+    /// Stands for the caller: spreads its retries away from those of others.
+    pub seed: u64,
+}
+
+/// The boundaries of one key at one interval.
+#[derive(Debug, Clone, Copy)]
+pub struct Rhythm {
+    origin: Instant,
+    interval: Duration,
+    stride: Duration,
+    phase: Duration,
+}
+
+impl Rhythm {
+    /// The rhythm of the key with `seed`. `origin` is the same for the life of the process.
+    pub fn new(origin: Instant, interval: Duration, seed: u64) -> Self {
+        let interval = interval.max(SHORTEST_INTERVAL);
+        let part = STRIDE_LEAST + STRIDE_RANGE * backoff::unit(seed);
+        let stride = interval.mul_f64(part);
+        Self {
+            origin,
+            interval,
+            stride,
+            phase: stride.mul_f64(backoff::unit(backoff::seed_for(seed, 1))),
+        }
+    }
+
+    /// Whether a reading made at `read_at` still serves at `now`.
+    pub fn is_fresh(&self, read_at: Instant, now: Instant) -> bool {
+        self.window(read_at) == self.window(now)
+            || now.saturating_duration_since(read_at) <= self.slack()
+    }
+
+    /// When a caller that was served with a reading made at `read_at` should come back: at the next
+    /// boundary at which the reading is too old, a little later by `seed`, and never later than the
+    /// interval after the reading.
+    pub fn next_due(&self, read_at: Instant, seed: u64) -> Instant {
+        let boundary = self.next_boundary(read_at);
+        let due = if boundary.duration_since(read_at) <= self.slack() {
+            boundary + self.stride
+        } else {
+            boundary
+        };
+        let room = (read_at + self.interval).saturating_duration_since(due);
+        let spread = room.min(self.stride.mul_f64(CALLER_SPREAD));
+        due + spread.mul_f64(backoff::unit(seed))
+    }
+
+    /// What the stride leaves of the interval: a reading this young serves beyond a boundary too.
+    fn slack(&self) -> Duration {
+        self.interval.saturating_sub(self.stride)
+    }
+
+    fn window(&self, at: Instant) -> u128 {
+        // One stride ahead, so that the time before the first boundary is a window of its own.
+        let since = at.saturating_duration_since(self.origin) + self.stride;
+        since.saturating_sub(self.phase).as_nanos() / self.stride.as_nanos().max(1)
+    }
+
+    fn next_boundary(&self, after: Instant) -> Instant {
+        let since = after.saturating_duration_since(self.origin) + self.stride;
+        let into = since.saturating_sub(self.phase).as_nanos() % self.stride.as_nanos().max(1);
+        let into = Duration::from_nanos(u64::try_from(into).unwrap_or(u64::MAX));
+        after + self.stride.saturating_sub(into)
+    }
+}
+
+/// What is remembered of one key.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The last successful reading.
+    pub stored: Option<Stored>,
+    /// Its values, for a short time.
+    pub data: Option<Arc<KvData>>,
+    /// The failure of the last try, if it failed.
+    pub failure: Option<Failure>,
+}
+
+/// The last successful reading, without its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Digest of the values.
+    pub fingerprint: Fingerprint,
+    /// Version, in KV version 2.
+    pub version: Option<u64>,
+    /// When Vault was asked.
+    pub read_at: Instant,
+}
+
+/// A failed try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: VaultError,
+    /// Tries in a row that failed like this.
+    pub attempts: u32,
+    /// When Vault was asked.
+    pub asked_at: Instant,
+    /// Before this, a path that was refused is not asked again.
+    pub retry_at: Instant,
+}
+
+/// What to do for a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// What is remembered will do.
+    Serve(Stored),
+    /// It failed a moment ago, and would fail again.
+    Fail(Failure),
+    /// Ask Vault.
+    Read,
+}
+
+/// Decides how to answer `want` at `now`.
+pub fn answer(memory: &Memory, want: &Want, rhythm: &Rhythm, now: Instant) -> Answer {
+    if let Some(failure) = &memory.failure
+        && !failure.error.concerns_connection()
+        && now < failure.retry_at
+        && !asks_for_newer(want, failure.asked_at)
+    {
+        return Answer::Fail(failure.clone());
+    }
+    match memory.stored {
+        Some(stored)
+            if is_recent_enough(want, &stored, rhythm, now)
+                && (memory.data.is_some() || !want.need_data) =>
+        {
+            Answer::Serve(stored)
+        }
+        _ => Answer::Read,
+    }
+}
+
+/// The failure to remember after a try at `asked_at` that ended at `now`.
+///
+/// A refusal of the path is shared: its time to retry is the same for all callers. A failure of the
+/// connection is not: each caller comes back by its own seed, so that there is no herd at the end.
+pub fn failed(
+    previous: Option<&Failure>,
+    error: VaultError,
+    want: &Want,
+    key_seed: u64,
+    (asked_at, now): (Instant, Instant),
+) -> Failure {
+    let connection = error.concerns_connection();
+    let previous = previous.filter(|failure| failure.error.concerns_connection() == connection);
+    let attempts = match previous {
+        None => 1,
+        // Another caller in the same round, not another round.
+        Some(failure) if connection && now < failure.asked_at + round(failure.attempts) / 2 => {
+            failure.attempts
+        }
+        Some(failure) => failure.attempts.saturating_add(1),
+    };
+    let asked_to_wait = error.retry_after.unwrap_or_default();
+    let wait = if connection {
+        let spread = backoff::jittered(
+            round(attempts),
+            CONNECTION_JITTER,
+            backoff::seed_for(want.seed, attempts),
+        );
+        // While the gate is closed trying is cheap; what Vault itself asks for is added to the spread.
+        spread + if error.held_back { Duration::ZERO } else { asked_to_wait }
+    } else {
+        let most = PATH_BACKOFF_MOST.min(want.interval.max(PATH_BACKOFF_MOST_LEAST));
+        let longest = backoff::exponential(PATH_BACKOFF, most, attempts);
+        let seed = backoff::seed_for(key_seed, attempts);
+        backoff::jittered(longest, PATH_JITTER, seed).max(asked_to_wait)
+    };
+    Failure {
+        error,
+        attempts,
+        asked_at,
+        retry_at: now + wait,
+    }
+}
+
+/// The longest wait of a round of tries against a connection that is away.
+fn round(attempts: u32) -> Duration {
+    backoff::exponential(CONNECTION_BACKOFF, CONNECTION_BACKOFF_MOST, attempts)
+}
+
+fn asks_for_newer(want: &Want, asked_at: Instant) -> bool {
+    matches!(want.freshness, Freshness::NotBefore(wanted) if asked_at < wanted)
+}
+
+fn is_recent_enough(want: &Want, stored: &Stored, rhythm: &Rhythm, now: Instant) -> bool {
+    match want.freshness {
+        Freshness::NotBefore(wanted) => stored.read_at >= wanted,
+        Freshness::WithinInterval => rhythm.is_fresh(stored.read_at, now),
+    }
+}

@@ -1,0 +1,311 @@
+//! Effects: Vault — the token of one identity: log in, renew, verify, revoke.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use tracing::{debug, info, warn};
+
+use super::backoff;
+use super::error::{VaultError, VaultErrorKind};
+use super::identity::{CredentialError, IdentityKey, LoginMethod, LoginStep, Remedy};
+use super::path::VaultNamespace;
+use super::request::{Repeat, Request};
+use super::response::Response;
+use super::token::{Decision, Grant, Origin, Token, TokenState};
+use super::transport::{Transport, now};
+
+/// Where the credential of an identity comes from. Asked at each login, so that it is never kept.
+pub trait CredentialSource: Send + Sync {
+    /// The credential, as fresh as it can be had.
+    fn login_method(&self) -> BoxFuture<'_, Result<LoginMethod, CredentialError>>;
+}
+
+/// An identity and everything needed to log it in.
+#[derive(Clone)]
+pub struct Identity {
+    /// Its name; equal keys share a token.
+    pub key: IdentityKey,
+    /// The Vault it logs in to.
+    pub transport: Arc<Transport>,
+    /// The namespace of the login, and of requests that name none.
+    pub namespace: Option<VaultNamespace>,
+    /// Its credential.
+    pub credentials: Arc<dyn CredentialSource>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("key", &self.key)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One identity with its token.
+#[derive(Debug)]
+pub(super) struct Session {
+    identity: Identity,
+    state: Mutex<TokenState>,
+    /// Held while a token is fetched, renewed or verified: one at a time.
+    flight: tokio::sync::Mutex<()>,
+}
+
+impl Session {
+    pub(super) fn new(identity: Identity) -> Self {
+        let seed = backoff::seed_of(&identity.key);
+        Self {
+            identity,
+            state: Mutex::new(TokenState::new(seed)),
+            flight: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Sends `request` with the token, and once more with a new token if the old one turns out dead.
+    pub(super) async fn send(&self, request: &Request) -> Result<Response, VaultError> {
+        let request = self.in_namespace(request);
+        let token = self.token(&request).await?;
+        let denied = match self.send_with(&request, &token).await {
+            Err(error) if error.kind == VaultErrorKind::Denied => error,
+            other => return other,
+        };
+        let verdict = self.verify(&token, &request).await?;
+        match (verdict, request.repeat()) {
+            (Verdict::Alive, _) | (_, Repeat::Never) => Err(denied),
+            (Verdict::Replaced(token), Repeat::Safe) => self.send_with(&request, &token).await,
+            (Verdict::LoggedIn(token), Repeat::Safe) => {
+                let result = self.send_with(&request, &token).await;
+                let helped = !matches!(&result, Err(e) if e.kind == VaultErrorKind::Denied);
+                self.state().login_after_denial(helped, now());
+                result
+            }
+        }
+    }
+
+    /// Renews the token if it is time.
+    pub(super) async fn tend(&self) {
+        let _flight = self.flight.lock().await;
+        let decision = self.state().decide(now());
+        if let Decision::Renew(token) = decision {
+            self.renew(&token).await;
+        }
+    }
+
+    /// When the token should next be renewed.
+    pub(super) fn renew_at(&self) -> Option<Instant> {
+        self.state().renew_at(now())
+    }
+
+    /// Revokes the token if we made it. Ends its children too.
+    pub(super) async fn revoke(&self) {
+        let Some(token) = self.state().take() else {
+            return;
+        };
+        if token.origin() == Origin::Static {
+            return;
+        }
+        let request = self.in_namespace(&Request::token_revoke());
+        match self.send_with(&request, &token).await {
+            Ok(_) => debug!(identity = %self.identity.key, "revoked the Vault token"),
+            Err(error) => {
+                warn!(identity = %self.identity.key, %error, "could not revoke the Vault token; it ends with its TTL");
+            }
+        }
+    }
+
+    /// A token that can be used now.
+    async fn token(&self, request: &Request) -> Result<Arc<Token>, VaultError> {
+        let decision = self.state().decide(now());
+        match decision {
+            Decision::Use(token) => Ok(token),
+            // Whoever comes first does the work; the others go on with the token they have.
+            Decision::Renew(token) | Decision::Replace(token) => match self.flight.try_lock() {
+                Ok(_flight) => self.fetch(request).await,
+                Err(_) => Ok(token),
+            },
+            Decision::LogIn => {
+                let _flight = self.flight.lock().await;
+                self.fetch(request).await
+            }
+            Decision::Wait { until, error } => Err(held_until(until, error)),
+        }
+    }
+
+    /// Decides again and acts. The caller holds the flight.
+    async fn fetch(&self, request: &Request) -> Result<Arc<Token>, VaultError> {
+        let decision = self.state().decide(now());
+        match decision {
+            Decision::Use(token) => Ok(token),
+            Decision::Renew(token) => {
+                self.renew(&token).await;
+                Ok(token)
+            }
+            Decision::Replace(token) => Ok(self.log_in(request).await.unwrap_or(token)),
+            Decision::LogIn => self.log_in(request).await,
+            Decision::Wait { until, error } => Err(held_until(until, error)),
+        }
+    }
+
+    async fn log_in(&self, request: &Request) -> Result<Arc<Token>, VaultError> {
+        // A credential costs its source something: do not ask for one that cannot be used now.
+        self.identity.transport.check_gate(request)?;
+        let failed = match self.try_log_in().await {
+            Ok(grant) => {
+                info!(identity = %self.identity.key, "logged in to Vault");
+                return Ok(self.state().logged_in(grant, now()));
+            }
+            Err(failed) => failed,
+        };
+        if !failed.error.held_back {
+            warn!(identity = %self.identity.key, error = %failed.error, "login to Vault failed");
+            self.state()
+                .login_failed(failed.error.clone(), failed.remedy == Remedy::Edit, now());
+        }
+        Err(failed.error)
+    }
+
+    async fn try_log_in(&self) -> Result<Grant, LoginFailure> {
+        let method = self.identity.credentials.login_method().await;
+        let method = method.map_err(|error| self.without_credential(&error))?;
+        match method.step()? {
+            LoginStep::Send(request) => {
+                let request = self.in_namespace(&request);
+                let login = self.identity.transport.send(&request, None).await?.login()?;
+                Ok(Grant {
+                    secret: login.token,
+                    origin: Origin::Login,
+                    ttl: login.ttl,
+                    renewable: login.renewable,
+                })
+            }
+            LoginStep::Adopt(secret) => {
+                let request = self.in_namespace(&Request::token_lookup());
+                let answer = self.identity.transport.send(&request, Some(&secret)).await?;
+                let info = answer.token_info()?;
+                Ok(Grant {
+                    secret,
+                    origin: Origin::Static,
+                    ttl: info.ttl,
+                    renewable: info.renewable,
+                })
+            }
+        }
+    }
+
+    fn without_credential(&self, error: &CredentialError) -> LoginFailure {
+        LoginFailure {
+            error: VaultError {
+                kind: VaultErrorKind::CredentialUnavailable,
+                ..VaultError::refused("login", &self.identity.key.to_string(), &error.message)
+            },
+            remedy: error.remedy,
+        }
+    }
+
+    async fn renew(&self, token: &Token) {
+        let request = self.in_namespace(&Request::token_renew());
+        let result = self.send_with(&request, token).await;
+        match result.and_then(|answer| answer.login()) {
+            Ok(login) => {
+                debug!(identity = %self.identity.key, "renewed the Vault token");
+                self.state()
+                    .renewed(token, login.ttl, login.renewable, now());
+            }
+            Err(error) if is_final(error.kind) => {
+                info!(identity = %self.identity.key, %error, "Vault does not renew the token; it will be replaced");
+                self.state().renew_refused(token);
+            }
+            Err(error) => {
+                debug!(identity = %self.identity.key, %error, "could not renew the Vault token yet");
+                self.state().renew_failed(token, &error, now());
+            }
+        }
+    }
+
+    /// After a 403: is it about the token or about the path? A dead token is replaced.
+    async fn verify(&self, token: &Token, request: &Request) -> Result<Verdict, VaultError> {
+        let _flight = self.flight.lock().await;
+        if !self.state().is_current(token) {
+            return self.fetch(request).await.map(Verdict::Replaced);
+        }
+        if !self.state().may_verify(now()) {
+            return Ok(Verdict::Alive);
+        }
+        let lookup = self.in_namespace(&Request::token_lookup());
+        match self.send_with(&lookup, token).await {
+            Ok(_) => {
+                self.state().verified_alive(now());
+                Ok(Verdict::Alive)
+            }
+            Err(error) if is_final(error.kind) => {
+                info!(identity = %self.identity.key, "the Vault token was revoked or has expired; logging in again");
+                self.state().verified_dead(token);
+                self.fetch(request).await.map(Verdict::LoggedIn)
+            }
+            // Nothing is known about the token: report the 403 as it came.
+            Err(_) => Ok(Verdict::Alive),
+        }
+    }
+
+    async fn send_with(&self, request: &Request, token: &Token) -> Result<Response, VaultError> {
+        let transport = &self.identity.transport;
+        transport.send(request, Some(token.secret())).await
+    }
+
+    fn in_namespace(&self, request: &Request) -> Request {
+        let namespace = request.namespace().or(self.identity.namespace.as_ref());
+        request.clone().in_namespace(namespace.cloned())
+    }
+
+    fn state(&self) -> MutexGuard<'_, TokenState> {
+        // Every method leaves the state whole, even if a caller panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a 403 was about.
+enum Verdict {
+    /// The token lives, as far as is known: the path is forbidden.
+    Alive,
+    /// Someone else has replaced the token meanwhile.
+    Replaced(Arc<Token>),
+    /// The token was dead, and this is its successor.
+    LoggedIn(Arc<Token>),
+}
+
+struct LoginFailure {
+    error: VaultError,
+    remedy: Remedy,
+}
+
+impl From<VaultError> for LoginFailure {
+    fn from(error: VaultError) -> Self {
+        // A value that cannot be sent stays so until someone edits it.
+        let remedy = if error.kind == VaultErrorKind::Refused {
+            Remedy::Edit
+        } else {
+            Remedy::Retry
+        };
+        Self { error, remedy }
+    }
+}
+
+/// Vault has spoken about this token, and asking again gives the same answer.
+fn is_final(kind: VaultErrorKind) -> bool {
+    matches!(
+        kind,
+        VaultErrorKind::Denied
+            | VaultErrorKind::NotFound
+            | VaultErrorKind::Invalid
+            | VaultErrorKind::Refused
+    )
+}
+
+/// The failure of an earlier login, with the time that is left to wait.
+fn held_until(until: Instant, error: VaultError) -> VaultError {
+    VaultError {
+        retry_after: Some(until.saturating_duration_since(now())),
+        ..error
+    }
+}

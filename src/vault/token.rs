@@ -1,0 +1,337 @@
+//! Pure: the life of one Vault token.
+//!
+//! [`TokenState::decide`] says what to do with the token of one identity now; the other methods tell
+//! the state what came of it. Nothing here sends anything or reads a clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backoff;
+use super::error::VaultError;
+use crate::sensitive::Sensitive;
+
+/// Renewals start at this part of the life, so that two more tries fit in before the end.
+const RENEW_AT: f64 = 2.0 / 3.0;
+/// Tokens that were issued together are not renewed together.
+const RENEW_JITTER: f64 = 0.1;
+/// A token that cannot be renewed is replaced when this part of its life is left …
+const REPLACE_LEFT: f64 = 0.1;
+/// … but never earlier than this before the end.
+const REPLACE_LEFT_MOST: Duration = Duration::from_secs(60);
+
+/// Waiting after a failed login: one second, doubling to a minute.
+const LOGIN_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest wait between logins, and the wait after a mistake that only an edit heals.
+const LOGIN_BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// Identities that failed together do not come back together.
+const LOGIN_JITTER: f64 = 0.5;
+
+/// A token that was refused is checked at most this often.
+const VERIFY_EVERY: Duration = Duration::from_secs(5);
+/// A new login that did not help against a refusal is not tried more often than this in the end.
+const VERIFY_EVERY_MOST: Duration = Duration::from_secs(600);
+
+/// Where a token came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// We logged in, so we may revoke it.
+    Login,
+    /// It was given to us and is not ours to end.
+    Static,
+}
+
+/// What Vault granted.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The token.
+    pub secret: Sensitive,
+    /// Where it came from.
+    pub origin: Origin,
+    /// How long it lives from now; zero for ever.
+    pub ttl: Duration,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+}
+
+/// One token; cheap to share while a request is in flight.
+#[derive(Debug)]
+pub struct Token {
+    secret: Sensitive,
+    origin: Origin,
+    serial: u64,
+}
+
+impl Token {
+    /// The token itself.
+    pub fn secret(&self) -> &Sensitive {
+        &self.secret
+    }
+
+    /// Where it came from.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+}
+
+/// What to do now.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// Use this token.
+    Use(Arc<Token>),
+    /// Renew this token; it may be used meanwhile and if that fails.
+    Renew(Arc<Token>),
+    /// Log in anew; this token may be used meanwhile and if that fails.
+    Replace(Arc<Token>),
+    /// There is no token: log in.
+    LogIn,
+    /// There is no token, and it is too early to try again.
+    Wait {
+        /// When to try again.
+        until: Instant,
+        /// Why there is no token.
+        error: VaultError,
+    },
+}
+
+/// The token of one identity and what happened to it.
+#[derive(Debug)]
+pub struct TokenState {
+    seed: u64,
+    held: Option<Held>,
+    logins: u64,
+    login_failures: u32,
+    login_held: Option<(Instant, VaultError)>,
+    verify_not_before: Option<Instant>,
+    fruitless_logins: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    token: Arc<Token>,
+    life: Option<Life>,
+    renew_failures: u32,
+}
+
+/// The dates of a token that expires.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    renew_at: Option<Instant>,
+    replace_at: Instant,
+    /// A little before Vault's own date: a request takes time.
+    unusable_at: Instant,
+    expires: Instant,
+}
+
+impl Life {
+    fn new(ttl: Duration, renewable: bool, now: Instant, seed: u64) -> Option<Self> {
+        if ttl.is_zero() {
+            return None;
+        }
+        let renew_after = backoff::jittered(ttl.mul_f64(RENEW_AT), RENEW_JITTER, seed);
+        let margin = ttl.mul_f64(REPLACE_LEFT).min(REPLACE_LEFT_MOST);
+        // A date beyond what the clock can say is as good as none.
+        let expires = now.checked_add(ttl)?;
+        Some(Self {
+            renew_at: renewable.then_some(now + renew_after),
+            replace_at: now + (ttl - margin),
+            unusable_at: now + (ttl - margin / 4),
+            expires,
+        })
+    }
+}
+
+impl TokenState {
+    /// No token yet. `seed` is that of the identity.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            held: None,
+            logins: 0,
+            login_failures: 0,
+            login_held: None,
+            verify_not_before: None,
+            fruitless_logins: 0,
+        }
+    }
+
+    /// What to do now. Never hands out a token that has expired.
+    pub fn decide(&self, now: Instant) -> Decision {
+        let login_held = self.login_held.as_ref().filter(|(until, _)| now < *until);
+        let Some(held) = self.usable(now) else {
+            return match login_held {
+                Some((until, error)) => Decision::Wait {
+                    until: *until,
+                    error: error.clone(),
+                },
+                None => Decision::LogIn,
+            };
+        };
+        let token = held.token.clone();
+        match held.life {
+            Some(life) if now >= life.replace_at && login_held.is_none() => {
+                Decision::Replace(token)
+            }
+            Some(life) if life.renew_at.is_some_and(|at| now >= at) => Decision::Renew(token),
+            _ => Decision::Use(token),
+        }
+    }
+
+    /// When the token should next be renewed; `None` when it need not be, or when it is too late
+    /// for that.
+    pub fn renew_at(&self, now: Instant) -> Option<Instant> {
+        let life = self.held.as_ref()?.life?;
+        life.renew_at.filter(|_| now < life.replace_at)
+    }
+
+    /// When the token ends, for the state page; `None` without a token or an end.
+    pub fn expires(&self) -> Option<Instant> {
+        Some(self.held.as_ref()?.life?.expires)
+    }
+
+    /// The token, if it can still be used.
+    pub fn current(&self, now: Instant) -> Option<Arc<Token>> {
+        self.usable(now).map(|held| held.token.clone())
+    }
+
+    /// Gives the token away, to be revoked.
+    pub fn take(&mut self) -> Option<Arc<Token>> {
+        self.held.take().map(|held| held.token)
+    }
+
+    /// A login succeeded.
+    pub fn logged_in(&mut self, grant: Grant, now: Instant) -> Arc<Token> {
+        let Grant {
+            secret,
+            origin,
+            ttl,
+            renewable,
+        } = grant;
+        self.logins += 1;
+        self.login_failures = 0;
+        self.login_held = None;
+        let token = Arc::new(Token {
+            secret,
+            origin,
+            serial: self.logins,
+        });
+        self.held = Some(Held {
+            token: token.clone(),
+            life: Life::new(ttl, renewable, now, self.seed),
+            renew_failures: 0,
+        });
+        // A refusal of a token this young is about the path, not about the token.
+        self.hold_verification(now + VERIFY_EVERY);
+        token
+    }
+
+    /// A login failed. `longest` waits as long as after many failures: only an edit can help.
+    pub fn login_failed(&mut self, error: VaultError, longest: bool, now: Instant) {
+        self.login_failures = self.login_failures.saturating_add(1);
+        let attempt = if longest { u32::MAX } else { self.login_failures };
+        let wait = backoff::jittered(
+            backoff::exponential(LOGIN_BACKOFF, LOGIN_BACKOFF_MOST, attempt),
+            LOGIN_JITTER,
+            backoff::seed_for(self.seed, self.login_failures),
+        );
+        let wait = wait.max(error.retry_after.unwrap_or_default());
+        self.login_held = Some((now + wait, error));
+    }
+
+    /// A renewal succeeded. One that adds nothing means that the end of the token's life is near:
+    /// it is used up and then replaced.
+    pub fn renewed(&mut self, token: &Token, ttl: Duration, renewable: bool, now: Instant) {
+        let seed = self.seed;
+        let Some(held) = self.held_for(token) else {
+            return;
+        };
+        let left = held
+            .life
+            .map_or(Duration::ZERO, |life| life.expires.duration_since(now));
+        let longer = ttl.is_zero() || ttl > left;
+        held.life = Life::new(ttl, renewable && longer, now, seed);
+        held.renew_failures = 0;
+    }
+
+    /// A renewal failed and may work later.
+    pub fn renew_failed(&mut self, token: &Token, error: &VaultError, now: Instant) {
+        let seed = self.seed;
+        let Some(held) = self.held_for(token) else {
+            return;
+        };
+        held.renew_failures = held.renew_failures.saturating_add(1);
+        let wait = backoff::jittered(
+            backoff::exponential(LOGIN_BACKOFF, LOGIN_BACKOFF_MOST, held.renew_failures),
+            LOGIN_JITTER,
+            backoff::seed_for(seed, held.renew_failures),
+        );
+        let wait = wait.max(error.retry_after.unwrap_or_default());
+        if let Some(life) = &mut held.life {
+            life.renew_at = Some(now + wait);
+        }
+    }
+
+    /// Vault will not renew this token: it is used up and then replaced.
+    pub fn renew_refused(&mut self, token: &Token) {
+        if let Some(held) = self.held_for(token)
+            && let Some(life) = &mut held.life
+        {
+            life.renew_at = None;
+        }
+    }
+
+    /// Whether `token` is still the one in use.
+    pub fn is_current(&self, token: &Token) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.token.serial == token.serial)
+    }
+
+    /// Whether a refused token should be looked up now.
+    pub fn may_verify(&self, now: Instant) -> bool {
+        self.verify_not_before.is_none_or(|at| now >= at)
+    }
+
+    /// The refused token lives: the refusal is real.
+    pub fn verified_alive(&mut self, now: Instant) {
+        self.hold_verification(now + VERIFY_EVERY);
+    }
+
+    /// The refused token is dead.
+    pub fn verified_dead(&mut self, token: &Token) {
+        if self.is_current(token) {
+            self.held = None;
+        }
+    }
+
+    /// A login after a refusal: did the repeated request get through?
+    /// Where lookups are forbidden every token looks dead, and each refusal would cost a login.
+    pub fn login_after_denial(&mut self, helped: bool, now: Instant) {
+        if helped {
+            self.fruitless_logins = 0;
+            return;
+        }
+        self.fruitless_logins = self.fruitless_logins.saturating_add(1);
+        let wait = backoff::exponential(
+            2 * VERIFY_EVERY,
+            VERIFY_EVERY_MOST,
+            self.fruitless_logins,
+        );
+        self.hold_verification(now + wait);
+    }
+
+    fn usable(&self, now: Instant) -> Option<&Held> {
+        self.held
+            .as_ref()
+            .filter(|held| held.life.is_none_or(|life| now < life.unusable_at))
+    }
+
+    fn held_for(&mut self, token: &Token) -> Option<&mut Held> {
+        self.held
+            .as_mut()
+            .filter(|held| held.token.serial == token.serial)
+    }
+
+    fn hold_verification(&mut self, until: Instant) {
+        self.verify_not_before = self.verify_not_before.max(Some(until));
+    }
+}
