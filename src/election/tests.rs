@@ -1,6 +1,8 @@
 //! Effects: memory — candidates in paused time, against an apiserver that knows one Lease and its version.
 
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -13,11 +15,9 @@ use super::*;
 #[derive(Default)]
 struct FakeApi {
     lease: Mutex<Option<Lease>>,
-    version: std::sync::atomic::AtomicU64,
-    down: std::sync::atomic::AtomicBool,
+    version: AtomicU64,
+    down: AtomicBool,
 }
-
-use std::sync::atomic::Ordering::SeqCst;
 
 impl FakeApi {
     fn client(self: &Arc<Self>) -> kube::Client {
@@ -71,7 +71,7 @@ impl FakeApi {
 }
 
 fn failure(code: StatusCode) -> (StatusCode, Value) {
-    let reason = code.canonical_reason();
+    let reason: String = code.canonical_reason().unwrap().split(' ').collect();
     (
         code,
         json!({"kind": "Status", "status": "Failure", "reason": reason, "message": reason, "code": code.as_u16()}),

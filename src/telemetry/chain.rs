@@ -18,7 +18,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         if !own.is_empty() {
             parts.push(own);
         }
-        current = link.source();
+        current = if is_whole(link) { None } else { link.source() };
     }
     truncate(&one_line(&parts.join(": ")), MAX_BYTES).to_owned()
 }
@@ -29,6 +29,11 @@ pub fn truncate(text: &str, max_bytes: usize) -> &str {
         .unwrap_or_default()
 }
 
+/// Whether the text of `link` tells everything: the source of an answer of the apiserver is the same answer.
+fn is_whole(link: &(dyn Error + 'static)) -> bool {
+    matches!(link.downcast_ref(), Some(kube::Error::Api(_)))
+}
+
 /// What `link` says itself, without what it repeats from its source.
 fn own_text(link: &(dyn Error + 'static)) -> String {
     if let Some(json) = link.downcast_ref::<serde_json::Error>() {
@@ -37,6 +42,12 @@ fn own_text(link: &(dyn Error + 'static)) -> String {
             json.classify(),
             json.line(),
             json.column()
+        );
+    }
+    if let Some(kube::Error::Api(status)) = link.downcast_ref() {
+        return format!(
+            "the apiserver answered {} {}: {}",
+            status.code, status.reason, status.message
         );
     }
     let text = link.to_string();
@@ -86,6 +97,17 @@ mod tests {
         check(
             Step::Transparent(std::fmt::Error),
             &std::fmt::Error.to_string(),
+        );
+    }
+
+    #[test]
+    fn an_answer_of_the_apiserver_is_printed_once() {
+        let status = kube::core::Status::failure("leases \"lockstep\" is forbidden", "Forbidden")
+            .with_code(403);
+        let error = kube::Error::Api(Box::new(status));
+        assert_eq!(
+            chain(&error),
+            "the apiserver answered 403 Forbidden: leases \"lockstep\" is forbidden"
         );
     }
 
