@@ -86,10 +86,10 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         self.changed.notify_one();
     }
 
-    /// Keys that are due at `now` and not yet served.
-    pub fn backlog(&self, now: Instant) -> usize {
+    /// Keys that are due at `now` and not yet served, counted up to `most`.
+    pub fn backlog(&self, now: Instant, most: usize) -> usize {
         let state = self.lock();
-        state.order.iter().take_while(|(at, _)| *at <= now).count()
+        state.order.iter().take(most).take_while(|(at, _)| *at <= now).count()
     }
 
     /// The next key that is due. It is held until [`Queue::done`].
@@ -261,7 +261,7 @@ mod tests {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(log.lock().unwrap().len(), 2);
-        assert_eq!(queue.backlog(Instant::now()), 2);
+        assert_eq!(queue.backlog(Instant::now(), 9), 2);
         tokio::time::sleep(s(5)).await;
         assert_eq!(log.lock().unwrap().len(), 4);
     }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, fmt::Write};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::sensitive::Sensitive;
 
@@ -32,7 +33,7 @@ impl RevisionKey {
 
     /// The revision of `data`: the same for the same keys and values, in whatever order they came.
     pub fn revision(&self, data: &BTreeMap<String, Sensitive>) -> Revision {
-        let mut mac = self.mac("secret");
+        let mut mac = self.mac();
         for (key, value) in data {
             update_framed(&mut mac, key.as_bytes());
             update_framed(&mut mac, value.expose());
@@ -40,20 +41,14 @@ impl RevisionKey {
         Revision(format!("{}:{}", self.id, hex(&mac.finalize().into_bytes())))
     }
 
-    /// A digest for comparison within this process, such as "did this answer differ from the last one".
-    pub fn fingerprint<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
-        let mut mac = self.mac("fingerprint");
-        for part in parts {
-            update_framed(&mut mac, part);
+    fn mac(&self) -> Hmac<Sha256> {
+        // HMAC pads a short key with zeros (RFC 2104 §2), so this is the digest under the key itself,
+        // in the one form of the constructor that takes no length to check.
+        let mut block = Zeroizing::new([0_u8; 64]);
+        for (to, from) in block.iter_mut().zip(self.key.expose()) {
+            *to = *from;
         }
-        mac.finalize().into_bytes().into()
-    }
-
-    fn mac(&self, purpose: &str) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose())
-            .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
-        update_framed(&mut mac, purpose.as_bytes());
-        mac
+        Hmac::<Sha256>::new((&*block).into())
     }
 }
 

@@ -72,10 +72,9 @@ impl Managed {
             written,
             controller: controller_uid(metadata),
             remove_keys: annotations.contains_key(REMOVE_KEYS),
-            fields: entry
-                .fields_v1
-                .as_ref()
-                .map_or(0, |fields| fields_digest(&owned_fields(&fields.0, metadata))),
+            fields: entry.fields_v1.as_ref().map_or(0, |fields| {
+                fields_digest(&owned_fields(&fields.0, metadata))
+            }),
         })
     }
 }
@@ -154,7 +153,9 @@ fn collect(node: &Value, path: &str, paths: &mut BTreeSet<String>) {
         }
         let path = format!("{path}/{name}");
         match child {
-            Value::Object(deeper) if deeper.keys().any(|key| key != ".") => collect(child, &path, paths),
+            Value::Object(deeper) if deeper.keys().any(|key| key != ".") => {
+                collect(child, &path, paths)
+            }
             _ => {
                 paths.insert(path);
             }
@@ -231,13 +232,24 @@ mod tests {
 
     #[test]
     fn the_value_of_an_owned_annotation_counts_but_not_our_note_on_the_revision() {
-        let fields = json!({"f:metadata": {"f:annotations": {"f:x": {}, "f:lockstep.dev/revision": {}}}});
+        let fields =
+            json!({"f:metadata": {"f:annotations": {"f:x": {}, "f:lockstep.dev/revision": {}}}});
         let mut metadata = ObjectMeta {
             annotations: Some([("x".to_owned(), "1".to_owned())].into()),
             ..Default::default()
         };
-        assert_eq!(owned_fields(&fields, &metadata), [annotation_field("x", "1")].into());
-        metadata.annotations.as_mut().unwrap().insert("x".into(), "2".into());
-        assert_eq!(owned_fields(&fields, &metadata), [annotation_field("x", "2")].into());
+        assert_eq!(
+            owned_fields(&fields, &metadata),
+            [annotation_field("x", "1")].into()
+        );
+        metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .insert("x".into(), "2".into());
+        assert_eq!(
+            owned_fields(&fields, &metadata),
+            [annotation_field("x", "2")].into()
+        );
     }
 }

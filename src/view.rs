@@ -55,9 +55,17 @@ impl<S, T: DeserializeOwned + Default> ObjectView<S, T> {
     where
         W: DeserializeOwned + Into<S>,
     {
-        let DynamicObject { metadata, mut data, .. } = object;
-        let status = data.get_mut("status").map(serde_json::Value::take).unwrap_or_default();
-        let spec = data.get_mut("spec").map(serde_json::Value::take).unwrap_or_default();
+        let DynamicObject {
+            metadata, mut data, ..
+        } = object;
+        let status = data
+            .get_mut("status")
+            .map(serde_json::Value::take)
+            .unwrap_or_default();
+        let spec = data
+            .get_mut("spec")
+            .map(serde_json::Value::take)
+            .unwrap_or_default();
         Self {
             refresh: refresh_request(&metadata),
             uid: metadata.uid.unwrap_or_default(),
@@ -82,8 +90,15 @@ impl<S, T: DeserializeOwned + Default> ObjectView<S, T> {
 fn decode<W: DeserializeOwned>(spec: serde_json::Value) -> Result<W, Undecodable> {
     serde_path_to_error::deserialize(spec).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
-        Undecodable { field, why: error.into_inner().to_string() }
+        let field = if path == "." {
+            "spec".to_owned()
+        } else {
+            format!("spec.{path}")
+        };
+        Undecodable {
+            field,
+            why: error.into_inner().to_string(),
+        }
     })
 }
 
@@ -108,7 +123,9 @@ pub struct NamespaceView {
 impl NamespaceView {
     /// Reads the metadata of a namespace.
     pub fn project(metadata: &ObjectMeta) -> Self {
-        Self { labels: metadata.labels.clone().unwrap_or_default() }
+        Self {
+            labels: metadata.labels.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -129,10 +146,17 @@ mod tests {
 
     #[test]
     fn an_undecodable_field_is_named() {
-        let view = view(&json!({"sources": [{"name": "a", "kv": {"mount": 7, "path": "x"}}]}), &json!({}));
+        let view = view(
+            &json!({"sources": [{"name": "a", "kv": {"mount": 7, "path": "x"}}]}),
+            &json!({}),
+        );
         let undecodable = view.spec.unwrap_err();
         assert_eq!(undecodable.field, "spec.sources[0].kv.mount");
-        assert!(undecodable.why.contains("expected a string"), "{}", undecodable.why);
+        assert!(
+            undecodable.why.contains("expected a string"),
+            "{}",
+            undecodable.why
+        );
         assert_eq!(view.status.observed_generation, Some(1));
     }
 
@@ -146,7 +170,10 @@ mod tests {
     fn both_refresh_annotations_count() {
         let spec = json!({"sources": [{"name": "a"}]});
         assert_eq!(view(&spec, &json!({})).refresh, None);
-        assert_eq!(view(&spec, &json!({REFRESH: "1"})).refresh.as_deref(), Some("1"));
+        assert_eq!(
+            view(&spec, &json!({REFRESH: "1"})).refresh.as_deref(),
+            Some("1")
+        );
         let both = view(&spec, &json!({REFRESH: "1", FLUX_REQUESTED_AT: "2"}));
         assert_eq!(both.refresh.as_deref(), Some("1+2"));
     }

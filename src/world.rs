@@ -9,7 +9,6 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource,
     core::{ApiResource, DynamicObject, PartialObjectMeta},
-    runtime::{WatchStreamExt, metadata_watcher, watcher},
 };
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -20,13 +19,14 @@ use crate::{
         refs::{AuthKind, ConnectionKind},
         vault_auth::{ClusterVaultAuth, ClusterVaultAuthSpec, VaultAuth, VaultAuthSpec},
         vault_connection::{
-            ClusterVaultConnection, ClusterVaultConnectionSpec, VaultConnection, VaultConnectionSpec,
+            ClusterVaultConnection, ClusterVaultConnectionSpec, VaultConnection,
+            VaultConnectionSpec,
         },
         vault_secret::{VaultSecret, VaultSecretSpec},
     },
     cache::{Cache, Change, keep, objects},
     names::ObjectKey,
-    rollout::view::WorkloadView,
+    rollout::view::{Workload, WorkloadView},
     secret_view::SecretView,
     sync::resolve::{ConnectionId, Lookup},
     view::{AuthView, ConnectionView, NamespaceView, ObjectView, VaultSecretView},
@@ -96,22 +96,61 @@ impl World {
     }
 
     /// Starts every watch in `tasks`. Each runs until `stop`.
-    pub fn watch(&self, client: &Client, listener: &Arc<impl Listener>, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
-        let watches = Watches { client, listener, stop };
-        tasks.spawn(watches.own::<VaultSecret, VaultSecretSpec, _, _>(&self.vault_secrets, |to, change| to.vault_secret(change)));
-        tasks.spawn(watches.own::<VaultAuth, VaultAuthSpec, _, _>(&self.vault_auths, |to, change| to.auth(AuthKind::VaultAuth, change)));
-        tasks.spawn(watches.own::<ClusterVaultAuth, ClusterVaultAuthSpec, _, _>(&self.cluster_vault_auths, |to, change| {
-            to.auth(AuthKind::ClusterVaultAuth, change);
-        }));
-        tasks.spawn(watches.own::<VaultConnection, VaultConnectionSpec, _, _>(&self.vault_connections, |to, change| {
-            to.connection(ConnectionKind::VaultConnection, change);
-        }));
-        tasks.spawn(watches.own::<ClusterVaultConnection, ClusterVaultConnectionSpec, _, _>(
-            &self.cluster_vault_connections,
-            |to, change| to.connection(ConnectionKind::ClusterVaultConnection, change),
+    pub fn watch(
+        &self,
+        client: &Client,
+        listener: &Arc<impl Listener>,
+        tasks: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) {
+        let watches = Watches {
+            client,
+            listener,
+            stop,
+        };
+        tasks.spawn(
+            watches
+                .own::<VaultSecret, VaultSecretSpec, _, _, _>(&self.vault_secrets, |to, change| {
+                    to.vault_secret(change)
+                }),
+        );
+        tasks.spawn(
+            watches.own::<VaultAuth, VaultAuthSpec, _, _, _>(&self.vault_auths, |to, change| {
+                to.auth(AuthKind::VaultAuth, change)
+            }),
+        );
+        tasks.spawn(
+            watches.own::<ClusterVaultAuth, ClusterVaultAuthSpec, _, _, _>(
+                &self.cluster_vault_auths,
+                |to, change| {
+                    to.auth(AuthKind::ClusterVaultAuth, change);
+                },
+            ),
+        );
+        tasks.spawn(
+            watches.own::<VaultConnection, VaultConnectionSpec, _, _, _>(
+                &self.vault_connections,
+                |to, change| {
+                    to.connection(ConnectionKind::VaultConnection, change);
+                },
+            ),
+        );
+        tasks.spawn(
+            watches.own::<ClusterVaultConnection, ClusterVaultConnectionSpec, _, _, _>(
+                &self.cluster_vault_connections,
+                |to, change| to.connection(ConnectionKind::ClusterVaultConnection, change),
+            ),
+        );
+        tasks.spawn(watches.metadata::<Secret, _, _>(
+            &self.secrets,
+            SecretView::project,
+            |to, change| to.secret(change),
         ));
-        tasks.spawn(watches.metadata::<Secret, _>(&self.secrets, SecretView::project, |to, change| to.secret(change)));
-        tasks.spawn(watches.metadata::<Namespace, _>(&self.namespaces, NamespaceView::project, |to, change| to.namespace(change)));
+        tasks.spawn(watches.metadata::<Namespace, _, _>(
+            &self.namespaces,
+            NamespaceView::project,
+            |to, change| to.namespace(change),
+        ));
         tasks.spawn(watches.workload::<Deployment>(&self.deployments));
         tasks.spawn(watches.workload::<StatefulSet>(&self.stateful_sets));
         tasks.spawn(watches.workload::<DaemonSet>(&self.daemon_sets));
@@ -148,7 +187,9 @@ impl Lookup for World {
     }
 
     fn secret_version(&self, key: &ObjectKey) -> Option<String> {
-        self.secrets.get(key).map(|secret| format!("{} {}", secret.uid, secret.resource_version))
+        self.secrets
+            .get(key)
+            .map(|secret| format!("{} {}", secret.uid, secret.resource_version))
     }
 }
 
@@ -161,12 +202,13 @@ struct Watches<'a, L> {
 
 impl<L: Listener> Watches<'_, L> {
     /// One of our own kinds: each object is decoded on its own.
-    fn own<K, W, S, T>(
+    fn own<K, W, S, T, F>(
         &self,
         cache: &Arc<Cache<ObjectView<S, T>>>,
-        tell: impl Fn(&L, &Change<ObjectView<S, T>>) + Send + Sync + 'static,
-    ) -> impl Future<Output = ()> + Send + use<K, W, S, T, L>
+        tell: F,
+    ) -> impl Future<Output = ()> + Send + use<K, W, S, T, F, L>
     where
+        F: Fn(&L, &Change<ObjectView<S, T>>) + Send + Sync + 'static,
         K: Resource<DynamicType = ()> + 'static,
         W: DeserializeOwned + Into<S> + 'static,
         S: PartialEq + Send + Sync + 'static,
@@ -174,7 +216,7 @@ impl<L: Listener> Watches<'_, L> {
     {
         let resource = ApiResource::erase::<K>(&());
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let events = watcher_of(api, resource);
+        let events = objects(api);
         let listener = Arc::clone(self.listener);
         keep(
             events,
@@ -186,23 +228,55 @@ impl<L: Listener> Watches<'_, L> {
     }
 
     /// A kind of which only the metadata is watched.
-    fn metadata<K, V>(
+    fn metadata<K, V, F>(
         &self,
         cache: &Arc<Cache<V>>,
         project: fn(&k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> V,
-        tell: impl Fn(&L, &Change<V>) + Send + Sync + 'static,
-    ) -> impl Future<Output = ()> + Send + use<K, V, L>
+        tell: F,
+    ) -> impl Future<Output = ()> + Send + use<K, V, F, L>
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        F: Fn(&L, &Change<V>) + Send + Sync + 'static,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
         V: PartialEq + Send + Sync + 'static,
     {
-        let events = metadata_watcher(Api::<K>::all(self.client.clone()), watcher::Config::default()).default_backoff();
+        let events = objects(Api::<PartialObjectMeta<K>>::all(self.client.clone()));
         let listener = Arc::clone(self.listener);
         keep(
             events,
             Arc::clone(cache),
             move |object: PartialObjectMeta<K>| Some(project(&object.metadata)),
             move |change| tell(&listener, change),
+            self.stop.clone(),
+        )
+    }
+
+    /// A kind of workload.
+    fn workload<K>(
+        &self,
+        cache: &Arc<Cache<WorkloadView>>,
+    ) -> impl Future<Output = ()> + Send + use<K, L>
+    where
+        K: Workload
+            + Resource<DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let listener = Arc::clone(self.listener);
+        keep(
+            objects(Api::<K>::all(self.client.clone())),
+            Arc::clone(cache),
+            |object: K| Some(WorkloadView::project(&object)),
+            move |change| listener.workload(change),
             self.stop.clone(),
         )
     }

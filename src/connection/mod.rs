@@ -27,7 +27,12 @@ use crate::{
     status::write::{WriteStatusError, write_status},
     sync::resolve::ConnectionId,
     telemetry::metrics::Metrics,
-    vault::{error::VaultError, request::Request, response::Health, transport::{Transport, TransportSettings}},
+    vault::{
+        error::VaultError,
+        request::Request,
+        response::Health,
+        transport::{Transport, TransportSettings},
+    },
     view::ConnectionView,
     world::World,
 };
@@ -60,12 +65,20 @@ pub struct Table(RwLock<HashMap<ConnectionId, Entry>>);
 impl Table {
     /// The connection, `None` if it was not looked at yet.
     pub fn get(&self, id: &ConnectionId) -> Option<Entry> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     /// Returns whether others have to look again.
     fn put(&self, id: &ConnectionId, entry: Entry) -> bool {
-        let before = self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry.clone());
+        let before = self
+            .0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.clone(), entry.clone());
         match (before, entry) {
             (Some(Entry::Usable { version: a, .. }), Entry::Usable { version: b, .. }) => a != b,
             (Some(Entry::Refused(a)), Entry::Refused(b)) => a != b,
@@ -74,7 +87,10 @@ impl Table {
     }
 
     fn remove(&self, id: &ConnectionId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 }
 
@@ -122,7 +138,13 @@ impl Controller {
     }
 
     /// The apiserver did not say what the certificate authority is. What was prepared before stays in use.
-    async fn failed(&self, id: &ConnectionId, view: &ConnectionView, why: String, now: Timestamp) -> Option<Instant> {
+    async fn failed(
+        &self,
+        id: &ConnectionId,
+        view: &ConnectionView,
+        why: String,
+        now: Timestamp,
+    ) -> Option<Instant> {
         tracing::warn!(connection = %id, why, "a connection could not be prepared");
         if self.table.get(id).is_none() {
             self.report(id, view, &Look::Silent(why), now).await;
@@ -131,42 +153,74 @@ impl Controller {
     }
 
     async fn prepare(&self, id: &ConnectionId, view: &ConnectionView) -> Result<Entry, Unprepared> {
-        let spec = view.spec.as_ref().map_err(|bad| Unprepared::Refused(format!("{}: {}", bad.field, bad.why)))?;
-        let Prepared { address, ca, insecure_skip_verify, timeout } =
-            resolve::resolve(id, spec, self.allow_insecure_tls).map_err(Unprepared::Refused)?;
+        let spec = view
+            .spec
+            .as_ref()
+            .map_err(|bad| Unprepared::Refused(format!("{}: {}", bad.field, bad.why)))?;
+        let Prepared {
+            address,
+            ca,
+            insecure_skip_verify,
+            timeout,
+        } = resolve::resolve(id, spec, self.allow_insecure_tls).map_err(Unprepared::Refused)?;
         let ca = self.certificate_authority(&ca).await?;
         let mut hasher = DefaultHasher::new();
         (&view.uid, view.generation, &ca, id).hash(&mut hasher);
         let version = hasher.finish();
-        if let Some(Entry::Usable { transport, version: before }) = self.table.get(id)
+        if let Some(Entry::Usable {
+            transport,
+            version: before,
+        }) = self.table.get(id)
             && before == version
         {
             return Ok(Entry::Usable { transport, version });
         }
-        let settings = TransportSettings { ca, insecure_skip_verify, timeout, ..TransportSettings::new(address) };
+        let settings = TransportSettings {
+            ca,
+            insecure_skip_verify,
+            timeout,
+            ..TransportSettings::new(address)
+        };
         let transport = Transport::new(settings, Arc::clone(&self.metrics))
             .map_err(|error| Unprepared::Refused(format!("spec.tls.ca: {}", error.detail)))?;
-        Ok(Entry::Usable { transport: Arc::new(transport), version })
+        Ok(Entry::Usable {
+            transport: Arc::new(transport),
+            version,
+        })
     }
 
     async fn certificate_authority(&self, ca: &Ca) -> Result<Option<Vec<u8>>, Unprepared> {
         let missing = |what: &str, key: &ObjectKey, data_key: &str| {
-            Unprepared::Refused(format!("spec.tls.ca: there is no key {data_key} in {what} {key}; create it or correct the reference"))
+            Unprepared::Refused(format!(
+                "spec.tls.ca: there is no key {data_key} in {what} {key}; create it or correct the reference"
+            ))
         };
         match ca {
             Ca::System => Ok(None),
             Ca::Inline(pem) => Ok(Some(pem.clone().into_bytes())),
             Ca::Secret(key, data_key) => {
                 let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
-                let data = fetched(timeout(LIMIT, api.get_opt(&key.name)).await, "Secret", key)?.and_then(|secret| secret.data);
-                let pem = data.and_then(|mut data| data.remove(data_key)).map(|bytes| bytes.0);
-                pem.map(Some).ok_or_else(|| missing("Secret", key, data_key))
+                let data = fetched(timeout(LIMIT, api.get_opt(&key.name)).await, "Secret", key)?
+                    .and_then(|secret| secret.data);
+                let pem = data
+                    .and_then(|mut data| data.remove(data_key))
+                    .map(|bytes| bytes.0);
+                pem.map(Some)
+                    .ok_or_else(|| missing("Secret", key, data_key))
             }
             Ca::ConfigMap(key, data_key) => {
                 let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &key.namespace);
-                let data = fetched(timeout(LIMIT, api.get_opt(&key.name)).await, "ConfigMap", key)?.and_then(|map| map.data);
-                let pem = data.and_then(|mut data| data.remove(data_key)).map(String::into_bytes);
-                pem.map(Some).ok_or_else(|| missing("ConfigMap", key, data_key))
+                let data = fetched(
+                    timeout(LIMIT, api.get_opt(&key.name)).await,
+                    "ConfigMap",
+                    key,
+                )?
+                .and_then(|map| map.data);
+                let pem = data
+                    .and_then(|mut data| data.remove(data_key))
+                    .map(String::into_bytes);
+                pem.map(Some)
+                    .ok_or_else(|| missing("ConfigMap", key, data_key))
             }
         }
     }
@@ -182,7 +236,8 @@ impl Controller {
                 write_status::<VaultConnection>(&self.client, &self.metrics, object, &next).await
             }
             ConnectionKind::ClusterVaultConnection => {
-                write_status::<ClusterVaultConnection>(&self.client, &self.metrics, object, &next).await
+                write_status::<ClusterVaultConnection>(&self.client, &self.metrics, object, &next)
+                    .await
             }
         };
         // The next pass writes it again, so a failure needs no more than a line.
@@ -217,11 +272,18 @@ async fn ask(entry: &Entry) -> Look {
         Entry::Refused(why) => return Look::Refused(why.clone()),
     };
     let request = Request::health();
-    let answer = transport.send(&request, None).await.and_then(|response| response.health());
+    let answer = transport
+        .send(&request, None)
+        .await
+        .and_then(|response| response.health());
     match answer {
         Ok(health) => Look::Answered(health),
-        Err(VaultError { detail, kind, .. }) if detail.is_empty() => Look::Silent(kind.phrase().to_owned()),
-        Err(VaultError { detail, kind, .. }) => Look::Silent(format!("{}: {detail}", kind.phrase())),
+        Err(VaultError { detail, kind, .. }) if detail.is_empty() => {
+            Look::Silent(kind.phrase().to_owned())
+        }
+        Err(VaultError { detail, kind, .. }) => {
+            Look::Silent(format!("{}: {detail}", kind.phrase()))
+        }
     }
 }
 
@@ -230,9 +292,12 @@ type Fetched<T> = Result<kube::Result<Option<T>>, tokio::time::error::Elapsed>;
 fn fetched<T>(found: Fetched<T>, what: &str, key: &ObjectKey) -> Result<Option<T>, Unprepared> {
     match found {
         Ok(Ok(found)) => Ok(found),
-        Ok(Err(kube::Error::Api(status))) => {
-            Err(Unprepared::Failed(format!("cannot read {what} {key}: the apiserver says {} ({})", status.reason, status.code)))
-        }
-        Ok(Err(_)) | Err(_) => Err(Unprepared::Failed(format!("cannot read {what} {key}: the apiserver cannot be reached"))),
+        Ok(Err(kube::Error::Api(status))) => Err(Unprepared::Failed(format!(
+            "cannot read {what} {key}: the apiserver says {} ({})",
+            status.reason, status.code
+        ))),
+        Ok(Err(_)) | Err(_) => Err(Unprepared::Failed(format!(
+            "cannot read {what} {key}: the apiserver cannot be reached"
+        ))),
     }
 }

@@ -15,7 +15,8 @@ use crate::{
 /// Time for one request when nothing is said.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest and longest time for one request that make sense.
-const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(120);
+const TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(120);
 
 /// A connection that can be prepared.
 #[derive(Clone, Debug)]
@@ -44,14 +45,26 @@ pub enum Ca {
 }
 
 /// Checks the spec. The error names the field and what to do.
-pub fn resolve(id: &ConnectionId, spec: &ConnectionSpec, allow_insecure_tls: bool) -> Result<Prepared, String> {
-    let address = VaultAddress::parse(&spec.address)
-        .map_err(|error| format!("spec.address: {error}; use a URL such as https://vault.vault.svc:8200"))?;
-    let insecure_skip_verify = spec.tls.as_ref().and_then(|tls| tls.insecure_skip_verify).unwrap_or_default();
+pub fn resolve(
+    id: &ConnectionId,
+    spec: &ConnectionSpec,
+    allow_insecure_tls: bool,
+) -> Result<Prepared, String> {
+    let address = VaultAddress::parse(&spec.address).map_err(|error| {
+        format!("spec.address: {error}; use a URL such as https://vault.vault.svc:8200")
+    })?;
+    let insecure_skip_verify = spec
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.insecure_skip_verify)
+        .unwrap_or_default();
     if insecure_skip_verify && !allow_insecure_tls {
         return Err("spec.tls.insecureSkipVerify: the operator does not allow it; remove it and set tls.ca, or start the operator with --allow-insecure-tls".to_owned());
     }
-    let timeout = spec.timeout.as_ref().map_or(TIMEOUT, |timeout| timeout.as_duration());
+    let timeout = spec
+        .timeout
+        .as_ref()
+        .map_or(TIMEOUT, |timeout| timeout.as_duration());
     if !TIMEOUTS.contains(&timeout) {
         return Err("spec.timeout: it must be from 100ms to 2m".to_owned());
     }
@@ -66,14 +79,30 @@ pub fn resolve(id: &ConnectionId, spec: &ConnectionSpec, allow_insecure_tls: boo
 
 fn certificate_authority(id: &ConnectionId, ca: &CaSpec) -> Result<Ca, String> {
     match ca {
-        CaSpec { secret: Some(secret), config_map: None, bundle: None } => {
-            Ok(Ca::Secret(place(id, secret.namespace.as_deref(), &secret.name)?, secret.key.clone()))
+        CaSpec {
+            secret: Some(secret),
+            config_map: None,
+            bundle: None,
+        } => Ok(Ca::Secret(
+            place(id, secret.namespace.as_deref(), &secret.name)?,
+            secret.key.clone(),
+        )),
+        CaSpec {
+            secret: None,
+            config_map: Some(map),
+            bundle: None,
+        } => Ok(Ca::ConfigMap(
+            place(id, map.namespace.as_deref(), &map.name)?,
+            map.key.clone(),
+        )),
+        CaSpec {
+            secret: None,
+            config_map: None,
+            bundle: Some(bundle),
+        } => Ok(Ca::Inline(bundle.clone())),
+        CaSpec { .. } => {
+            Err("spec.tls.ca: exactly one of secret, configMap and bundle must be set".to_owned())
         }
-        CaSpec { secret: None, config_map: Some(map), bundle: None } => {
-            Ok(Ca::ConfigMap(place(id, map.namespace.as_deref(), &map.name)?, map.key.clone()))
-        }
-        CaSpec { secret: None, config_map: None, bundle: Some(bundle) } => Ok(Ca::Inline(bundle.clone())),
-        CaSpec { .. } => Err("spec.tls.ca: exactly one of secret, configMap and bundle must be set".to_owned()),
     }
 }
 
@@ -105,9 +134,16 @@ mod tests {
     use super::*;
     use crate::api::vault_connection::VaultConnectionSpec;
 
-    fn resolved(spec: serde_json::Value, kind: ConnectionKind, allow: bool) -> Result<Prepared, String> {
+    fn resolved(
+        spec: serde_json::Value,
+        kind: ConnectionKind,
+        allow: bool,
+    ) -> Result<Prepared, String> {
         let spec: VaultConnectionSpec = serde_json::from_value(spec).unwrap();
-        let id = ConnectionId { kind, key: ObjectKey::new("shop", "main") };
+        let id = ConnectionId {
+            kind,
+            key: ObjectKey::new("shop", "main"),
+        };
         resolve(&id, &spec.into(), allow)
     }
 
@@ -117,12 +153,32 @@ mod tests {
         let ca = |ca: serde_json::Value| json!({"address": "https://v", "tls": {"ca": ca}});
         let rows = [
             (json!({"address": "vault:8200"}), Local, "spec.address:"),
-            (json!({"address": "https://v", "tls": {"insecureSkipVerify": true}}), Local, "spec.tls.insecureSkipVerify:"),
-            (json!({"address": "https://v", "timeout": "5m"}), Local, "spec.timeout:"),
+            (
+                json!({"address": "https://v", "tls": {"insecureSkipVerify": true}}),
+                Local,
+                "spec.tls.insecureSkipVerify:",
+            ),
+            (
+                json!({"address": "https://v", "timeout": "5m"}),
+                Local,
+                "spec.timeout:",
+            ),
             (ca(json!({})), Local, "spec.tls.ca: exactly one"),
-            (ca(json!({"bundle": "x", "secret": {"name": "a", "key": "b"}})), Local, "spec.tls.ca: exactly one"),
-            (ca(json!({"secret": {"name": "a", "key": "b", "namespace": "other"}})), Local, "spec.tls.ca: a VaultConnection"),
-            (ca(json!({"configMap": {"name": "a", "key": "b"}})), Cluster, "spec.tls.ca: namespace is required"),
+            (
+                ca(json!({"bundle": "x", "secret": {"name": "a", "key": "b"}})),
+                Local,
+                "spec.tls.ca: exactly one",
+            ),
+            (
+                ca(json!({"secret": {"name": "a", "key": "b", "namespace": "other"}})),
+                Local,
+                "spec.tls.ca: a VaultConnection",
+            ),
+            (
+                ca(json!({"configMap": {"name": "a", "key": "b"}})),
+                Cluster,
+                "spec.tls.ca: namespace is required",
+            ),
         ];
         for (spec, kind, expected) in rows {
             let why = resolved(spec.clone(), kind, false).unwrap_err();
@@ -133,14 +189,21 @@ mod tests {
     #[test]
     fn an_admin_can_allow_insecure_tls() {
         let spec = json!({"address": "https://v", "tls": {"insecureSkipVerify": true}});
-        assert!(resolved(spec, ConnectionKind::VaultConnection, true).unwrap().insecure_skip_verify);
+        assert!(
+            resolved(spec, ConnectionKind::VaultConnection, true)
+                .unwrap()
+                .insecure_skip_verify
+        );
     }
 
     #[test]
     fn a_secret_of_the_own_namespace_is_found() {
         let spec = json!({"address": "https://v/prefix", "timeout": "5s", "tls": {"ca": {"secret": {"name": "a", "key": "b"}}}});
         let prepared = resolved(spec, ConnectionKind::VaultConnection, false).unwrap();
-        assert_eq!(prepared.ca, Ca::Secret(ObjectKey::new("shop", "a"), "b".into()));
+        assert_eq!(
+            prepared.ca,
+            Ca::Secret(ObjectKey::new("shop", "a"), "b".into())
+        );
         assert_eq!(prepared.timeout, Duration::from_secs(5));
     }
 }

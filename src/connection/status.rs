@@ -9,7 +9,12 @@ use crate::{
 };
 
 /// The status that follows `old`.
-pub fn next(old: &VaultConnectionStatus, generation: i64, look: &Look, now: Timestamp) -> VaultConnectionStatus {
+pub fn next(
+    old: &VaultConnectionStatus,
+    generation: i64,
+    look: &Look,
+    now: Timestamp,
+) -> VaultConnectionStatus {
     let mut status = old.clone();
     status.observed_generation = Some(generation);
     if let Look::Answered(health) = look {
@@ -25,9 +30,15 @@ pub fn next(old: &VaultConnectionStatus, generation: i64, look: &Look, now: Time
 
 fn conditions(look: &Look) -> Vec<Wanted> {
     match look {
-        Look::Answered(health) if !health.initialized => not_ready("NotInitialized", "Vault was never initialised"),
+        Look::Answered(health) if !health.initialized => {
+            not_ready("NotInitialized", "Vault was never initialised")
+        }
         Look::Answered(health) if health.sealed => not_ready("Sealed", "Vault is sealed"),
-        Look::Answered(_) => vec![Wanted::yes(Kind::Ready, "Reachable", "Vault answers and is unsealed")],
+        Look::Answered(_) => vec![Wanted::yes(
+            Kind::Ready,
+            "Reachable",
+            "Vault answers and is unsealed",
+        )],
         Look::Silent(why) => not_ready("Unreachable", why),
         Look::Refused(why) => vec![
             Wanted::no(Kind::Ready, "InvalidSpec", why),
@@ -66,20 +77,47 @@ mod tests {
         let rows = [
             (answered(true, false), "Reachable", [true, false, false]),
             (answered(true, true), "Sealed", [false, true, false]),
-            (answered(false, false), "NotInitialized", [false, true, false]),
-            (Look::Silent("no answer".into()), "Unreachable", [false, true, false]),
-            (Look::Refused("spec.x".into()), "InvalidSpec", [false, false, true]),
+            (
+                answered(false, false),
+                "NotInitialized",
+                [false, true, false],
+            ),
+            (
+                Look::Silent("no answer".into()),
+                "Unreachable",
+                [false, true, false],
+            ),
+            (
+                Look::Refused("spec.x".into()),
+                "InvalidSpec",
+                [false, false, true],
+            ),
         ];
         for (look, reason, expected) in rows {
-            let status = next(&VaultConnectionStatus::default(), 3, &look, Timestamp::UNIX_EPOCH);
-            let got = [Kind::Ready, Kind::Reconciling, Kind::Stalled].map(|kind| holds(&status.conditions, kind));
-            assert_eq!((status.conditions[0].reason.as_str(), got), (reason, expected), "{look:?}");
+            let status = next(
+                &VaultConnectionStatus::default(),
+                3,
+                &look,
+                Timestamp::UNIX_EPOCH,
+            );
+            let got = [Kind::Ready, Kind::Reconciling, Kind::Stalled]
+                .map(|kind| holds(&status.conditions, kind));
+            assert_eq!(
+                (status.conditions[0].reason.as_str(), got),
+                (reason, expected),
+                "{look:?}"
+            );
         }
     }
 
     #[test]
     fn the_same_look_twice_changes_nothing() {
-        let first = next(&VaultConnectionStatus::default(), 3, &answered(true, false), Timestamp::UNIX_EPOCH);
+        let first = next(
+            &VaultConnectionStatus::default(),
+            3,
+            &answered(true, false),
+            Timestamp::UNIX_EPOCH,
+        );
         let later = Timestamp::from_second(60).unwrap_or_default();
         assert_eq!(next(&first, 3, &answered(true, false), later), first);
         assert_eq!(first.version.as_deref(), Some("Vault 1.21.0"));

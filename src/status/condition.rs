@@ -50,12 +50,20 @@ pub struct Wanted {
 impl Wanted {
     /// A condition that holds.
     pub fn yes(kind: Kind, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind, holds: Some(true), reason: reason.into(), message: message.into() }
+        Self {
+            kind,
+            holds: Some(true),
+            reason: reason.into(),
+            message: message.into(),
+        }
     }
 
     /// A condition that does not hold.
     pub fn no(kind: Kind, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { holds: Some(false), ..Self::yes(kind, reason, message) }
+        Self {
+            holds: Some(false),
+            ..Self::yes(kind, reason, message)
+        }
     }
 }
 
@@ -63,31 +71,46 @@ impl Wanted {
 const MESSAGE: usize = 1024;
 
 /// The conditions in the order wanted. A transition time is kept unless the status flips.
-pub fn merge(old: &[Condition], wanted: Vec<Wanted>, generation: i64, now: Timestamp) -> Vec<Condition> {
+pub fn merge(
+    old: &[Condition],
+    wanted: Vec<Wanted>,
+    generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
     wanted
         .into_iter()
-        .map(|Wanted { kind, holds, reason, message }| {
-            let status = match holds {
-                Some(true) => "True",
-                Some(false) => "False",
-                None => "Unknown",
-            };
-            let before = find(old, kind).filter(|before| before.status == status);
-            Condition {
-                type_: kind.as_str().to_owned(),
-                status: status.to_owned(),
-                reason,
-                message: message.chars().take(MESSAGE).collect(),
-                observed_generation: Some(generation),
-                last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
-            }
-        })
+        .map(
+            |Wanted {
+                 kind,
+                 holds,
+                 reason,
+                 message,
+             }| {
+                let status = match holds {
+                    Some(true) => "True",
+                    Some(false) => "False",
+                    None => "Unknown",
+                };
+                let before = find(old, kind).filter(|before| before.status == status);
+                Condition {
+                    type_: kind.as_str().to_owned(),
+                    status: status.to_owned(),
+                    reason,
+                    message: message.chars().take(MESSAGE).collect(),
+                    observed_generation: Some(generation),
+                    last_transition_time: before
+                        .map_or(Time(now), |before| before.last_transition_time.clone()),
+                }
+            },
+        )
         .collect()
 }
 
 /// The condition of this kind.
 pub fn find(conditions: &[Condition], kind: Kind) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind.as_str())
 }
 
 /// Whether the condition of this kind is there and true.

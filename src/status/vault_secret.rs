@@ -39,12 +39,24 @@ pub fn next(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vault
     if let Some(workloads) = facts.workloads {
         status.rollout = rollout(workloads);
     }
-    status.conditions = merge(&old.conditions, conditions(old, facts, now), facts.generation, now);
+    status.conditions = merge(
+        &old.conditions,
+        conditions(old, facts, now),
+        facts.generation,
+        now,
+    );
     status
 }
 
 fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
-    let InStep { target, revision, data_since, sources, applied: _, refresh } = in_step;
+    let InStep {
+        target,
+        revision,
+        data_since,
+        sources,
+        applied: _,
+        refresh,
+    } = in_step;
     status.target = Some(target.clone());
     status.rotation_hash = Some(revision.to_string());
     status.last_change_time = Some(Time(*data_since));
@@ -82,8 +94,16 @@ fn conditions(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vec
         }
         Outcome::ConnectionPending => {
             vec![
-                Wanted::no(Kind::Ready, "ConnectionPending", "the connection to Vault is being set up"),
-                Wanted::yes(Kind::Reconciling, "ConnectionPending", "the connection to Vault is being set up"),
+                Wanted::no(
+                    Kind::Ready,
+                    "ConnectionPending",
+                    "the connection to Vault is being set up",
+                ),
+                Wanted::yes(
+                    Kind::Reconciling,
+                    "ConnectionPending",
+                    "the connection to Vault is being set up",
+                ),
             ]
         }
     };
@@ -117,7 +137,11 @@ fn in_step_conditions(in_step: &InStep) -> Vec<Wanted> {
     vec![
         Wanted::yes(Kind::Ready, "InStep", &message),
         Wanted::yes(Kind::Synced, "InStep", message),
-        Wanted::yes(Kind::SourcesReachable, "Reachable", "Vault answers for every source"),
+        Wanted::yes(
+            Kind::SourcesReachable,
+            "Reachable",
+            "Vault answers for every source",
+        ),
     ]
 }
 
@@ -132,13 +156,23 @@ fn suspended(old: &VaultSecretStatus, facts: &Facts<'_>) -> Vec<Wanted> {
 }
 
 /// A Vault outage is no reason to call a good Secret bad, until it has lasted too long.
-fn source_failed(old: &VaultSecretStatus, facts: &Facts<'_>, failure: &SourceFailure, now: Timestamp) -> Vec<Wanted> {
-    let SourceFailure { source, kind, message } = failure;
+fn source_failed(
+    old: &VaultSecretStatus,
+    facts: &Facts<'_>,
+    failure: &SourceFailure,
+    now: Timestamp,
+) -> Vec<Wanted> {
+    let SourceFailure {
+        source,
+        kind,
+        message,
+    } = failure;
     let message = format!("source {source}: {message}");
     let unreachable = Wanted::no(Kind::SourcesReachable, kind.as_str(), &message);
     let from_this_generation = old.observed_generation == Some(facts.generation)
         && holds(&old.conditions, Kind::Synced)
-        && find(&old.conditions, Kind::Synced).is_some_and(|synced| synced.observed_generation == Some(facts.generation));
+        && find(&old.conditions, Kind::Synced)
+            .is_some_and(|synced| synced.observed_generation == Some(facts.generation));
     if !facts.secret_exists || !from_this_generation {
         return vec![
             Wanted::no(Kind::Ready, kind.as_str(), &message),
@@ -151,37 +185,74 @@ fn source_failed(old: &VaultSecretStatus, facts: &Facts<'_>, failure: &SourceFai
         .map_or(now, |before| before.last_transition_time.0);
     let outage = now.duration_since(since).unsigned_abs();
     let ready = if outage <= facts.staleness_budget {
-        Wanted::yes(Kind::Ready, "LastGood", "Vault cannot be read; the Secret keeps its last good data")
+        Wanted::yes(
+            Kind::Ready,
+            "LastGood",
+            "Vault cannot be read; the Secret keeps its last good data",
+        )
     } else {
         let budget = facts.staleness_budget.as_secs();
-        Wanted::no(Kind::Ready, "Stale", format!("Vault could not be read for more than {budget}s; the Secret keeps its last good data"))
+        Wanted::no(
+            Kind::Ready,
+            "Stale",
+            format!(
+                "Vault could not be read for more than {budget}s; the Secret keeps its last good data"
+            ),
+        )
     };
     vec![ready, unreachable]
 }
 
 fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
     let Some(workloads) = facts.workloads else {
-        return find(&old.conditions, Kind::RolledOut).and_then(|before| kept(Kind::RolledOut, before));
+        return find(&old.conditions, Kind::RolledOut)
+            .and_then(|before| kept(Kind::RolledOut, before));
     };
     if old.rotation_hash.is_none() && !matches!(facts.outcome, Outcome::InStep(_)) {
         return None;
     }
-    let count = |state| workloads.iter().filter(|workload| workload.state == state).count();
+    let count = |state| {
+        workloads
+            .iter()
+            .filter(|workload| workload.state == state)
+            .count()
+    };
     let total = workloads.len();
     let kind = Kind::RolledOut;
-    let first_failed = workloads.iter().find(|workload| workload.state == WorkloadState::Failed);
+    let first_failed = workloads
+        .iter()
+        .find(|workload| workload.state == WorkloadState::Failed);
     let open = total - count(WorkloadState::Verified);
     Some(if let Some(failed) = first_failed {
-        let why = failed.message.as_deref().unwrap_or("the restart was not seen to finish");
-        Wanted::no(kind, "RolloutFailed", format!("{} {}: {why}", failed.kind.as_str(), failed.name))
+        let why = failed
+            .message
+            .as_deref()
+            .unwrap_or("the restart was not seen to finish");
+        Wanted::no(
+            kind,
+            "RolloutFailed",
+            format!("{} {}: {why}", failed.kind.as_str(), failed.name),
+        )
     } else if total == 0 {
         Wanted::yes(kind, "NothingToRestart", "no workload uses the Secret")
     } else if open == 0 {
-        Wanted::yes(kind, "Verified", format!("all pods of {total} workload(s) run with the current data"))
+        Wanted::yes(
+            kind,
+            "Verified",
+            format!("all pods of {total} workload(s) run with the current data"),
+        )
     } else if count(WorkloadState::Restarting) + count(WorkloadState::Pending) > 0 {
-        Wanted::no(kind, "Restarting", format!("{open} of {total} workload(s) do not run with the current data yet"))
+        Wanted::no(
+            kind,
+            "Restarting",
+            format!("{open} of {total} workload(s) do not run with the current data yet"),
+        )
     } else {
-        Wanted::no(kind, "Waiting", format!("{open} of {total} workload(s) wait for somebody else, see status.rollout"))
+        Wanted::no(
+            kind,
+            "Waiting",
+            format!("{open} of {total} workload(s) wait for somebody else, see status.rollout"),
+        )
     })
 }
 

@@ -55,16 +55,26 @@ where
         "status": status,
     });
     let params = PatchParams::apply(STATUS_MANAGER).force();
-    let written = timeout(LIMIT, api.patch_status(&key.name, &params, &Patch::Apply(&object))).await;
+    let written = timeout(
+        LIMIT,
+        api.patch_status(&key.name, &params, &Patch::Apply(&object)),
+    )
+    .await;
     let result = match written {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => {
             Err(WriteStatusError::Gone(key.clone()))
         }
         Ok(Err(error)) => Err(WriteStatusError::Failed(key.clone(), error.to_string())),
-        Err(_) => Err(WriteStatusError::Failed(key.clone(), "no answer from the apiserver in time".to_owned())),
+        Err(_) => Err(WriteStatusError::Failed(
+            key.clone(),
+            "no answer from the apiserver in time".to_owned(),
+        )),
     };
-    metrics.apiserver_write(status_resource(&resource.kind), if result.is_ok() { "ok" } else { "error" });
+    metrics.apiserver_write(
+        status_resource(&resource.kind),
+        if result.is_ok() { "ok" } else { "error" },
+    );
     result
 }
 

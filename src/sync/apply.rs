@@ -48,22 +48,38 @@ pub async fn apply(
     how: &Apply,
 ) -> Result<AppliedSecret, ApplyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &desired.key.namespace);
-    let params = PatchParams { force: how.force, ..PatchParams::apply(SECRET_MANAGER) };
+    let params = PatchParams {
+        force: how.force,
+        ..PatchParams::apply(SECRET_MANAGER)
+    };
     let secret = desired.to_secret(how.data_since);
-    let written = timeout(LIMIT, api.patch(&desired.key.name, &params, &Patch::Apply(&secret))).await;
+    let written = timeout(
+        LIMIT,
+        api.patch(&desired.key.name, &params, &Patch::Apply(&secret)),
+    )
+    .await;
     let written = record(metrics, &desired.key.name, written)?;
     Ok(AppliedSecret(SecretView::project(&written.metadata)))
 }
 
 /// Takes back every field we own of a Secret that was only merged into; the rest of it stays.
-pub async fn release(client: &Client, metrics: &Metrics, key: &ObjectKey, uid: &str) -> Result<(), ApplyError> {
+pub async fn release(
+    client: &Client,
+    metrics: &Metrics,
+    key: &ObjectKey,
+    uid: &str,
+) -> Result<(), ApplyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
     let nothing = json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
     });
     let params = PatchParams::apply(SECRET_MANAGER).force();
-    let written = timeout(LIMIT, api.patch(&key.name, &params, &Patch::Apply(&nothing))).await;
+    let written = timeout(
+        LIMIT,
+        api.patch(&key.name, &params, &Patch::Apply(&nothing)),
+    )
+    .await;
     record(metrics, &key.name, written).map(|_| ())
 }
 
@@ -73,7 +89,10 @@ fn record(metrics: &Metrics, name: &str, written: Written) -> Result<Secret, App
     let result = match written {
         Ok(Ok(secret)) => Ok(secret),
         Ok(Err(error)) => Err(classify(name, &error)),
-        Err(_) => Err(ApplyError::Failed { name: name.to_owned(), why: "no answer from the apiserver in time".to_owned() }),
+        Err(_) => Err(ApplyError::Failed {
+            name: name.to_owned(),
+            why: "no answer from the apiserver in time".to_owned(),
+        }),
     };
     metrics.apiserver_write("secrets", if result.is_ok() { "ok" } else { "error" });
     result
@@ -83,18 +102,36 @@ fn record(metrics: &Metrics, name: &str, written: Written) -> Result<Secret, App
 fn classify(name: &str, error: &kube::Error) -> ApplyError {
     let name = name.to_owned();
     let kube::Error::Api(status) = error else {
-        return ApplyError::Failed { name, why: "the apiserver cannot be reached".to_owned() };
+        return ApplyError::Failed {
+            name,
+            why: "the apiserver cannot be reached".to_owned(),
+        };
     };
     match status.code {
-        409 if status.reason == "Conflict" => Refusal::TargetConflict { name, why: shorten(&status.message) }.into(),
-        422 | 400 => Refusal::TargetInvalid { name, why: invalid_fields(status) }.into(),
-        code => ApplyError::Failed { name, why: format!("{} ({code})", status.reason) },
+        409 if status.reason == "Conflict" => Refusal::TargetConflict {
+            name,
+            why: shorten(&status.message),
+        }
+        .into(),
+        422 | 400 => Refusal::TargetInvalid {
+            name,
+            why: invalid_fields(status),
+        }
+        .into(),
+        code => ApplyError::Failed {
+            name,
+            why: format!("{} ({code})", status.reason),
+        },
     }
 }
 
 /// Which fields are wrong and why, without the values that the message quotes.
 fn invalid_fields(status: &kube::core::Status) -> String {
-    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    let causes = status
+        .details
+        .as_ref()
+        .map(|details| details.causes.as_slice())
+        .unwrap_or_default();
     let fields: Vec<_> = causes
         .iter()
         .map(|cause| match cause.message.rsplit_once(": ") {
@@ -112,5 +149,11 @@ fn invalid_fields(status: &kube::core::Status) -> String {
 const MESSAGE: usize = 300;
 
 fn shorten(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MESSAGE).collect()
+    message
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(MESSAGE)
+        .collect()
 }

@@ -34,22 +34,38 @@ struct Credentials {
 ///
 /// `transport_version` changes when the connection does: a token is never sent to another server than
 /// the one that issued it.
-pub fn identity(client: &Client, login: &Login, transport: Arc<Transport>, transport_version: u64) -> Identity {
+pub fn identity(
+    client: &Client,
+    login: &Login,
+    transport: Arc<Transport>,
+    transport_version: u64,
+) -> Identity {
     let subject = match &login.method {
-        Method::Kubernetes { service_account, .. } => format!("ServiceAccount {service_account}"),
-        Method::AppRole { secret_id: secret, .. } | Method::Token { token: secret } => format!("Secret {}", secret.secret),
+        Method::Kubernetes {
+            service_account, ..
+        } => format!("ServiceAccount {service_account}"),
+        Method::AppRole {
+            secret_id: secret, ..
+        }
+        | Method::Token { token: secret } => format!("Secret {}", secret.secret),
     };
     let key = IdentityKey::new(IdentityParts {
         connection: login.connection.to_string(),
         auth: login.auth.clone(),
         subject,
-        revision: format!("{transport_version} {:?} {:?} {}", login.auth_version, login.method, login.mount),
+        revision: format!(
+            "{transport_version} {:?} {:?} {}",
+            login.auth_version, login.method, login.mount
+        ),
     });
     Identity {
         key,
         transport,
         namespace: None,
-        credentials: Arc::new(Credentials { client: client.clone(), login: login.clone() }),
+        credentials: Arc::new(Credentials {
+            client: client.clone(),
+            login: login.clone(),
+        }),
     }
 }
 
@@ -63,10 +79,17 @@ impl Credentials {
     async fn fetch(&self) -> Result<LoginMethod, CredentialError> {
         let mount = self.login.mount.clone();
         match &self.login.method {
-            Method::Kubernetes { role, service_account, audiences, ttl } => Ok(LoginMethod::Jwt {
+            Method::Kubernetes {
+                role,
+                service_account,
+                audiences,
+                ttl,
+            } => Ok(LoginMethod::Jwt {
                 mount,
                 role: role.clone(),
-                jwt: self.service_account_token(service_account, audiences, *ttl).await?,
+                jwt: self
+                    .service_account_token(service_account, audiences, *ttl)
+                    .await?,
             }),
             Method::AppRole { role_id, secret_id } => Ok(LoginMethod::AppRole {
                 mount,
@@ -96,34 +119,68 @@ impl Credentials {
             },
             ..TokenRequest::default()
         };
-        let issued = timeout(LIMIT, api.create_token_request(&account.name, &PostParams::default(), &request)).await;
+        let issued = timeout(
+            LIMIT,
+            api.create_token_request(&account.name, &PostParams::default(), &request),
+        )
+        .await;
         match issued {
-            Ok(Ok(TokenRequest { status: Some(status), .. })) => Ok(Sensitive::new(status.token)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-                Err(edit(format!("there is no ServiceAccount {account}; create it or correct the reference")))
-            }
-            Ok(Err(kube::Error::Api(status))) => {
-                Err(retry(format!("no token for ServiceAccount {account}: the apiserver says {} ({})", status.reason, status.code)))
-            }
-            Ok(Ok(_)) => Err(retry(format!("no token for ServiceAccount {account}: the answer holds none"))),
-            Ok(Err(_)) | Err(_) => Err(retry(format!("no token for ServiceAccount {account}: the apiserver cannot be reached"))),
+            Ok(Ok(TokenRequest {
+                status: Some(status),
+                ..
+            })) => Ok(Sensitive::new(status.token)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(edit(format!(
+                "there is no ServiceAccount {account}; create it or correct the reference"
+            ))),
+            Ok(Err(kube::Error::Api(status))) => Err(retry(format!(
+                "no token for ServiceAccount {account}: the apiserver says {} ({})",
+                status.reason, status.code
+            ))),
+            Ok(Ok(_)) => Err(retry(format!(
+                "no token for ServiceAccount {account}: the answer holds none"
+            ))),
+            Ok(Err(_)) | Err(_) => Err(retry(format!(
+                "no token for ServiceAccount {account}: the apiserver cannot be reached"
+            ))),
         }
     }
 
     /// One value of one Secret, without white space at its ends: an editor's newline is no part of a token.
     async fn secret_value(&self, key: &SecretKey) -> Result<Sensitive, CredentialError> {
-        let SecretKey { secret, key, version: _ } = key;
+        let SecretKey {
+            secret,
+            key,
+            version: _,
+        } = key;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
         let found = match timeout(LIMIT, api.get_opt(&secret.name)).await {
             Ok(Ok(Some(found))) => found,
-            Ok(Ok(None)) => return Err(edit(format!("there is no Secret {secret}; create it or correct the reference"))),
-            Ok(Err(kube::Error::Api(status))) => {
-                return Err(retry(format!("cannot read Secret {secret}: the apiserver says {} ({})", status.reason, status.code)));
+            Ok(Ok(None)) => {
+                return Err(edit(format!(
+                    "there is no Secret {secret}; create it or correct the reference"
+                )));
             }
-            Ok(Err(_)) | Err(_) => return Err(retry(format!("cannot read Secret {secret}: the apiserver cannot be reached"))),
+            Ok(Err(kube::Error::Api(status))) => {
+                return Err(retry(format!(
+                    "cannot read Secret {secret}: the apiserver says {} ({})",
+                    status.reason, status.code
+                )));
+            }
+            Ok(Err(_)) | Err(_) => {
+                return Err(retry(format!(
+                    "cannot read Secret {secret}: the apiserver cannot be reached"
+                )));
+            }
         };
-        let value = found.data.and_then(|mut data| data.remove(key)).map(|bytes| Sensitive::new(bytes.0));
-        let value = value.ok_or_else(|| edit(format!("Secret {secret} has no key {key}; add it or correct the reference")))?;
+        let value = found
+            .data
+            .and_then(|mut data| data.remove(key))
+            .map(|bytes| Sensitive::new(bytes.0));
+        let value = value.ok_or_else(|| {
+            edit(format!(
+                "Secret {secret} has no key {key}; add it or correct the reference"
+            ))
+        })?;
         let trimmed = value.expose().trim_ascii();
         if trimmed.is_empty() {
             return Err(edit(format!("key {key} of Secret {secret} is empty")));
@@ -133,9 +190,15 @@ impl Credentials {
 }
 
 fn edit(message: String) -> CredentialError {
-    CredentialError { message, remedy: Remedy::Edit }
+    CredentialError {
+        message,
+        remedy: Remedy::Edit,
+    }
 }
 
 fn retry(message: String) -> CredentialError {
-    CredentialError { message, remedy: Remedy::Retry }
+    CredentialError {
+        message,
+        remedy: Remedy::Retry,
+    }
 }

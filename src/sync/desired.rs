@@ -14,7 +14,9 @@ use crate::{
     api::vault_secret::{CreationPolicy, DeletionPolicy},
     names::{DATA_SINCE, LOCKSTEP, MANAGED_BY, ObjectKey, REMOVE_KEYS, REVISION, VAULT_SECRET},
     revision::Revision,
-    secret_view::{TYPE_FIELD, annotation_field, data_field, fields_digest, label_field, owner_field},
+    secret_view::{
+        TYPE_FIELD, annotation_field, data_field, fields_digest, label_field, owner_field,
+    },
 };
 
 /// What identifies the Secret we want, without its values: enough to see whether there is anything to do.
@@ -44,7 +46,13 @@ pub struct DesiredSecret {
 
 impl DesiredSecret {
     /// The Secret of `object` (with this UID), holding `data`.
-    pub fn new(object: &ObjectKey, uid: &str, target: &Target, data: Data, revision: Revision) -> Self {
+    pub fn new(
+        object: &ObjectKey,
+        uid: &str,
+        target: &Target,
+        data: Data,
+        revision: Revision,
+    ) -> Self {
         let creates = target.creation != CreationPolicy::Merge;
         let removes = target.deletion == DeletionPolicy::Delete;
         let mut labels = target.labels.clone();
@@ -61,13 +69,20 @@ impl DesiredSecret {
         let fields = labels
             .iter()
             .map(|(name, value)| label_field(name, value))
-            .chain(annotations.iter().map(|(name, value)| annotation_field(name, value)))
+            .chain(
+                annotations
+                    .iter()
+                    .map(|(name, value)| annotation_field(name, value)),
+            )
             .chain(data.keys().map(|key| data_field(key)))
             .chain(owner.iter().map(|owner| owner_field(&owner.uid)))
             .chain(type_.iter().map(|_| TYPE_FIELD.to_owned()))
             .collect::<BTreeSet<_>>();
         Self {
-            wanted: Wanted { revision, fields: fields_digest(&fields) },
+            wanted: Wanted {
+                revision,
+                fields: fields_digest(&fields),
+            },
             key: ObjectKey::new(&object.namespace, &target.name),
             creation: target.creation,
             labels,
@@ -85,7 +100,11 @@ impl DesiredSecret {
         if let Some(since) = data_since {
             annotations.insert(DATA_SINCE.to_owned(), since.to_string());
         }
-        let data = self.data.iter().map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec()))).collect();
+        let data = self
+            .data
+            .iter()
+            .map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec())))
+            .collect();
         Secret {
             metadata: ObjectMeta {
                 name: Some(self.key.name.clone()),

@@ -1,7 +1,377 @@
-//! placeholder
+//! Effects: apiserver, Vault. Keeps each Secret in step with Vault.
+//!
+//! One pass over one `VaultSecret` is a straight line:
+//!
+//! 1. [`resolve`] (pure, from memory): from the spec to values that cannot be wrong, or a [`refusal`];
+//! 2. read (Vault, through [`crate::vault::readings`]): shared with every other object that wants the same;
+//! 3. [`render`] (pure): select, rename and merge the keys;
+//! 4. [`desired`] (pure): the Secret as it shall be, and its revision;
+//! 5. [`plan`] (pure): compare with the Secret as it is;
+//! 6. [`apply`] (apiserver): the only step that writes.
+//!
+//! Whatever happens, the pass ends in one [`outcome::Outcome`]; [`crate::report`] turns it into status and events.
+//! When nothing changed, steps 3 to 6 are skipped on the strength of [`memory`], and no request goes to the apiserver.
+
 pub mod apply;
+pub mod credentials;
 pub mod desired;
+pub mod memory;
+pub mod outcome;
 pub mod plan;
 pub mod refusal;
 pub mod render;
 pub mod resolve;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use kube::Client;
+use tokio::time::Instant;
+
+use self::{
+    apply::ApplyError,
+    desired::{DesiredSecret, Wanted},
+    memory::{Known, Memories, Start},
+    outcome::{InStep, Outcome, SourceFailure},
+    plan::{Observed, SecretAction},
+    refusal::Refusal,
+    resolve::{Resolved, Source},
+};
+use crate::{
+    api::vault_secret::{SourceKind, SourceStatus, VaultSecretSpec},
+    connection::{Entry, Table},
+    names::ObjectKey,
+    revision::{Revision, RevisionKey},
+    secret_view::SecretView,
+    telemetry::metrics::Metrics,
+    vault::{
+        backoff,
+        readings::{ReadFailure, Reading, Readings, SourceKey},
+        schedule::{Freshness, Want},
+        session::Identity,
+    },
+    view::VaultSecretView,
+    world::World,
+};
+
+/// A refusal heals by an event. This is the net below the events; looking costs no request.
+const REFUSED: Duration = Duration::from_secs(600);
+/// First and longest pause after a Secret could not be written.
+const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How soon to look for a connection again; becoming usable is an event too.
+const CONNECTION_PENDING: Duration = Duration::from_secs(5);
+
+/// What keeps Secrets in step.
+pub struct Syncer {
+    /// Talks to the apiserver.
+    pub client: Client,
+    /// What is known of the cluster.
+    pub world: Arc<World>,
+    /// The connections to Vault.
+    pub connections: Arc<Table>,
+    /// The shared reads.
+    pub readings: Arc<Readings>,
+    /// Key of the rotation hash.
+    pub revisions: RevisionKey,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// `refreshInterval` of those that say none.
+    pub default_interval: Duration,
+    /// What was seen in earlier passes.
+    pub memories: Memories,
+}
+
+/// How a pass ended.
+pub struct Pass {
+    /// What it did; `None` when there is no such `VaultSecret`.
+    pub outcome: Option<Outcome>,
+    /// When to look again.
+    pub next: Option<Instant>,
+}
+
+/// Why a pass ended early.
+enum Stop {
+    Refused(Refusal),
+    Unread(SourceFailure, Instant),
+    Unwritten(String),
+    Pending,
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<ApplyError> for Stop {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Refused(refusal) => Self::Refused(refusal),
+            failed @ ApplyError::Failed { .. } => Self::Unwritten(failed.to_string()),
+        }
+    }
+}
+
+/// One pass over one object: what it works with.
+struct Object<'a> {
+    key: &'a ObjectKey,
+    view: &'a VaultSecretView,
+    start: Start,
+    seed: u64,
+}
+
+/// One source with what it needs to be read, and what was read.
+struct ReadSource<'a> {
+    source: &'a Source,
+    reading: Reading,
+    next: Instant,
+}
+
+impl Syncer {
+    /// One pass over the `VaultSecret` called `key`.
+    pub async fn reconcile(&self, key: &ObjectKey) -> Pass {
+        let Some(view) = self.world.vault_secrets.get(key) else {
+            self.memories.forget(key);
+            let next = self.release(key).await;
+            return Pass { outcome: None, next };
+        };
+        let spec = match &view.spec {
+            Ok(spec) => Arc::clone(spec),
+            Err(undecodable) => {
+                return self.refused(Refusal::Undecodable(undecodable.clone()), None);
+            }
+        };
+        if spec.suspend == Some(true) {
+            return Pass { outcome: Some(Outcome::Suspended), next: None };
+        }
+        let object = Object {
+            key,
+            start: self.memories.begin(key, &view, Instant::now()),
+            seed: backoff::seed_of(&view.uid),
+            view: &view,
+        };
+        let result = self.sync(&object, &spec).await;
+        self.conclude(&object, result)
+    }
+
+    async fn sync(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Result<(InStep, Instant), Stop> {
+        let resolved = resolve::resolve(object.key, spec, &*self.world, self.default_interval)?;
+        let identity = self.identity(&resolved)?;
+        let read = self.read(object, &resolved, &identity, object.start.known.is_none()).await?;
+        let next = read.iter().map(|read| read.next).min().unwrap_or_else(Instant::now);
+        if let Some(in_step) = self.known_step(object, &resolved, &read)? {
+            self.memories.succeeded(object.key, None, &object.start);
+            return Ok((in_step, next));
+        }
+        let read = self.read(object, &resolved, &identity, true).await?;
+        let in_step = self.write(object, &resolved, &read).await?;
+        Ok((in_step, next))
+    }
+
+    fn identity(&self, resolved: &Resolved) -> Result<Identity, Stop> {
+        let id = &resolved.login.connection;
+        match self.connections.get(id) {
+            None => Err(Stop::Pending),
+            Some(Entry::Refused(why)) => Err(Refusal::ConnectionUnusable { connection: id.to_string(), why }.into()),
+            Some(Entry::Usable { transport, version }) => {
+                Ok(credentials::identity(&self.client, &resolved.login, transport, version))
+            }
+        }
+    }
+
+    /// Reads every source, all at once. One that fails stops the pass: a Secret is never written by halves.
+    async fn read<'a>(
+        &self,
+        object: &Object<'_>,
+        resolved: &'a Resolved,
+        identity: &Identity,
+        need_data: bool,
+    ) -> Result<Vec<ReadSource<'a>>, Stop> {
+        let want = Want {
+            interval: resolved.interval,
+            freshness: object.start.fresh_since.map_or(Freshness::WithinInterval, |since| Freshness::NotBefore(since.into())),
+            need_data,
+            seed: object.seed,
+        };
+        let reads = resolved.sources.iter().map(|source| async move {
+            let place = source.place();
+            let reading = self.readings.get(identity, &place, &want).await;
+            let reading = reading.map_err(|failure| unread(source, failure))?;
+            let key = SourceKey { identity: identity.key.clone(), source: place };
+            let next = self.readings.next_due(&key, resolved.interval, reading.read_at, object.seed).into();
+            Ok(ReadSource { source, reading, next })
+        });
+        join_all(reads).await.into_iter().collect()
+    }
+
+    /// The short way: Vault says the same as last time, and the Secret is as we left it.
+    fn known_step(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        read: &[ReadSource<'_>],
+    ) -> Result<Option<InStep>, Refusal> {
+        let Some(known) = &object.start.known else {
+            return Ok(None);
+        };
+        if !read.iter().map(|read| &read.reading.fingerprint).eq(&known.fingerprints) {
+            return Ok(None);
+        }
+        let secret = self.observe(object, &resolved.target.name);
+        let action = self.plan(object, resolved, &known.wanted, secret.as_deref())?;
+        Ok(match action {
+            SecretAction::Nothing => in_step(object, resolved, read, secret.as_deref(), None),
+            SecretAction::Apply(_) => None,
+        })
+    }
+
+    /// The long way: render, compare, and apply what differs.
+    async fn write(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        read: &[ReadSource<'_>],
+    ) -> Result<InStep, Stop> {
+        let no_data = render::Data::new();
+        let parts = read.iter().map(|read| (read.source, read.reading.data.as_deref().map_or(&no_data, |data| &data.entries)));
+        let data = render::render(parts)?;
+        let revision = self.revisions.revision(&data);
+        let desired = DesiredSecret::new(object.key, &object.view.uid, &resolved.target, data, revision);
+        let secret = self.observe(object, &resolved.target.name);
+        let action = self.plan(object, resolved, &desired.wanted, secret.as_deref())?;
+        let (secret, why) = match action {
+            SecretAction::Nothing => (secret, None),
+            SecretAction::Apply(how) => {
+                let applied = apply::apply(&self.client, &self.metrics, &desired, &how).await?;
+                tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
+                let secret = Arc::new(applied.0);
+                self.memories.wrote(object.key, Arc::clone(&secret), Instant::now());
+                (Some(secret), Some(how.why))
+            }
+        };
+        let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
+        let known = managed.map(|managed| Known {
+            fingerprints: read.iter().map(|read| read.reading.fingerprint).collect(),
+            // What the apiserver made of it counts: should it ever own fields otherwise than foreseen,
+            // that is one needless write and not an endless number of them.
+            wanted: Wanted { revision: desired.wanted.revision.clone(), fields: managed.fields },
+        });
+        self.memories.succeeded(object.key, known, &object.start);
+        in_step(object, resolved, read, secret.as_deref(), why)
+            .ok_or_else(|| Stop::Unwritten("the Secret does not carry the operator's mark after it was written".to_owned()))
+    }
+
+    fn plan(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        wanted: &Wanted,
+        secret: Option<&SecretView>,
+    ) -> Result<SecretAction, Refusal> {
+        let mark = secret.and_then(|secret| secret.managed.as_ref());
+        let mark_is_live = mark.is_some_and(|managed| {
+            let key = ObjectKey::new(&object.key.namespace, &managed.vault_secret);
+            let holder = self.world.vault_secrets.get(&key);
+            let spec = holder.as_ref().and_then(|holder| holder.spec.as_ref().ok());
+            spec.is_some_and(|spec| resolve::target_name(&key, spec) == resolved.target.name)
+        });
+        let status = &object.view.status;
+        let reported = status.rotation_hash.as_ref().map(Revision::from_annotation);
+        let reported = reported.as_ref().zip(status.last_change_time.as_ref().map(|time| time.0));
+        plan::plan(wanted, &resolved.target, &object.key.name, Observed { secret, mark_is_live, reported })
+    }
+
+    /// The Secret as last seen, by the watch or by ourselves when we wrote it.
+    fn observe(&self, object: &Object<'_>, name: &str) -> Option<Arc<SecretView>> {
+        let watched = self.world.secrets.get(&ObjectKey::new(&object.key.namespace, name));
+        self.memories.newest(object.key, watched, Instant::now())
+    }
+
+    /// One exit: from what happened to the outcome and the next look.
+    fn conclude(&self, object: &Object<'_>, result: Result<(InStep, Instant), Stop>) -> Pass {
+        match result {
+            Ok((in_step, next)) => Pass { outcome: Some(Outcome::InStep(in_step)), next: Some(next) },
+            Err(Stop::Refused(refusal)) => {
+                let interval = object.view.spec.as_ref().ok().and_then(|spec| spec.refresh_interval.as_ref());
+                let interval = interval.map_or(self.default_interval, |interval| interval.as_duration());
+                self.refused(refusal, Some(interval))
+            }
+            Err(Stop::Unread(failure, retry_at)) => {
+                Pass { outcome: Some(Outcome::SourceFailed(failure)), next: Some(retry_at) }
+            }
+            Err(Stop::Unwritten(why)) => {
+                tracing::warn!(object = %object.key, why, "the Secret was not written");
+                let failures = self.memories.failed(object.key);
+                let longest = backoff::exponential(APPLY_BACKOFF.0, APPLY_BACKOFF.1, failures);
+                let pause = backoff::jittered(longest, 0.5, backoff::seed_for(object.seed, failures));
+                Pass { outcome: Some(Outcome::ApplyFailed { why }), next: Some(Instant::now() + pause) }
+            }
+            Err(Stop::Pending) => {
+                Pass { outcome: Some(Outcome::ConnectionPending), next: Some(Instant::now() + CONNECTION_PENDING) }
+            }
+        }
+    }
+
+    /// A refusal is not retried; only where Vault could end it, of which no event tells, is it looked at in its turn.
+    fn refused(&self, refusal: Refusal, interval: Option<Duration>) -> Pass {
+        let pause = match interval {
+            Some(interval) if refusal.may_heal_in_vault() => interval,
+            _ => REFUSED,
+        };
+        Pass { outcome: Some(Outcome::Refused(refusal)), next: Some(Instant::now() + pause) }
+    }
+
+    /// Takes our keys out of Secrets that were merged into by a `VaultSecret` that is gone.
+    async fn release(&self, key: &ObjectKey) -> Option<Instant> {
+        let secrets = self.world.secrets.in_namespace(&key.namespace);
+        let ours = secrets.iter().filter(|(_, secret)| {
+            secret.managed.as_ref().is_some_and(|managed| managed.remove_keys && managed.vault_secret == key.name)
+        });
+        let mut retry = None;
+        for (name, secret) in ours {
+            if let Err(error) = apply::release(&self.client, &self.metrics, name, &secret.uid).await {
+                tracing::warn!(secret = %name, %error, "the keys of a deleted VaultSecret were not removed");
+                retry = Some(Instant::now() + APPLY_BACKOFF.1);
+            }
+        }
+        retry
+    }
+}
+
+fn unread(source: &Source, failure: ReadFailure) -> Stop {
+    let ReadFailure { error, attempts, retry_at } = failure;
+    if !error.held_back {
+        tracing::warn!(source = source.name, attempts, error = %error, "a source was not read");
+    }
+    // What goes into a status must not change from try to try, or each try would be a write.
+    let message = if error.concerns_connection() {
+        error.kind.phrase().to_owned()
+    } else {
+        error.to_string()
+    };
+    let failure = SourceFailure { source: source.name.clone(), kind: error.kind, message };
+    Stop::Unread(failure, retry_at.into())
+}
+
+fn in_step(
+    object: &Object<'_>,
+    resolved: &Resolved,
+    read: &[ReadSource<'_>],
+    secret: Option<&SecretView>,
+    applied: Option<plan::ApplyReason>,
+) -> Option<InStep> {
+    let managed = secret?.managed.as_ref()?;
+    let sources = read.iter().map(|read| SourceStatus {
+        name: read.source.name.clone(),
+        kind: SourceKind::Kv,
+        version: read.reading.version.and_then(|version| i64::try_from(version).ok()),
+    });
+    Some(InStep {
+        target: resolved.target.name.clone(),
+        revision: managed.revision.clone(),
+        data_since: managed.data_since,
+        sources: sources.collect(),
+        applied,
+        refresh: object.view.refresh.clone(),
+    })
+}

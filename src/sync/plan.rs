@@ -75,13 +75,20 @@ pub fn plan(
         if merges {
             return Err(Refusal::TargetMissing { name: name() });
         }
-        return Ok(apply(ApplyReason::Created, since_reported(wanted, observed), false));
+        return Ok(apply(
+            ApplyReason::Created,
+            since_reported(wanted, observed),
+            false,
+        ));
     };
     match &secret.managed {
         None if merges => Ok(apply(ApplyReason::Created, None, false)),
         None => Err(Refusal::TargetForeign { name: name() }),
         Some(managed) if managed.vault_secret != writer && observed.mark_is_live => {
-            Err(Refusal::TargetTaken { name: name(), other: managed.vault_secret.clone() })
+            Err(Refusal::TargetTaken {
+                name: name(),
+                other: managed.vault_secret.clone(),
+            })
         }
         Some(managed) => Ok(renew(wanted, managed, merges)),
     }
@@ -100,7 +107,11 @@ fn renew(wanted: &Wanted, managed: &Managed, merges: bool) -> SecretAction {
 }
 
 fn apply(why: ApplyReason, data_since: Option<Timestamp>, force: bool) -> SecretAction {
-    SecretAction::Apply(Apply { why, data_since, force })
+    SecretAction::Apply(Apply {
+        why,
+        data_since,
+        force,
+    })
 }
 
 /// A Secret that was deleted by hand comes back with the same data: then the data is as old as it was.
@@ -115,7 +126,10 @@ mod tests {
     use crate::api::vault_secret::DeletionPolicy;
 
     fn wanted(revision: &str, fields: u64) -> Wanted {
-        Wanted { revision: Revision::from_annotation(revision), fields }
+        Wanted {
+            revision: Revision::from_annotation(revision),
+            fields,
+        }
     }
 
     fn target(creation: CreationPolicy) -> Target {
@@ -173,11 +187,19 @@ mod tests {
             (theirs, false, Owner, NOTHING),
         ];
         for (secret, mark_is_live, creation, expected) in rows {
-            let observed = Observed { secret: secret.as_ref(), mark_is_live, reported: None };
+            let observed = Observed {
+                secret: secret.as_ref(),
+                mark_is_live,
+                reported: None,
+            };
             let got = plan(&wanted("r1", 1), &target(creation), "me", observed);
             let got = match &got {
                 Ok(SecretAction::Nothing) => Ok("Nothing".to_owned()),
-                Ok(SecretAction::Apply(Apply { why, data_since, force })) => Ok(format!(
+                Ok(SecretAction::Apply(Apply {
+                    why,
+                    data_since,
+                    force,
+                })) => Ok(format!(
                     "{} since{} force{}",
                     why.as_str(),
                     if data_since.is_some() { '+' } else { '-' },
@@ -185,17 +207,37 @@ mod tests {
                 )),
                 Err(refusal) => Err(refusal.reason()),
             };
-            assert_eq!(got.as_deref().map_err(|reason| *reason), expected, "{secret:?} {creation:?}");
+            assert_eq!(
+                got.as_deref().map_err(|reason| *reason),
+                expected,
+                "{secret:?} {creation:?}"
+            );
         }
     }
 
     #[test]
     fn a_secret_deleted_by_hand_comes_back_with_the_date_of_its_data() {
         let same = Revision::from_annotation("r1");
-        let observed = Observed { secret: None, mark_is_live: false, reported: Some((&same, at(5))) };
-        let again = plan(&wanted("r1", 1), &target(CreationPolicy::Owner), "me", observed).unwrap();
+        let observed = Observed {
+            secret: None,
+            mark_is_live: false,
+            reported: Some((&same, at(5))),
+        };
+        let again = plan(
+            &wanted("r1", 1),
+            &target(CreationPolicy::Owner),
+            "me",
+            observed,
+        )
+        .unwrap();
         assert_eq!(again, apply(ApplyReason::Created, Some(at(5)), false));
-        let changed = plan(&wanted("r2", 1), &target(CreationPolicy::Owner), "me", observed).unwrap();
+        let changed = plan(
+            &wanted("r2", 1),
+            &target(CreationPolicy::Owner),
+            "me",
+            observed,
+        )
+        .unwrap();
         assert_eq!(changed, apply(ApplyReason::Created, None, false));
     }
 

@@ -2,7 +2,10 @@
 //!
 //! A refusal is not an error: it waits for somebody to change an object, and is not retried meanwhile.
 
-use crate::{api::refs::{AuthKind, ConnectionKind}, view::Undecodable};
+use crate::{
+    api::refs::{AuthKind, ConnectionKind},
+    view::Undecodable,
+};
 
 /// Why a `VaultSecret` is not acted on.
 ///
@@ -21,7 +24,9 @@ pub enum Refusal {
         why: String,
     },
     /// No `authRef`, and no default that this namespace may use.
-    #[error("spec.authRef: it is not set, and there is neither a VaultAuth named default in namespace {namespace} nor a ClusterVaultAuth named default that allows this namespace; create one or set spec.authRef")]
+    #[error(
+        "spec.authRef: it is not set, and there is neither a VaultAuth named default in namespace {namespace} nor a ClusterVaultAuth named default that allows this namespace; create one or set spec.authRef"
+    )]
     NoDefaultAuth {
         /// Namespace of the `VaultSecret`.
         namespace: String,
@@ -37,7 +42,9 @@ pub enum Refusal {
         namespace: Option<String>,
     },
     /// The ClusterVaultAuth does not allow the namespace.
-    #[error("spec.authRef: ClusterVaultAuth {name} does not allow namespace {namespace}; add it to spec.allowedNamespaces there")]
+    #[error(
+        "spec.authRef: ClusterVaultAuth {name} does not allow namespace {namespace}; add it to spec.allowedNamespaces there"
+    )]
     AuthNotAllowed {
         /// Name of the ClusterVaultAuth.
         name: String,
@@ -73,7 +80,9 @@ pub enum Refusal {
         why: String,
     },
     /// A key is not one Kubernetes allows.
-    #[error("spec.sources[{source_name}]: key {key:?} is not allowed in a Secret (letters, digits, '-', '_' and '.', at most 253); rename it under keys.rename or leave it out under keys.exclude")]
+    #[error(
+        "spec.sources[{source_name}]: key {key:?} is not allowed in a Secret (letters, digits, '-', '_' and '.', at most 253); rename it under keys.rename or leave it out under keys.exclude"
+    )]
     KeyNotAllowed {
         /// Name of the source.
         source_name: String,
@@ -81,7 +90,9 @@ pub enum Refusal {
         key: String,
     },
     /// Two sources give the same key.
-    #[error("spec.sources: key {key} comes from both {first} and {second}; rename or exclude it in one of them under keys")]
+    #[error(
+        "spec.sources: key {key} comes from both {first} and {second}; rename or exclude it in one of them under keys"
+    )]
     KeyConflict {
         /// The key.
         key: String,
@@ -97,7 +108,9 @@ pub enum Refusal {
         why: String,
     },
     /// More than a Secret can hold.
-    #[error("spec.sources: together they hold {bytes} bytes, more than the {limit} a Secret can hold; leave keys out under keys.exclude or split the VaultSecret")]
+    #[error(
+        "spec.sources: together they hold {bytes} bytes, more than the {limit} a Secret can hold; leave keys out under keys.exclude or split the VaultSecret"
+    )]
     TooLarge {
         /// Bytes there are.
         bytes: usize,
@@ -105,7 +118,9 @@ pub enum Refusal {
         limit: usize,
     },
     /// A Secret of that name belongs to somebody else.
-    #[error("spec.target.name: Secret {name} exists and was not created by Lockstep, so it is not overwritten; choose another name, delete that Secret, or set creationPolicy: Merge to add keys to it")]
+    #[error(
+        "spec.target.name: Secret {name} exists and was not created by Lockstep, so it is not overwritten; choose another name, delete that Secret, or set creationPolicy: Merge to add keys to it"
+    )]
     TargetForeign {
         /// Name of the Secret.
         name: String,
@@ -119,13 +134,17 @@ pub enum Refusal {
         other: String,
     },
     /// There is nothing to merge into.
-    #[error("spec.target.name: there is no Secret {name} to merge into (creationPolicy: Merge); create it or use creationPolicy: Owner")]
+    #[error(
+        "spec.target.name: there is no Secret {name} to merge into (creationPolicy: Merge); create it or use creationPolicy: Owner"
+    )]
     TargetMissing {
         /// Name of the Secret.
         name: String,
     },
     /// The apiserver says that somebody else owns a field we would write.
-    #[error("spec.target.name: Secret {name}: {why}; remove the key there, or rename it here under keys.rename")]
+    #[error(
+        "spec.target.name: Secret {name}: {why}; remove the key there, or rename it here under keys.rename"
+    )]
     TargetConflict {
         /// Name of the Secret.
         name: String,
@@ -170,7 +189,10 @@ impl Refusal {
     pub fn may_heal_in_vault(&self) -> bool {
         matches!(
             self,
-            Self::KeyNotAllowed { .. } | Self::KeyConflict { .. } | Self::NoKeys { .. } | Self::TooLarge { .. }
+            Self::KeyNotAllowed { .. }
+                | Self::KeyConflict { .. }
+                | Self::NoKeys { .. }
+                | Self::TooLarge { .. }
         )
     }
 }
@@ -190,5 +212,8 @@ fn connection_kind(kind: ConnectionKind) -> &'static str {
 }
 
 fn in_namespace(namespace: &Option<String>) -> String {
-    namespace.as_ref().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default()
+    namespace
+        .as_ref()
+        .map(|namespace| format!(" in namespace {namespace}"))
+        .unwrap_or_default()
 }

@@ -37,12 +37,21 @@ pub fn render<'a>(read: impl IntoIterator<Item = (&'a Source, &'a Data)>) -> Res
     }
     if merged.is_empty() {
         return Err(Refusal::NoKeys {
-            why: format!("no key of {} is left after keys.include and keys.exclude", empty.join(", ")),
+            why: format!(
+                "no key of {} is left after keys.include and keys.exclude",
+                empty.join(", ")
+            ),
         });
     }
-    let bytes = merged.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let bytes = merged
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
     if bytes > MAX_SECRET_BYTES {
-        return Err(Refusal::TooLarge { bytes, limit: MAX_SECRET_BYTES });
+        return Err(Refusal::TooLarge {
+            bytes,
+            limit: MAX_SECRET_BYTES,
+        });
     }
     Ok(merged)
 }
@@ -65,7 +74,8 @@ fn select(source: &Source, data: &Data) -> Result<Vec<(String, Sensitive)>, Refu
 }
 
 fn takes(keys: &KeysSpec, key: &str) -> bool {
-    let included = keys.include.is_empty() || keys.include.iter().any(|pattern| matches(pattern, key));
+    let included =
+        keys.include.is_empty() || keys.include.iter().any(|pattern| matches(pattern, key));
     included && !keys.exclude.iter().any(|pattern| matches(pattern, key))
 }
 
@@ -80,7 +90,9 @@ fn new_name(keys: &KeysSpec, key: &str) -> String {
 /// The keys Kubernetes allows in a Secret.
 fn is_allowed(key: &str) -> bool {
     (1..=MAX_KEY).contains(&key.len())
-        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         && !key.starts_with("..")
         && key != "."
 }
@@ -116,26 +128,56 @@ mod tests {
     }
 
     fn data(pairs: &[(&str, &str)]) -> Data {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), Sensitive::new(*value))).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Sensitive::new(*value)))
+            .collect()
     }
 
-    fn keys(include: &[&str], exclude: &[&str], prefix: Option<&str>, rename: &[(&str, &str)]) -> KeysSpec {
+    fn keys(
+        include: &[&str],
+        exclude: &[&str],
+        prefix: Option<&str>,
+        rename: &[(&str, &str)],
+    ) -> KeysSpec {
         KeysSpec {
             include: include.iter().map(|text| (*text).to_owned()).collect(),
             exclude: exclude.iter().map(|text| (*text).to_owned()).collect(),
             prefix: prefix.map(str::to_owned),
-            rename: rename.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect(),
+            rename: rename
+                .iter()
+                .map(|(from, to)| ((*from).to_owned(), (*to).to_owned()))
+                .collect(),
         }
     }
 
     #[test]
     fn keys_are_included_excluded_renamed_and_prefixed_in_this_order() {
-        let read = data(&[("user", "u"), ("password", "p"), ("note", "n"), ("pass_hint", "h")]);
+        let read = data(&[
+            ("user", "u"),
+            ("password", "p"),
+            ("note", "n"),
+            ("pass_hint", "h"),
+        ]);
         let table = [
-            (keys(&[], &[], None, &[]), vec!["note", "pass_hint", "password", "user"]),
-            (keys(&["pass*"], &[], None, &[]), vec!["pass_hint", "password"]),
+            (
+                keys(&[], &[], None, &[]),
+                vec!["note", "pass_hint", "password", "user"],
+            ),
+            (
+                keys(&["pass*"], &[], None, &[]),
+                vec!["pass_hint", "password"],
+            ),
             (keys(&["pass*"], &["*hint"], None, &[]), vec!["password"]),
-            (keys(&["user", "password"], &[], Some("DB_"), &[("user", "LOGIN")]), vec!["DB_password", "LOGIN"]),
+            (
+                keys(
+                    &["user", "password"],
+                    &[],
+                    Some("DB_"),
+                    &[("user", "LOGIN")],
+                ),
+                vec!["DB_password", "LOGIN"],
+            ),
         ];
         for (keys, expected) in table {
             let rendered = render([(&source("s", keys.clone()), &read)]).unwrap();
@@ -145,10 +187,16 @@ mod tests {
 
     #[test]
     fn a_key_from_two_sources_is_refused_with_both_names() {
-        let (a, b) = (source("a", KeysSpec::default()), source("b", KeysSpec::default()));
+        let (a, b) = (
+            source("a", KeysSpec::default()),
+            source("b", KeysSpec::default()),
+        );
         let read = data(&[("k", "v")]);
         let refusal = render([(&a, &read), (&b, &read)]).unwrap_err();
-        assert_eq!(refusal.to_string(), "spec.sources: key k comes from both a and b; rename or exclude it in one of them under keys");
+        assert_eq!(
+            refusal.to_string(),
+            "spec.sources: key k comes from both a and b; rename or exclude it in one of them under keys"
+        );
     }
 
     #[test]
@@ -157,17 +205,27 @@ mod tests {
             let read = data(&[(key, "v")]);
             let refused = render([(&source("s", KeysSpec::default()), &read)]).unwrap_err();
             assert_eq!(refused.reason(), "KeyNotAllowed", "{key:?}");
-            assert!(render([(&source("s", keys(&[], &[], None, &[(key, "ok")])), &read)]).is_ok(), "{key:?}");
+            assert!(
+                render([(&source("s", keys(&[], &[], None, &[(key, "ok")])), &read)]).is_ok(),
+                "{key:?}"
+            );
         }
     }
 
     #[test]
     fn nothing_left_and_too_much_are_refused() {
-        let nothing = render([(&source("s", keys(&["x"], &[], None, &[])), &data(&[("a", "1")]))]).unwrap_err();
+        let nothing = render([(
+            &source("s", keys(&["x"], &[], None, &[])),
+            &data(&[("a", "1")]),
+        )])
+        .unwrap_err();
         assert_eq!(nothing.reason(), "NoKeys");
         let big = "x".repeat(MAX_SECRET_BYTES);
-        let too_large = render([(&source("s", KeysSpec::default()), &data(&[("a", &big)]))]).unwrap_err();
-        assert!(matches!(too_large, Refusal::TooLarge { bytes, .. } if bytes == MAX_SECRET_BYTES + 1));
+        let too_large =
+            render([(&source("s", KeysSpec::default()), &data(&[("a", &big)]))]).unwrap_err();
+        assert!(
+            matches!(too_large, Refusal::TooLarge { bytes, .. } if bytes == MAX_SECRET_BYTES + 1)
+        );
     }
 
     #[test]

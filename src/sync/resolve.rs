@@ -7,11 +7,15 @@ use crate::{
     api::{
         refs::{AuthKind, AuthRef, ConnectionKind, SecretKeyRef},
         vault_auth::{AllowedNamespaces, AuthSpec, IdentityFrom},
-        vault_secret::{CreationPolicy, DeletionPolicy, KeysSpec, KvSource, SourceSpec, TargetSpec, VaultSecretSpec},
+        vault_secret::{
+            CreationPolicy, DeletionPolicy, KeysSpec, KvSource, SourceSpec, TargetSpec,
+            VaultSecretSpec,
+        },
     },
     names::ObjectKey,
     vault::{
         path::{MountPath, SecretPath},
+        readings,
         request::KvVersion,
     },
     view::{AuthView, NamespaceView},
@@ -66,6 +70,19 @@ pub struct Source {
     pub version: Option<u64>,
     /// Which keys to take, and under which names.
     pub keys: KeysSpec,
+}
+
+impl Source {
+    /// Where it is, as the shared reads know it.
+    pub fn place(&self) -> readings::Source {
+        readings::Source {
+            namespace: None,
+            mount: self.mount.clone(),
+            path: self.path.clone(),
+            engine: self.engine,
+            version: self.version,
+        }
+    }
 }
 
 /// The Secret to write.
@@ -178,7 +195,10 @@ pub fn resolve(
         .map(|(index, source)| resolve_source(index, source))
         .collect::<Result<Vec<_>, _>>()?;
     if sources.is_empty() {
-        return Err(invalid("spec.sources", "it is empty; name at least one source"));
+        return Err(invalid(
+            "spec.sources",
+            "it is empty; name at least one source",
+        ));
     }
     Ok(Resolved {
         interval,
@@ -189,7 +209,10 @@ pub fn resolve(
 }
 
 fn invalid(field: impl Into<String>, why: impl fmt::Display) -> Refusal {
-    Refusal::InvalidSpec { field: field.into(), why: why.to_string() }
+    Refusal::InvalidSpec {
+        field: field.into(),
+        why: why.to_string(),
+    }
 }
 
 fn interval(spec: &VaultSecretSpec, default: Duration) -> Result<Duration, Refusal> {
@@ -197,7 +220,10 @@ fn interval(spec: &VaultSecretSpec, default: Duration) -> Result<Duration, Refus
         return Ok(default);
     };
     if interval.as_duration() < MIN_INTERVAL {
-        return Err(invalid("spec.refreshInterval", "it is shorter than 1s; use 1s or more"));
+        return Err(invalid(
+            "spec.refreshInterval",
+            "it is shorter than 1s; use 1s or more",
+        ));
     }
     Ok(interval.as_duration())
 }
@@ -205,8 +231,17 @@ fn interval(spec: &VaultSecretSpec, default: Duration) -> Result<Duration, Refus
 fn resolve_source(index: usize, source: &SourceSpec) -> Result<Source, Refusal> {
     let SourceSpec { name, kv, keys } = source;
     let field = |rest: &str| format!("spec.sources[{index}].{rest}");
-    let Some(KvSource { mount, path, engine_version, version }) = kv else {
-        return Err(invalid(field("kv"), "each source needs exactly one kind; set kv"));
+    let Some(KvSource {
+        mount,
+        path,
+        engine_version,
+        version,
+    }) = kv
+    else {
+        return Err(invalid(
+            field("kv"),
+            "each source needs exactly one kind; set kv",
+        ));
     };
     let engine = match engine_version {
         None => None,
@@ -215,7 +250,10 @@ fn resolve_source(index: usize, source: &SourceSpec) -> Result<Source, Refusal> 
         Some(_) => return Err(invalid(field("kv.engineVersion"), "it must be 1 or 2")),
     };
     if version.is_some() && engine == Some(KvVersion::V1) {
-        return Err(invalid(field("kv.version"), "a version 1 engine keeps no versions; remove it"));
+        return Err(invalid(
+            field("kv.version"),
+            "a version 1 engine keeps no versions; remove it",
+        ));
     }
     Ok(Source {
         name: name.clone(),
@@ -228,8 +266,14 @@ fn resolve_source(index: usize, source: &SourceSpec) -> Result<Source, Refusal> 
 }
 
 fn target(object: &ObjectKey, spec: Option<&TargetSpec>) -> Target {
-    let TargetSpec { name, type_, labels, annotations, creation_policy, deletion_policy } =
-        spec.cloned().unwrap_or_default();
+    let TargetSpec {
+        name,
+        type_,
+        labels,
+        annotations,
+        creation_policy,
+        deletion_policy,
+    } = spec.cloned().unwrap_or_default();
     let creation = creation_policy.unwrap_or_default();
     Target {
         name: name.unwrap_or_else(|| object.name.clone()),
@@ -246,24 +290,34 @@ fn target(object: &ObjectKey, spec: Option<&TargetSpec>) -> Target {
 
 /// The name of the Secret a `VaultSecret` writes.
 pub fn target_name<'a>(object: &'a ObjectKey, spec: &'a VaultSecretSpec) -> &'a str {
-    let named = spec.target.as_ref().and_then(|target| target.name.as_deref());
+    let named = spec
+        .target
+        .as_ref()
+        .and_then(|target| target.name.as_deref());
     named.unwrap_or(&object.name)
 }
 
 /// Name of the auth objects that are used when none is named.
 const DEFAULT: &str = "default";
 
-fn login(object: &ObjectKey, reference: Option<&AuthRef>, lookup: &impl Lookup) -> Result<Login, Refusal> {
+fn login(
+    object: &ObjectKey,
+    reference: Option<&AuthRef>,
+    lookup: &impl Lookup,
+) -> Result<Login, Refusal> {
     let namespace = object.namespace.as_str();
     let (kind, key, view) = match reference {
         Some(AuthRef { kind, name }) => named_auth(namespace, *kind, name, lookup)?,
         None => default_auth(namespace, lookup)?,
     };
     let auth = format!("{kind:?} {key}");
-    let spec = view.spec.as_ref().map_err(|undecodable| Refusal::AuthUnusable {
-        auth: auth.clone(),
-        why: format!("{}: {}", undecodable.field, undecodable.why),
-    })?;
+    let spec = view
+        .spec
+        .as_ref()
+        .map_err(|undecodable| Refusal::AuthUnusable {
+            auth: auth.clone(),
+            why: format!("{}: {}", undecodable.field, undecodable.why),
+        })?;
     let connection = connection(&auth, kind, namespace, spec, lookup)?;
     let (mount, method) = method(&auth, spec, namespace, lookup)?;
     Ok(Login {
@@ -277,18 +331,28 @@ fn login(object: &ObjectKey, reference: Option<&AuthRef>, lookup: &impl Lookup) 
 
 type FoundAuth = (AuthKind, ObjectKey, Arc<AuthView>);
 
-fn named_auth(namespace: &str, kind: AuthKind, name: &str, lookup: &impl Lookup) -> Result<FoundAuth, Refusal> {
+fn named_auth(
+    namespace: &str,
+    kind: AuthKind,
+    name: &str,
+    lookup: &impl Lookup,
+) -> Result<FoundAuth, Refusal> {
     let (key, searched) = match kind {
         AuthKind::VaultAuth => (ObjectKey::new(namespace, name), Some(namespace.to_owned())),
         AuthKind::ClusterVaultAuth => (ObjectKey::cluster(name), None),
     };
-    let view = lookup.auth(kind, &key).ok_or_else(|| Refusal::AuthNotFound {
-        kind,
-        name: name.to_owned(),
-        namespace: searched,
-    })?;
+    let view = lookup
+        .auth(kind, &key)
+        .ok_or_else(|| Refusal::AuthNotFound {
+            kind,
+            name: name.to_owned(),
+            namespace: searched,
+        })?;
     if !allows(&view, namespace, lookup) {
-        return Err(Refusal::AuthNotAllowed { name: name.to_owned(), namespace: namespace.to_owned() });
+        return Err(Refusal::AuthNotAllowed {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+        });
     }
     Ok((kind, key, view))
 }
@@ -304,7 +368,9 @@ fn default_auth(namespace: &str, lookup: &impl Lookup) -> Result<FoundAuth, Refu
         let view = lookup.auth(kind, &key)?;
         allows(&view, namespace, lookup).then_some((kind, key, view))
     })
-    .ok_or_else(|| Refusal::NoDefaultAuth { namespace: namespace.to_owned() })
+    .ok_or_else(|| Refusal::NoDefaultAuth {
+        namespace: namespace.to_owned(),
+    })
 }
 
 /// Whether objects of `namespace` may use this login. An undecodable one is reported later, not hidden here.
@@ -318,11 +384,17 @@ fn allows(view: &AuthView, namespace: &str, lookup: &impl Lookup) -> bool {
     if names.iter().any(|name| name == "*" || name == namespace) {
         return true;
     }
-    let Some(selector) = selector.as_ref().filter(|selector| !selector.match_labels.is_empty()) else {
+    let Some(selector) = selector
+        .as_ref()
+        .filter(|selector| !selector.match_labels.is_empty())
+    else {
         return false;
     };
     lookup.namespace(namespace).is_some_and(|found| {
-        selector.match_labels.iter().all(|(label, value)| found.labels.get(label) == Some(value))
+        selector
+            .match_labels
+            .iter()
+            .all(|(label, value)| found.labels.get(label) == Some(value))
     })
 }
 
@@ -334,14 +406,18 @@ fn connection(
     lookup: &impl Lookup,
 ) -> Result<ConnectionId, Refusal> {
     let reference = &spec.connection_ref;
-    if auth_kind == AuthKind::ClusterVaultAuth && reference.kind == ConnectionKind::VaultConnection {
+    if auth_kind == AuthKind::ClusterVaultAuth && reference.kind == ConnectionKind::VaultConnection
+    {
         return Err(Refusal::AuthUnusable {
             auth: auth.to_owned(),
             why: "spec.connectionRef.kind must be ClusterVaultConnection".to_owned(),
         });
     }
     let (key, searched) = match reference.kind {
-        ConnectionKind::VaultConnection => (ObjectKey::new(namespace, &reference.name), Some(namespace.to_owned())),
+        ConnectionKind::VaultConnection => (
+            ObjectKey::new(namespace, &reference.name),
+            Some(namespace.to_owned()),
+        ),
         ConnectionKind::ClusterVaultConnection => (ObjectKey::cluster(&reference.name), None),
     };
     if !lookup.has_connection(reference.kind, &key) {
@@ -352,7 +428,10 @@ fn connection(
             namespace: searched,
         });
     }
-    Ok(ConnectionId { kind: reference.kind, key })
+    Ok(ConnectionId {
+        kind: reference.kind,
+        key,
+    })
 }
 
 fn method(
@@ -361,22 +440,41 @@ fn method(
     consumer: &str,
     lookup: &impl Lookup,
 ) -> Result<(MountPath, Method), Refusal> {
-    let unusable = |why: String| Refusal::AuthUnusable { auth: auth.to_owned(), why };
-    let home = Home { identity_from: spec.identity_from, consumer };
+    let unusable = |why: String| Refusal::AuthUnusable {
+        auth: auth.to_owned(),
+        why,
+    };
+    let home = Home {
+        identity_from: spec.identity_from,
+        consumer,
+    };
     let (default_mount, method) = match (&spec.kubernetes, &spec.app_role, &spec.token) {
         (Some(kubernetes), None, None) => {
             let account = kubernetes.service_account_ref.as_ref();
-            let namespace = home.namespace(account.and_then(|account| account.namespace.as_deref())).map_err(unusable)?;
-            let ttl = kubernetes.token_ttl.as_ref().map_or(MIN_SERVICE_ACCOUNT_TOKEN, |ttl| ttl.as_duration());
+            let namespace = home
+                .namespace(account.and_then(|account| account.namespace.as_deref()))
+                .map_err(unusable)?;
+            let ttl = kubernetes
+                .token_ttl
+                .as_ref()
+                .map_or(MIN_SERVICE_ACCOUNT_TOKEN, |ttl| ttl.as_duration());
             if !(MIN_SERVICE_ACCOUNT_TOKEN..=MAX_SERVICE_ACCOUNT_TOKEN).contains(&ttl) {
-                return Err(unusable("spec.kubernetes.tokenTTL must be from 10m to 24h".to_owned()));
+                return Err(unusable(
+                    "spec.kubernetes.tokenTTL must be from 10m to 24h".to_owned(),
+                ));
             }
             if kubernetes.audiences.is_empty() {
-                return Err(unusable("spec.kubernetes.audiences is empty; name the audience Vault expects".to_owned()));
+                return Err(unusable(
+                    "spec.kubernetes.audiences is empty; name the audience Vault expects"
+                        .to_owned(),
+                ));
             }
             let method = Method::Kubernetes {
                 role: kubernetes.role.clone(),
-                service_account: ObjectKey::new(namespace, account.map_or(DEFAULT, |account| &account.name)),
+                service_account: ObjectKey::new(
+                    namespace,
+                    account.map_or(DEFAULT, |account| &account.name),
+                ),
                 audiences: kubernetes.audiences.clone(),
                 ttl,
             };
@@ -385,17 +483,29 @@ fn method(
         (None, Some(app_role), None) => {
             let role_id = match (&app_role.role_id, &app_role.role_id_ref) {
                 (Some(role_id), None) => RoleId::Given(role_id.clone()),
-                (None, Some(reference)) => RoleId::Read(home.secret(reference, lookup).map_err(unusable)?),
-                _ => return Err(unusable("spec.appRole needs exactly one of roleId and roleIdRef".to_owned())),
+                (None, Some(reference)) => {
+                    RoleId::Read(home.secret(reference, lookup).map_err(unusable)?)
+                }
+                _ => {
+                    return Err(unusable(
+                        "spec.appRole needs exactly one of roleId and roleIdRef".to_owned(),
+                    ));
+                }
             };
-            let secret_id = home.secret(&app_role.secret_id_ref, lookup).map_err(unusable)?;
+            let secret_id = home
+                .secret(&app_role.secret_id_ref, lookup)
+                .map_err(unusable)?;
             ("approle", Method::AppRole { role_id, secret_id })
         }
         (None, None, Some(token)) => {
             let token = home.secret(&token.secret_ref, lookup).map_err(unusable)?;
             ("token", Method::Token { token })
         }
-        _ => return Err(unusable("spec needs exactly one login method: kubernetes, appRole or token".to_owned())),
+        _ => {
+            return Err(unusable(
+                "spec needs exactly one login method: kubernetes, appRole or token".to_owned(),
+            ));
+        }
     };
     let mount = MountPath::parse(spec.mount.as_deref().unwrap_or(default_mount))
         .map_err(|error| unusable(format!("spec.mount: {error}")))?;
@@ -424,7 +534,10 @@ impl Home<'_> {
     }
 
     fn secret(&self, reference: &SecretKeyRef, lookup: &impl Lookup) -> Result<SecretKey, String> {
-        let secret = ObjectKey::new(self.namespace(reference.namespace.as_deref())?, &reference.name);
+        let secret = ObjectKey::new(
+            self.namespace(reference.namespace.as_deref())?,
+            &reference.name,
+        );
         Ok(SecretKey {
             version: lookup.secret_version(&secret),
             key: reference.key.clone(),

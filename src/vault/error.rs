@@ -58,7 +58,7 @@ impl VaultErrorKind {
     }
 
     /// Half a sentence for people.
-    const fn phrase(self) -> &'static str {
+    pub const fn phrase(self) -> &'static str {
         match self {
             Self::Denied => "permission denied by Vault",
             Self::NotFound => "nothing found at this path",

@@ -269,7 +269,10 @@ impl Readings {
             let in_use = Arc::strong_count(entry) > 1;
             entry.state().sweep(now) || in_use
         });
-        entries.values().map(|entry| entry.state().next_date()).min()
+        entries
+            .values()
+            .map(|entry| entry.state().next_date())
+            .min()
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<SourceKey, Arc<Entry>>> {
@@ -341,7 +344,9 @@ impl EntryState {
 
     fn used(&mut self, want: &Want, now: Instant) {
         let keep = want.interval.saturating_mul(2).max(KEEP_LEAST);
-        self.forget_at = self.forget_at.max(now.checked_add(keep).unwrap_or(now + KEEP_LEAST));
+        self.forget_at = self
+            .forget_at
+            .max(now.checked_add(keep).unwrap_or(now + KEEP_LEAST));
     }
 
     /// Forgets the values when it is time; false when the whole entry can go.
