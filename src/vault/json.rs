@@ -101,10 +101,7 @@ fn key(text: &str) -> Result<(String, &str), NotAnObject> {
 
 fn value(text: &str) -> Result<(&str, &str), NotAnObject> {
     let mut values = Deserializer::from_str(text).into_iter::<IgnoredAny>();
-    values
-        .next()
-        .ok_or(NotAnObject)?
-        .map_err(|_| NotAnObject)?;
+    values.next().ok_or(NotAnObject)?.map_err(|_| NotAnObject)?;
     let (value, after) = text
         .split_at_checked(values.byte_offset())
         .ok_or(NotAnObject)?;
@@ -112,7 +109,10 @@ fn value(text: &str) -> Result<(&str, &str), NotAnObject> {
 }
 
 fn end(rest: &str) -> Result<(), NotAnObject> {
-    rest.trim_start().is_empty().then_some(()).ok_or(NotAnObject)
+    rest.trim_start()
+        .is_empty()
+        .then_some(())
+        .ok_or(NotAnObject)
 }
 
 /// `bytes` as text, when it is UTF-8.
@@ -168,8 +168,18 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_refused() {
         for text in [
-            "", "[]", "1", "{", "{}x", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, r#"{"a":1 "b":2}"#,
-            r#"{a:1}"#, r#"{"a":01}"#, "{,}",
+            "",
+            "[]",
+            "1",
+            "{",
+            "{}x",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1 "b":2}"#,
+            r#"{a:1}"#,
+            r#"{"a":01}"#,
+            "{,}",
         ] {
             assert_eq!(members(text), Err(NotAnObject), "{text}");
         }

@@ -101,11 +101,7 @@ impl Mounts {
     }
 }
 
-fn key(
-    identity: &Identity,
-    namespace: Option<&VaultNamespace>,
-    mount: &MountPath,
-) -> MountKey {
+fn key(identity: &Identity, namespace: Option<&VaultNamespace>, mount: &MountPath) -> MountKey {
     MountKey {
         identity: identity.key.clone(),
         namespace: namespace.cloned(),

@@ -258,10 +258,7 @@ mod tests {
                 "vault",
                 "address is not a URL such as https://vault.example.com:8200",
             ),
-            (
-                "vault:8200",
-                "address must start with https:// or http://",
-            ),
+            ("vault:8200", "address must start with https:// or http://"),
             (
                 "https://user:canary@host",
                 "address must not contain a user name or a password",
@@ -279,10 +276,7 @@ mod tests {
                 "address is not a URL such as https://vault.example.com:8200",
             ),
         ] {
-            assert_eq!(
-                VaultAddress::parse(text).unwrap_err().to_string(),
-                expected
-            );
+            assert_eq!(VaultAddress::parse(text).unwrap_err().to_string(), expected);
         }
     }
 
@@ -292,7 +286,8 @@ mod tests {
             if let Ok(path) = SecretPath::parse(&text) {
                 let address = VaultAddress::parse("https://host/prefix").unwrap();
                 let url = address.api_url(&path.encoded());
-                prop_assert_eq!(Url::parse(&url).unwrap().as_str(), url);
+                let parsed = Url::parse(&url).unwrap();
+                prop_assert_eq!(parsed.as_str(), url);
             }
         }
     }

@@ -111,7 +111,7 @@ struct EntryState {
 impl Readings {
     /// No readings yet. Fails when the system has no random bytes.
     pub fn new(sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> Result<Self, getrandom::Error> {
-        let mut random = [0; 32];
+        let mut random = [0; 64];
         getrandom::fill(&mut random)?;
         Ok(Self {
             sessions,
@@ -235,15 +235,16 @@ impl Readings {
             version: data.version,
             read_at: asked_at,
         };
+        let now = now();
         let mut state = entry.state();
         state.memory = Memory {
             stored: Some(stored),
             data: Some(data),
             failure: None,
         };
-        let reading = state.serve(stored, want, now());
+        state.data_until = now + KEEP_DATA;
         self.stored.notify_one();
-        reading
+        state.serve(stored, want, now)
     }
 
     /// Until `date` or until there are new values, and long enough to make the sweep worth it.
@@ -269,7 +270,10 @@ impl Readings {
             let in_use = Arc::strong_count(entry) > 1;
             entry.state().sweep(now) || in_use
         });
-        entries.values().map(|entry| entry.state().next_date()).min()
+        entries
+            .values()
+            .map(|entry| entry.state().next_date())
+            .min()
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<SourceKey, Arc<Entry>>> {
@@ -341,7 +345,9 @@ impl EntryState {
 
     fn used(&mut self, want: &Want, now: Instant) {
         let keep = want.interval.saturating_mul(2).max(KEEP_LEAST);
-        self.forget_at = self.forget_at.max(now.checked_add(keep).unwrap_or(now + KEEP_LEAST));
+        self.forget_at = self
+            .forget_at
+            .max(now.checked_add(keep).unwrap_or(now + KEEP_LEAST));
     }
 
     /// Forgets the values when it is time; false when the whole entry can go.

@@ -204,7 +204,11 @@ impl Request {
 
     fn login(mount: &MountPath, body: &impl Serialize) -> Result<Self, VaultError> {
         let body = json(body).ok_or_else(|| {
-            VaultError::refused("login", mount.as_str(), "the login cannot be written as JSON")
+            VaultError::refused(
+                "login",
+                mount.as_str(),
+                "the login cannot be written as JSON",
+            )
         })?;
         Ok(Self {
             method: Method::POST,
@@ -219,14 +223,10 @@ impl Request {
     }
 }
 
-fn text<'a>(
-    mount: &MountPath,
-    what: &str,
-    value: &'a Sensitive,
-) -> Result<&'a str, VaultError> {
-    value.expose_text().ok_or_else(|| {
-        VaultError::refused("login", mount.as_str(), format!("{what} is not text"))
-    })
+fn text<'a>(mount: &MountPath, what: &str, value: &'a Sensitive) -> Result<&'a str, VaultError> {
+    value
+        .expose_text()
+        .ok_or_else(|| VaultError::refused("login", mount.as_str(), format!("{what} is not text")))
 }
 
 fn json(body: &impl Serialize) -> Option<Sensitive> {

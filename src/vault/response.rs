@@ -202,9 +202,9 @@ impl Response {
 
     fn kv2(&self) -> Result<KvData, VaultError> {
         let body = self.text()?;
-        let outer = self.member(body, "data")?.ok_or_else(|| {
-            self.invalid("the answer has no 'data'")
-        })?;
+        let outer = self
+            .member(body, "data")?
+            .ok_or_else(|| self.invalid("the answer has no 'data'"))?;
         let metadata = self.member(outer, "metadata")?.ok_or_else(|| {
             self.invalid("the answer has no 'data.metadata': is this KV version 1?")
         })?;
@@ -220,12 +220,7 @@ impl Response {
         self.kv_data(body, data, Some(metadata.version))
     }
 
-    fn kv_data(
-        &self,
-        body: &str,
-        data: &str,
-        version: Option<u64>,
-    ) -> Result<KvData, VaultError> {
+    fn kv_data(&self, body: &str, data: &str, version: Option<u64>) -> Result<KvData, VaultError> {
         let members =
             json::members(data).map_err(|_| self.invalid("the data is not a JSON object"))?;
         let request_id = self
@@ -348,3 +343,6 @@ struct HealthData {
     #[serde(default)]
     enterprise: Option<bool>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,7 +214,12 @@ pub fn failed(
             backoff::seed_for(want.seed, attempts),
         );
         // While the gate is closed trying is cheap; what Vault itself asks for is added to the spread.
-        spread + if error.held_back { Duration::ZERO } else { asked_to_wait }
+        spread
+            + if error.held_back {
+                Duration::ZERO
+            } else {
+                asked_to_wait
+            }
     } else {
         let most = PATH_BACKOFF_MOST.min(want.interval.max(PATH_BACKOFF_MOST_LEAST));
         let longest = backoff::exponential(PATH_BACKOFF, most, attempts);

@@ -171,7 +171,12 @@ impl Session {
         match method.step()? {
             LoginStep::Send(request) => {
                 let request = self.in_namespace(&request);
-                let login = self.identity.transport.send(&request, None).await?.login()?;
+                let login = self
+                    .identity
+                    .transport
+                    .send(&request, None)
+                    .await?
+                    .login()?;
                 Ok(Grant {
                     secret: login.token,
                     origin: Origin::Login,
@@ -181,7 +186,11 @@ impl Session {
             }
             LoginStep::Adopt(secret) => {
                 let request = self.in_namespace(&Request::token_lookup());
-                let answer = self.identity.transport.send(&request, Some(&secret)).await?;
+                let answer = self
+                    .identity
+                    .transport
+                    .send(&request, Some(&secret))
+                    .await?;
                 let info = answer.token_info()?;
                 Ok(Grant {
                     secret,

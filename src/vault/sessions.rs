@@ -133,11 +133,17 @@ impl Sessions {
         let idle = self.take_idle(now());
         let revocations = futures::stream::iter(idle);
         revocations
-            .for_each_concurrent(TENDED_AT_ONCE, |session| async move { session.revoke().await })
+            .for_each_concurrent(
+                TENDED_AT_ONCE,
+                |session| async move { session.revoke().await },
+            )
             .await;
         let due = self.due(now());
         futures::stream::iter(due)
-            .for_each_concurrent(TENDED_AT_ONCE, |session| async move { session.tend().await })
+            .for_each_concurrent(
+                TENDED_AT_ONCE,
+                |session| async move { session.tend().await },
+            )
             .await;
     }
 

@@ -227,7 +227,11 @@ impl TokenState {
     /// A login failed. `longest` waits as long as after many failures: only an edit can help.
     pub fn login_failed(&mut self, error: VaultError, longest: bool, now: Instant) {
         self.login_failures = self.login_failures.saturating_add(1);
-        let attempt = if longest { u32::MAX } else { self.login_failures };
+        let attempt = if longest {
+            u32::MAX
+        } else {
+            self.login_failures
+        };
         let wait = backoff::jittered(
             backoff::exponential(LOGIN_BACKOFF, LOGIN_BACKOFF_MOST, attempt),
             LOGIN_JITTER,
@@ -311,11 +315,7 @@ impl TokenState {
             return;
         }
         self.fruitless_logins = self.fruitless_logins.saturating_add(1);
-        let wait = backoff::exponential(
-            2 * VERIFY_EVERY,
-            VERIFY_EVERY_MOST,
-            self.fruitless_logins,
-        );
+        let wait = backoff::exponential(2 * VERIFY_EVERY, VERIFY_EVERY_MOST, self.fruitless_logins);
         self.hold_verification(now + wait);
     }
 

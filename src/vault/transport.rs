@@ -127,7 +127,11 @@ impl Transport {
     ) -> Result<Response, VaultError> {
         self.check_gate(request)?;
         let _permit = self.permits.acquire().await.map_err(|_| {
-            VaultError::new(VaultErrorKind::Refused, request, "the connection was closed")
+            VaultError::new(
+                VaultErrorKind::Refused,
+                request,
+                "the connection was closed",
+            )
         })?;
         let turn = self.admit(request)?;
         let started = now();
