@@ -301,3 +301,188 @@ pub(super) fn one_line(text: &str) -> String {
     cut.push('…');
     cut
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::path::{MountPath, SecretPath};
+
+    const DELETED: &str = r#"{"request_id":"r","data":{"data":null,"metadata":{"version":3,"deletion_time":"2026-01-02T03:04:05Z","destroyed":false}}}"#;
+    const DESTROYED: &str =
+        r#"{"data":{"data":null,"metadata":{"version":3,"deletion_time":"","destroyed":true}}}"#;
+    const SEALED: &str = r#"{"errors":["Vault is sealed"]}"#;
+    const SEALED_HEALTH: &str = r#"{"initialized":true,"sealed":true,"standby":true}"#;
+    const HTML: &str = "<html><body>502 Bad Gateway canary-5f1c</body></html>";
+
+    fn read() -> Request {
+        let mount = MountPath::parse("secret").unwrap();
+        let path = SecretPath::parse("shop/api").unwrap();
+        Request::kv2_read(&mount, &path, None)
+    }
+
+    fn classified(status: u16, headers: &[(&'static str, &str)], body: &str) -> VaultError {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
+        let status = StatusCode::from_u16(status).unwrap();
+        classify(&read(), status, &headers, body.as_bytes())
+    }
+
+    /// Breaks the build when a kind is added, so that the table below gets its row.
+    fn in_table(kind: VaultErrorKind) -> bool {
+        match kind {
+            VaultErrorKind::Denied
+            | VaultErrorKind::NotFound
+            | VaultErrorKind::Deleted
+            | VaultErrorKind::Sealed
+            | VaultErrorKind::Throttled
+            | VaultErrorKind::Unavailable
+            | VaultErrorKind::Invalid => true,
+            // These do not come from an answer.
+            VaultErrorKind::Unreachable
+            | VaultErrorKind::Refused
+            | VaultErrorKind::CredentialUnavailable => false,
+        }
+    }
+
+    #[test]
+    fn each_answer_has_its_kind() {
+        use VaultErrorKind as Kind;
+        let denied = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
+        for (status, body, kind, connection, detail) in [
+            (
+                403,
+                denied,
+                Kind::Denied,
+                false,
+                "1 error occurred: * permission denied",
+            ),
+            (
+                403,
+                HTML,
+                Kind::Denied,
+                false,
+                "the answer does not come from Vault's API (text/html)",
+            ),
+            (404, r#"{"errors":[]}"#, Kind::NotFound, false, ""),
+            (
+                404,
+                r#"{"data":null,"errors":null}"#,
+                Kind::NotFound,
+                false,
+                "",
+            ),
+            (
+                404,
+                DELETED,
+                Kind::Deleted,
+                false,
+                "version 3 was deleted at 2026-01-02T03:04:05Z",
+            ),
+            (
+                404,
+                DESTROYED,
+                Kind::Deleted,
+                false,
+                "version 3 is destroyed",
+            ),
+            (
+                429,
+                r#"{"errors":["request path is limited"]}"#,
+                Kind::Throttled,
+                true,
+                "request path is limited",
+            ),
+            (503, SEALED, Kind::Sealed, true, "Vault is sealed"),
+            (503, SEALED_HEALTH, Kind::Sealed, true, ""),
+            (
+                503,
+                HTML,
+                Kind::Unavailable,
+                true,
+                "the answer does not come from Vault's API (text/html)",
+            ),
+            (
+                502,
+                HTML,
+                Kind::Unavailable,
+                true,
+                "the answer does not come from Vault's API (text/html)",
+            ),
+            (473, "{}", Kind::Unavailable, true, ""),
+            (
+                307,
+                "",
+                Kind::Unavailable,
+                true,
+                "the answer is a redirect, which is not followed",
+            ),
+            (
+                500,
+                r#"{"errors":["internal error"]}"#,
+                Kind::Unavailable,
+                false,
+                "internal error",
+            ),
+            (
+                400,
+                r#"{"errors":["missing role","x"]}"#,
+                Kind::Invalid,
+                false,
+                "missing role; x",
+            ),
+            (
+                405,
+                r#"{"errors":{"not":"a list"}}"#,
+                Kind::Invalid,
+                false,
+                "the answer does not come from Vault's API (text/html)",
+            ),
+        ] {
+            let error = classified(status, &[("content-type", "text/html")], body);
+            assert_eq!(error.kind, kind, "{status} {body}");
+            assert_eq!(error.concerns_connection(), connection, "{status} {body}");
+            assert_eq!(error.detail, detail, "{status} {body}");
+            assert_eq!(error.status, Some(status));
+            assert!(in_table(kind));
+            assert!(!format!("{error:?} {error}").contains("canary"));
+        }
+    }
+
+    #[test]
+    fn the_text_is_for_people() {
+        let error = classified(403, &[], r#"{"errors":["1 error occurred"]}"#);
+        assert_eq!(
+            error.to_string(),
+            "read secret/data/shop/api: permission denied by Vault (403): 1 error occurred"
+        );
+        let sealed = classified(503, &[], SEALED);
+        let held_back = sealed.held_back(&Request::token_lookup(), Duration::from_secs(2));
+        assert_eq!(
+            held_back.to_string(),
+            "lookup-token auth/token/lookup-self: not sent because the connection just failed: \
+             Vault is sealed (503): Vault is sealed"
+        );
+        assert_eq!(held_back.retry_after, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds() {
+        for (value, expected) in [
+            ("7", Some(Duration::from_secs(7))),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("-1", None),
+        ] {
+            let error = classified(429, &[("retry-after", value)], "{}");
+            assert_eq!(error.retry_after, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let cut = one_line(&format!("a\n\u{7}{}", "é".repeat(400)));
+        assert_eq!(cut.chars().count(), DETAIL_CHARS);
+        assert!(cut.starts_with("a éé") && cut.ends_with("é…"));
+    }
+}

@@ -12,22 +12,19 @@ use super::response::KvData;
 pub type Fingerprint = [u8; 32];
 
 /// The key of all fingerprints of a process: random, and gone when the process ends.
-pub struct FingerprintKey(Zeroizing<[u8; 32]>);
+/// As long as a block of SHA-256, which makes it the one length that HMAC takes without a check.
+pub struct FingerprintKey(Zeroizing<[u8; 64]>);
 
 impl FingerprintKey {
     /// The key made of these random bytes.
-    pub fn new(random: [u8; 32]) -> Self {
+    pub fn new(random: [u8; 64]) -> Self {
         Self(Zeroizing::new(random))
     }
 
     /// The digest of the entries. The version and the request id are not part of it: a new version
     /// with the same data is not a change.
     pub fn digest(&self, data: &KvData) -> Fingerprint {
-        // HMAC takes keys of any length, so the error cannot happen; a constant would be noticed
-        // by no one but would only say "changed" too rarely, so fall back to it rather than panic.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
-            return Fingerprint::default();
-        };
+        let mut mac = Hmac::<Sha256>::new((&*self.0).into());
         for (key, value) in &data.entries {
             frame(&mut mac, key.as_bytes());
             frame(&mut mac, value.expose());
@@ -46,4 +43,48 @@ impl fmt::Debug for FingerprintKey {
 fn frame(mac: &mut Hmac<Sha256>, bytes: &[u8]) {
     mac.update(&bytes.len().to_be_bytes());
     mac.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensitive::Sensitive;
+
+    fn data(entries: &[(&str, &str)], version: u64) -> KvData {
+        KvData {
+            entries: entries
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), Sensitive::new(*value)))
+                .collect(),
+            version: Some(version),
+            request_id: Some(format!("request-{version}")),
+        }
+    }
+
+    #[test]
+    fn only_the_values_matter() {
+        let key = FingerprintKey::new([7; 64]);
+        let base = key.digest(&data(&[("a", "x"), ("b", "y")], 1));
+        assert_eq!(base, key.digest(&data(&[("b", "y"), ("a", "x")], 2)));
+        for other in [
+            data(&[("a", "x"), ("b", "z")], 1),
+            data(&[("a", "x")], 1),
+            data(&[("a", "x"), ("c", "y")], 1),
+            data(&[("a", "xb"), ("", "y")], 1),
+            data(&[], 1),
+        ] {
+            assert_ne!(base, key.digest(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn another_key_gives_another_digest() {
+        let value = data(&[("a", "x")], 1);
+        let digest = |byte| FingerprintKey::new([byte; 64]).digest(&value);
+        assert_ne!(digest(1), digest(2));
+        assert_eq!(
+            format!("{:?}", FingerprintKey::new([1; 64])),
+            "FingerprintKey"
+        );
+    }
 }

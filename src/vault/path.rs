@@ -286,7 +286,8 @@ mod tests {
             if let Ok(path) = SecretPath::parse(&text) {
                 let address = VaultAddress::parse("https://host/prefix").unwrap();
                 let url = address.api_url(&path.encoded());
-                prop_assert_eq!(Url::parse(&url).unwrap().as_str(), url);
+                let parsed = Url::parse(&url).unwrap();
+                prop_assert_eq!(parsed.as_str(), url);
             }
         }
     }

@@ -111,7 +111,7 @@ struct EntryState {
 impl Readings {
     /// No readings yet. Fails when the system has no random bytes.
     pub fn new(sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> Result<Self, getrandom::Error> {
-        let mut random = [0; 32];
+        let mut random = [0; 64];
         getrandom::fill(&mut random)?;
         Ok(Self {
             sessions,
@@ -235,15 +235,16 @@ impl Readings {
             version: data.version,
             read_at: asked_at,
         };
+        let now = now();
         let mut state = entry.state();
         state.memory = Memory {
             stored: Some(stored),
             data: Some(data),
             failure: None,
         };
-        let reading = state.serve(stored, want, now());
+        state.data_until = now + KEEP_DATA;
         self.stored.notify_one();
-        reading
+        state.serve(stored, want, now)
     }
 
     /// Until `date` or until there are new values, and long enough to make the sweep worth it.

@@ -343,3 +343,6 @@ struct HealthData {
     #[serde(default)]
     enterprise: Option<bool>,
 }
+
+#[cfg(test)]
+mod tests;
