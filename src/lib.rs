@@ -2,12 +2,15 @@
 
 pub mod admin;
 pub mod api;
+pub mod auth;
 pub mod cache;
 pub mod cli;
 pub mod connection;
 pub mod election;
+pub mod hash_key;
 pub mod names;
 pub mod queue;
+pub mod report;
 pub mod revision;
 pub mod rollout;
 pub mod secret_view;

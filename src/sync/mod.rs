@@ -83,8 +83,8 @@ pub struct Syncer {
 
 /// How a pass ended.
 pub struct Pass {
-    /// What it did; `None` when there is no such `VaultSecret`.
-    pub outcome: Option<Outcome>,
+    /// What it did, and to which UID and generation; `None` when there is no such `VaultSecret`.
+    pub outcome: Option<((String, i64), Outcome)>,
     /// When to look again.
     pub next: Option<Instant>,
 }
@@ -135,20 +135,24 @@ impl Syncer {
             let next = self.release(key).await;
             return Pass { outcome: None, next };
         };
+        let (outcome, next) = self.look(key, &view).await;
+        self.metrics.reconcile("sync", outcome.as_str());
+        Pass { outcome: Some(((view.uid.clone(), view.generation), outcome)), next }
+    }
+
+    async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Look {
         let spec = match &view.spec {
             Ok(spec) => Arc::clone(spec),
-            Err(undecodable) => {
-                return self.refused(Refusal::Undecodable(undecodable.clone()), None);
-            }
+            Err(undecodable) => return refused(Refusal::Undecodable(undecodable.clone()), None),
         };
         if spec.suspend == Some(true) {
-            return Pass { outcome: Some(Outcome::Suspended), next: None };
+            return (Outcome::Suspended, None);
         }
         let object = Object {
             key,
-            start: self.memories.begin(key, &view, Instant::now()),
+            start: self.memories.begin(key, view, Instant::now()),
             seed: backoff::seed_of(&view.uid),
-            view: &view,
+            view,
         };
         let result = self.sync(&object, &spec).await;
         self.conclude(&object, result)
@@ -288,37 +292,23 @@ impl Syncer {
     }
 
     /// One exit: from what happened to the outcome and the next look.
-    fn conclude(&self, object: &Object<'_>, result: Result<(InStep, Instant), Stop>) -> Pass {
+    fn conclude(&self, object: &Object<'_>, result: Result<(InStep, Instant), Stop>) -> Look {
         match result {
-            Ok((in_step, next)) => Pass { outcome: Some(Outcome::InStep(in_step)), next: Some(next) },
+            Ok((in_step, next)) => (Outcome::InStep(in_step), Some(next)),
             Err(Stop::Refused(refusal)) => {
                 let interval = object.view.spec.as_ref().ok().and_then(|spec| spec.refresh_interval.as_ref());
-                let interval = interval.map_or(self.default_interval, |interval| interval.as_duration());
-                self.refused(refusal, Some(interval))
+                refused(refusal, Some(interval.map_or(self.default_interval, |interval| interval.as_duration())))
             }
-            Err(Stop::Unread(failure, retry_at)) => {
-                Pass { outcome: Some(Outcome::SourceFailed(failure)), next: Some(retry_at) }
-            }
+            Err(Stop::Unread(failure, retry_at)) => (Outcome::SourceFailed(failure), Some(retry_at)),
             Err(Stop::Unwritten(why)) => {
                 tracing::warn!(object = %object.key, why, "the Secret was not written");
                 let failures = self.memories.failed(object.key);
                 let longest = backoff::exponential(APPLY_BACKOFF.0, APPLY_BACKOFF.1, failures);
                 let pause = backoff::jittered(longest, 0.5, backoff::seed_for(object.seed, failures));
-                Pass { outcome: Some(Outcome::ApplyFailed { why }), next: Some(Instant::now() + pause) }
+                (Outcome::ApplyFailed { why }, Some(Instant::now() + pause))
             }
-            Err(Stop::Pending) => {
-                Pass { outcome: Some(Outcome::ConnectionPending), next: Some(Instant::now() + CONNECTION_PENDING) }
-            }
+            Err(Stop::Pending) => (Outcome::ConnectionPending, Some(Instant::now() + CONNECTION_PENDING)),
         }
-    }
-
-    /// A refusal is not retried; only where Vault could end it, of which no event tells, is it looked at in its turn.
-    fn refused(&self, refusal: Refusal, interval: Option<Duration>) -> Pass {
-        let pause = match interval {
-            Some(interval) if refusal.may_heal_in_vault() => interval,
-            _ => REFUSED,
-        };
-        Pass { outcome: Some(Outcome::Refused(refusal)), next: Some(Instant::now() + pause) }
     }
 
     /// Takes our keys out of Secrets that were merged into by a `VaultSecret` that is gone.
@@ -336,6 +326,18 @@ impl Syncer {
         }
         retry
     }
+}
+
+/// What a pass did, and when to look again.
+type Look = (Outcome, Option<Instant>);
+
+/// A refusal is not retried; only where Vault could end it, of which no event tells, is it looked at in its turn.
+fn refused(refusal: Refusal, interval: Option<Duration>) -> Look {
+    let pause = match interval {
+        Some(interval) if refusal.may_heal_in_vault() => interval,
+        _ => REFUSED,
+    };
+    (Outcome::Refused(refusal), Some(Instant::now() + pause))
 }
 
 fn unread(source: &Source, failure: ReadFailure) -> Stop {

@@ -1,0 +1,233 @@
+//! Effects: apiserver. Turns what the passes did into status and events, when there is something new to say.
+//!
+//! Reporting has a queue of its own behind that of the Secrets: while many Secrets wait to be written, their
+//! reports wait too.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    api::vault_secret::{VaultSecret, VaultSecretStatus, WorkloadStatus},
+    names::ObjectKey,
+    status::{
+        condition::{Kind, find, holds},
+        vault_secret::{Facts, next},
+        write::{WriteStatusError, write_status},
+    },
+    sync::{outcome::{InStep, Outcome}, plan::ApplyReason, resolve::target_name},
+    telemetry::{
+        events::{EventReason, Events},
+        metrics::Metrics,
+    },
+    view::VaultSecretView,
+    world::World,
+};
+
+/// How long a status we wrote counts although the watch has not shown it yet.
+const WATCH_LAG: Duration = Duration::from_secs(10);
+/// How soon a status that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long one report waits for Secrets that wait to be written, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Writes the status of `VaultSecrets`.
+pub struct Reporter {
+    /// Talks to the apiserver.
+    pub client: Client,
+    /// What is known of the cluster.
+    pub world: Arc<World>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Publishes events.
+    pub events: Events,
+    /// How long a Secret counts as usable while Vault cannot be read.
+    pub staleness_budget: Duration,
+    /// The workloads of a `VaultSecret`; `None` while not all were looked at.
+    pub workloads: Box<dyn Fn(&ObjectKey) -> Option<Vec<WorkloadStatus>> + Send + Sync>,
+    /// Whether Secrets wait to be written.
+    pub busy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What is to be reported.
+    pub records: Records,
+}
+
+/// The last outcome of each object.
+#[derive(Default)]
+pub struct Records(Mutex<HashMap<ObjectKey, Record>>);
+
+#[derive(Clone)]
+struct Record {
+    /// UID and generation the outcome belongs to.
+    version: (String, i64),
+    outcome: Outcome,
+    /// What was written since the last report.
+    applied: Option<ApplyReason>,
+    /// The status as we wrote it last.
+    written: Option<(Arc<VaultSecretStatus>, Instant)>,
+}
+
+impl Records {
+    /// Notes what a pass over an object of this UID and generation did.
+    pub fn tell(&self, key: &ObjectKey, version: (String, i64), outcome: Outcome) {
+        let mut records = self.lock();
+        let before = records.remove(key).filter(|before| before.version.0 == version.0);
+        let (pending, written) = before.map_or((None, None), |before| (before.applied, before.written));
+        let applied = match &outcome {
+            Outcome::InStep(InStep { applied: Some(applied), .. }) => Some(*applied),
+            _ => pending,
+        };
+        records.insert(key.clone(), Record { version, outcome, applied, written });
+    }
+
+    fn get(&self, key: &ObjectKey) -> Option<Record> {
+        self.lock().get(key).cloned()
+    }
+
+    fn written(&self, key: &ObjectKey, status: Arc<VaultSecretStatus>, now: Instant) {
+        if let Some(record) = self.lock().get_mut(key) {
+            record.written = Some((status, now));
+            record.applied = None;
+        }
+    }
+
+    /// The object is gone.
+    pub fn forget(&self, key: &ObjectKey) {
+        self.lock().remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Record>> {
+        // Every change is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reporter {
+    /// Brings the status of one `VaultSecret` up to date; returns when to look again.
+    pub async fn report(&self, key: &ObjectKey) -> Option<Instant> {
+        self.let_secrets_go_first().await;
+        let record = self.records.get(key)?;
+        let view = self.world.vault_secrets.get(key).filter(|view| view.uid == record.version.0)?;
+        let old = record.last_status(&view, Instant::now());
+        let workloads = (self.workloads)(key);
+        let facts = Facts {
+            generation: record.version.1,
+            outcome: &record.outcome,
+            secret_exists: self.secret_exists(key, &view),
+            workloads: workloads.as_deref(),
+            staleness_budget: self.staleness_budget,
+        };
+        #[expect(clippy::disallowed_methods, reason = "this shell reads the clock once per pass")]
+        let new = next(&old, &facts, Timestamp::now());
+        if new == *old {
+            return None;
+        }
+        match write_status::<VaultSecret>(&self.client, &self.metrics, (key, &view.uid), &new).await {
+            Ok(()) => {}
+            Err(WriteStatusError::Gone(_)) => return None,
+            Err(error) => {
+                tracing::warn!(object = %key, %error, "a status was not written");
+                return Some(Instant::now() + RETRY);
+            }
+        }
+        let notes = notes(&old, &new, record.applied);
+        self.records.written(key, Arc::new(new), Instant::now());
+        for (reason, note) in notes {
+            self.events.publish(&reference(key, &view), reason, &note).await;
+        }
+        None
+    }
+
+    async fn let_secrets_go_first(&self) {
+        let start = Instant::now();
+        while (self.busy)() && start.elapsed() < PATIENCE {
+            sleep(LOOK).await;
+        }
+    }
+
+    fn secret_exists(&self, key: &ObjectKey, view: &VaultSecretView) -> bool {
+        let Ok(spec) = &view.spec else {
+            return false;
+        };
+        let secret = self.world.secrets.get(&ObjectKey::new(&key.namespace, target_name(key, spec)));
+        secret.is_some_and(|secret| secret.managed.as_ref().is_some_and(|managed| managed.vault_secret == key.name))
+    }
+}
+
+impl Record {
+    fn last_status(&self, view: &VaultSecretView, now: Instant) -> Arc<VaultSecretStatus> {
+        match &self.written {
+            Some((status, when)) if now.duration_since(*when) < WATCH_LAG => Arc::clone(status),
+            _ => Arc::clone(&view.status),
+        }
+    }
+}
+
+/// What people should hear of: transitions, and writes to a Secret that was there before.
+fn notes(old: &VaultSecretStatus, new: &VaultSecretStatus, applied: Option<ApplyReason>) -> Vec<(EventReason, String)> {
+    let mut notes = Vec::new();
+    let target = new.target.as_deref().unwrap_or_default();
+    match applied {
+        Some(ApplyReason::DataChanged) => {
+            let hash = new.rotation_hash.as_deref().unwrap_or_default();
+            notes.push((EventReason::SecretUpdated, format!("Secret {target} has new data, rotation hash {hash}")));
+        }
+        Some(ApplyReason::Repaired) => {
+            let note = format!("Secret {target} was not as it was written, and was put right");
+            notes.push((EventReason::SecretRepaired, note));
+        }
+        Some(ApplyReason::Created) if old.rotation_hash.is_some() && old.target == new.target => {
+            notes.push((EventReason::SecretRepaired, format!("Secret {target} was deleted, and was created again")));
+        }
+        Some(ApplyReason::Created) | None => {}
+    }
+    let reason = |status: &VaultSecretStatus, kind| {
+        find(&status.conditions, kind).filter(|found| found.status == "True").map(|found| found.reason.clone())
+    };
+    let stalled = find(&new.conditions, Kind::Stalled);
+    if let Some(stalled) = stalled
+        && reason(old, Kind::Stalled).as_ref() != Some(&stalled.reason)
+    {
+        notes.push((EventReason::Stalled, format!("{}: {}", stalled.reason, stalled.message)));
+    }
+    let failing = |status: &VaultSecretStatus| {
+        let unreachable = find(&status.conditions, Kind::SourcesReachable).filter(|found| found.status == "False");
+        // An outage of a whole connection is told once, in the status of the connection.
+        unreachable.filter(|found| !CONNECTION_WIDE.contains(&found.reason.as_str())).cloned()
+    };
+    match (failing(old), failing(new)) {
+        (before, Some(now)) if before.as_ref().map(|before| &before.reason) != Some(&now.reason) => {
+            notes.push((EventReason::SourceFailing, now.message));
+        }
+        (Some(_), None) if holds(&new.conditions, Kind::Ready) => {
+            notes.push((EventReason::Recovered, format!("Secret {target} is in step with Vault again")));
+        }
+        _ => {
+            if reason(old, Kind::Stalled).is_some() && stalled.is_none() && holds(&new.conditions, Kind::Ready) {
+                notes.push((EventReason::Recovered, format!("Secret {target} is in step with Vault again")));
+            }
+        }
+    }
+    notes
+}
+
+/// Reasons that concern a whole connection.
+const CONNECTION_WIDE: [&str; 4] = ["Sealed", "Throttled", "Unavailable", "Unreachable"];
+
+fn reference(key: &ObjectKey, view: &VaultSecretView) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("lockstep.dev/v1alpha1".to_owned()),
+        kind: Some("VaultSecret".to_owned()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid: Some(view.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
