@@ -310,6 +310,26 @@ fn login(
         Some(AuthRef { kind, name }) => named_auth(namespace, *kind, name, lookup)?,
         None => default_auth(namespace, lookup)?,
     };
+    login_of(kind, &key, &view, namespace, lookup)
+}
+
+/// Checks an auth object by itself, as far as that is possible without a consumer.
+pub fn check_auth(
+    kind: AuthKind,
+    key: &ObjectKey,
+    view: &AuthView,
+    lookup: &impl Lookup,
+) -> Result<(), Refusal> {
+    login_of(kind, key, view, &key.namespace, lookup).map(|_| ())
+}
+
+fn login_of(
+    kind: AuthKind,
+    key: &ObjectKey,
+    view: &AuthView,
+    namespace: &str,
+    lookup: &impl Lookup,
+) -> Result<Login, Refusal> {
     let auth = format!("{kind:?} {key}");
     let spec = view
         .spec
