@@ -60,15 +60,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
     pub admin_address: String,
 
-    /// How many `VaultSecrets` are worked on at once.
+    /// How many secrets are synced at once.
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     pub workers: u16,
 
-    /// How many workloads are restarted or watched over at once.
+    /// How many workloads are rolled out at once.
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     pub rollout_workers: u16,
 
-    /// How often Vault is asked for a VaultSecret that does not say it, such as 30s, 5m or 1h30m.
+    /// How often Vault is read for a `VaultSecret` without `refreshInterval`, such as 30s, 5m or 1h30m.
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     pub default_refresh_interval: String,
 
@@ -77,7 +77,7 @@ pub struct RunArgs {
     pub allow_insecure_tls: bool,
 
     /// How a log line looks.
-    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
 
     /// What is logged: a level, then exceptions, such as `info,lockstep::sync=debug`.

@@ -27,9 +27,9 @@ pub struct Settings {
     pub leader_election: bool,
     /// Where the admin endpoints listen.
     pub admin_address: SocketAddr,
-    /// `VaultSecrets` worked on at once, at least 1.
+    /// Syncs at once, at least 1.
     pub workers: u16,
-    /// Workloads worked on at once, at least 1.
+    /// Rollouts at once, at least 1.
     pub rollout_workers: u16,
     /// Refresh interval of a `VaultSecret` that has none; at least a second.
     pub default_refresh_interval: Duration,
