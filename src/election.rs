@@ -8,14 +8,14 @@
 //! What to do is decided over values in `decision`; [`Elector`] reads, writes and keeps the time.
 
 mod decision;
+mod record;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
 use tokio::sync::watch;
@@ -198,11 +198,13 @@ impl Elector {
                 Ok(Ok(Round::Lost { holder })) => return ElectionError::TakenOver { holder },
                 Ok(Ok(Round::Raced)) => tracing::debug!("somebody else wrote the lease first"),
                 Ok(Err(error)) => {
-                    tracing::warn!(error = chain(&error), "the lease was not updated")
+                    tracing::warn!(error = chain(&error), "the lease was not updated");
                 }
                 Err(_elapsed) => tracing::warn!("the apiserver did not answer in time"),
             }
-            tokio::time::sleep(self.pause().min(self.time_left())).await;
+            self.rounds = self.rounds.wrapping_add(1);
+            let pause = record::pause(&self.params, self.rounds);
+            tokio::time::sleep(pause.min(self.time_left())).await;
             if self.time_left().is_zero() {
                 return ElectionError::NotRenewed {
                     after: self.params.renew_deadline,
@@ -237,9 +239,7 @@ impl Elector {
             Attempt::Create { epoch } => (epoch, self.create(epoch).await),
             Attempt::Take { epoch } => (epoch, self.replace(current, epoch, None).await),
             Attempt::Renew { epoch } => {
-                let acquired = current
-                    .as_ref()
-                    .and_then(|lease| lease.spec.as_ref()?.acquire_time.clone());
+                let acquired = record::acquired(current.as_ref());
                 (epoch, self.replace(current, epoch, acquired).await)
             }
         };
@@ -255,7 +255,7 @@ impl Elector {
 
     /// Notes what was read.
     fn observe(&mut self, lease: Option<&Lease>) {
-        let later = lease.map(|lease| observed(lease, self.start.elapsed()));
+        let later = lease.map(|lease| record::observed(lease, self.start.elapsed()));
         self.seen = match (self.seen.take(), later) {
             (Some(earlier), Some(later)) => Some(earlier.followed_by(later)),
             (Some(earlier), None) => Some(earlier.gone()),
@@ -264,12 +264,14 @@ impl Elector {
     }
 
     async fn create(&self, epoch: i32) -> kube::Result<Lease> {
+        let now = wall_clock();
+        let metadata = ObjectMeta {
+            name: Some(self.params.name.clone()),
+            ..ObjectMeta::default()
+        };
         let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(self.params.name.clone()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(self.record(epoch, None)),
+            metadata,
+            spec: Some(record::held(&self.params, epoch, now.clone(), now)),
         };
         self.api.create(&post_params(), &lease).await
     }
@@ -281,28 +283,16 @@ impl Elector {
         epoch: i32,
         acquired: Option<MicroTime>,
     ) -> kube::Result<Lease> {
+        let now = wall_clock();
+        let acquired = acquired.unwrap_or_else(|| now.clone());
+        let record = record::held(&self.params, epoch, acquired, now);
         let lease = Lease {
-            spec: Some(self.record(epoch, acquired)),
+            spec: Some(record),
             ..current.unwrap_or_default()
         };
         self.api
             .replace(&self.params.name, &post_params(), &lease)
             .await
-    }
-
-    /// The record of a holder; it has just acquired the lease unless it says when it did.
-    fn record(&self, epoch: i32, acquired: Option<MicroTime>) -> LeaseSpec {
-        let now = wall_clock();
-        LeaseSpec {
-            holder_identity: Some(self.params.identity.clone()),
-            lease_duration_seconds: Some(
-                i32::try_from(self.params.lease.as_secs()).unwrap_or(i32::MAX),
-            ),
-            acquire_time: Some(acquired.unwrap_or_else(|| now.clone())),
-            renew_time: Some(now),
-            lease_transitions: Some(epoch),
-            ..LeaseSpec::default()
-        }
     }
 
     /// Clears the holder, so that the next leader need not wait. Tried twice: a renewal that was under way when
@@ -327,13 +317,8 @@ impl Elector {
         if holder != Some(self.params.identity.as_str()) {
             return Ok(());
         }
-        let free = LeaseSpec {
-            holder_identity: Some(String::new()),
-            lease_duration_seconds: Some(1),
-            ..self.record(epoch, None)
-        };
         let lease = Lease {
-            spec: Some(free),
+            spec: Some(record::released(epoch, wall_clock())),
             ..current
         };
         self.api
@@ -351,40 +336,13 @@ impl Elector {
             }
             match &next {
                 Leadership::Leader { epoch } => {
-                    tracing::info!(epoch, identity = self.params.identity, "leading")
+                    tracing::info!(epoch, identity = self.params.identity, "leading");
                 }
                 Leadership::Follower { leader } => tracing::info!(leader, "not leading"),
             }
             *state = next;
             true
         });
-    }
-
-    /// The retry interval and up to a fifth of it, different for each candidate and round, so that candidates
-    /// that started together do not stay together.
-    fn pause(&mut self) -> Duration {
-        self.rounds = self.rounds.wrapping_add(1);
-        let mut hasher = DefaultHasher::new();
-        (&self.params.identity, self.rounds).hash(&mut hasher);
-        let per_mille = u32::try_from(hasher.finish() % 200).unwrap_or_default();
-        self.params.retry + self.params.retry * per_mille / 1000
-    }
-}
-
-fn observed(lease: &Lease, now: Duration) -> Observed {
-    let spec = lease.spec.as_ref();
-    Observed {
-        holder: spec
-            .and_then(|spec| spec.holder_identity.clone())
-            .unwrap_or_default(),
-        renewed: spec
-            .and_then(|spec| spec.renew_time.as_ref())
-            .map(|time| time.0),
-        transitions: spec
-            .and_then(|spec| spec.lease_transitions)
-            .unwrap_or_default(),
-        present: true,
-        since: now,
     }
 }
 

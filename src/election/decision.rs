@@ -139,26 +139,26 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(seen: Option<Observed>, leading: Option<i32>, now: u64, expected: &Attempt) {
+    fn check(seen: Option<&Observed>, leading: Option<i32>, now: u64, expected: &Attempt) {
         let candidate = Candidate {
             identity: "me",
             lease: LEASE,
             leading,
         };
-        assert_eq!(&decide(seen.as_ref(), candidate, seconds(now)), expected);
+        assert_eq!(&decide(seen, candidate, seconds(now)), expected);
     }
 
     #[test]
     fn a_candidate_takes_what_is_free() {
         check(None, None, 0, &Attempt::Create { epoch: 1 });
-        check(Some(record("")), None, 100, &Attempt::Take { epoch: 5 });
+        check(Some(&record("")), None, 100, &Attempt::Take { epoch: 5 });
         check(
-            Some(record("").gone()),
+            Some(&record("").gone()),
             None,
             100,
             &Attempt::Create { epoch: 5 },
         );
-        check(Some(record("me")), None, 100, &Attempt::Take { epoch: 5 });
+        check(Some(&record("me")), None, 100, &Attempt::Take { epoch: 5 });
     }
 
     #[test]
@@ -166,16 +166,16 @@ mod tests {
         let wait = Attempt::Wait {
             leader: "other".to_owned(),
         };
-        check(Some(record("other")), None, 114, &wait);
+        check(Some(&record("other")), None, 114, &wait);
         check(
-            Some(record("other")),
+            Some(&record("other")),
             None,
             115,
             &Attempt::Take { epoch: 5 },
         );
-        check(Some(record("other").gone()), None, 114, &wait);
+        check(Some(&record("other").gone()), None, 114, &wait);
         check(
-            Some(record("other").gone()),
+            Some(&record("other").gone()),
             None,
             115,
             &Attempt::Create { epoch: 5 },
@@ -185,19 +185,19 @@ mod tests {
     #[test]
     fn a_leader_renews_or_yields() {
         check(
-            Some(record("me")),
+            Some(&record("me")),
             Some(4),
             200,
             &Attempt::Renew { epoch: 4 },
         );
         check(
-            Some(record("me").gone()),
+            Some(&record("me").gone()),
             Some(4),
             200,
             &Attempt::Create { epoch: 4 },
         );
         check(
-            Some(record("other")),
+            Some(&record("other")),
             Some(4),
             200,
             &Attempt::Yield {
@@ -205,7 +205,7 @@ mod tests {
             },
         );
         check(
-            Some(record("")),
+            Some(&record("")),
             Some(4),
             200,
             &Attempt::Yield {

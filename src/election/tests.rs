@@ -126,7 +126,7 @@ fn start(api: &Arc<FakeApi>, identity: &str) -> Running {
 async fn one_of_many_leads() {
     let api = Arc::new(FakeApi::default());
     let candidates: Vec<Running> = (0..20).map(|n| start(&api, &format!("pod-{n}"))).collect();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let leaders = candidates
         .iter()
         .filter(|candidate| candidate.leads())
@@ -195,7 +195,7 @@ async fn a_short_outage_costs_nothing() {
     api.down.store(true, SeqCst);
     tokio::time::sleep(Duration::from_secs(7)).await;
     api.down.store(false, SeqCst);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(*leader.leadership.borrow(), Leadership::Leader { epoch: 1 });
 }
 
@@ -223,7 +223,7 @@ async fn a_deleted_lease_is_written_again_by_its_leader() {
     let follower = start(&api, "second");
     tokio::time::sleep(Duration::from_secs(5)).await;
     *api.lease.lock().unwrap() = None;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(*leader.leadership.borrow(), Leadership::Leader { epoch: 1 });
     assert!(!follower.leads());
 }

@@ -80,14 +80,14 @@ mod tests {
         Lines(String),
     }
 
-    fn check(error: Step, expected: &str) {
-        assert_eq!(chain(&error), expected);
+    fn check(error: &Step, expected: &str) {
+        assert_eq!(chain(error), expected);
     }
 
     #[test]
     fn sources_follow_their_error() {
         check(
-            Step::Quiet(std::io::Error::other("connection reset")),
+            &Step::Quiet(std::io::Error::other("connection reset")),
             "apply secret shop/db: connection reset",
         );
     }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_repeated_source_is_printed_once() {
         check(
-            Step::Transparent(std::fmt::Error),
+            &Step::Transparent(std::fmt::Error),
             &std::fmt::Error.to_string(),
         );
     }
@@ -119,14 +119,14 @@ mod tests {
             "the reason for this test: {error}"
         );
         check(
-            Step::Loud(error),
+            &Step::Loud(error),
             "decode: JSON Data error at line 1 column 9",
         );
     }
 
     #[test]
     fn the_text_is_one_line_of_bounded_length() {
-        check(Step::Lines("more".to_owned()), "two lines and more");
+        check(&Step::Lines("more".to_owned()), "two lines and more");
         let long = chain(&Step::Lines("é".repeat(MAX_BYTES)));
         assert!(
             long.len() <= MAX_BYTES && long.ends_with('é'),

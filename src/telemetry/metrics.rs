@@ -17,7 +17,7 @@ const REQUEST_BUCKETS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
 ];
 
-/// Upper bounds in seconds of a rollout: from one small Deployment to an hour of a large StatefulSet.
+/// Upper bounds in seconds of a rollout: from one small Deployment to an hour of a large `StatefulSet`.
 const ROLLOUT_BUCKETS: [f64; 10] = [
     1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 ];

@@ -1,0 +1,96 @@
+//! Pure: the command line, exactly as it was typed.
+//!
+//! What it means is decided in [`settings`](super::settings); here are only names, defaults and help.
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::telemetry::log::{DEFAULT_FILTER, LogFormat};
+
+/// Keeps Kubernetes Secrets in step with Vault and OpenBao, and workloads in step with their Secrets.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", disable_help_subcommand = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    ///
+    /// It needs a kubeconfig or, inside a cluster, a ServiceAccount with the rights the Helm chart grants. It
+    /// logs to stderr, and stops within seconds of SIGTERM.
+    Run(RunArgs),
+    /// Print the custom resource definitions.
+    ///
+    /// `lockstep crds | kubectl apply --server-side -f -` installs or updates them.
+    Crds(CrdsArgs),
+    /// Print the version.
+    Version,
+}
+
+/// The flags of `lockstep run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Namespace of the operator itself: its Lease and the key of its hashes live there.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        hide_env_values = true,
+        default_value = "lockstep-system"
+    )]
+    pub namespace: String,
+
+    /// Name of this process in the Lease, in events and in logs. A random suffix is added in the Lease.
+    #[arg(
+        long,
+        env = "POD_NAME",
+        hide_env_values = true,
+        default_value = "lockstep"
+    )]
+    pub identity: String,
+
+    /// Write only while holding the Lease `lockstep`. With `false`, run exactly one process.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true)]
+    pub leader_election: bool,
+
+    /// Where `/livez`, `/readyz` and `/metrics` are served, without TLS.
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
+    pub admin_address: String,
+
+    /// How many secrets are synced at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    pub workers: u16,
+
+    /// How many workloads are rolled out at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    pub rollout_workers: u16,
+
+    /// How often Vault is read for a `VaultSecret` without `refreshInterval`, such as 30s, 5m or 1h30m.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub default_refresh_interval: String,
+
+    /// Accept connections with `insecureSkipVerify`. Anybody on the way to Vault can then read every secret.
+    #[arg(long)]
+    pub allow_insecure_tls: bool,
+
+    /// How a log line looks.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, then exceptions, such as `info,lockstep::sync=debug`.
+    ///
+    /// Libraries are kept at `warn` whatever is given here, because some of them log what they send and receive.
+    #[arg(long, value_name = "DIRECTIVES", env = "LOCKSTEP_LOG", hide_env_values = true, default_value = DEFAULT_FILTER)]
+    pub log_filter: String,
+}
+
+/// The flags of `lockstep crds`.
+#[derive(Debug, clap::Args)]
+pub struct CrdsArgs {
+    /// Write one file per kind into this directory instead of printing them.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub dir: Option<std::path::PathBuf>,
+}

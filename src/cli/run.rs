@@ -1,0 +1,40 @@
+//! Effects: the process — `lockstep run`.
+
+use super::CliError;
+use super::args::RunArgs;
+use super::settings::Settings;
+use crate::telemetry::log;
+
+/// Checks the flags, sets up the log, and runs the operator until it is told to stop.
+pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
+    let settings = Settings::new(args, &random_suffix()?)?;
+    log::init(settings.log_format, &settings.log_filter)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        namespace = settings.namespace,
+        identity = settings.identity,
+        leader_election = settings.leader_election,
+        workers = settings.workers,
+        rollout_workers = settings.rollout_workers,
+        "starting"
+    );
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::StartRuntime)?;
+    threads.block_on(operate(settings))
+}
+
+/// The operator itself.
+///
+/// SEAM: the body becomes `crate::runtime::run(settings).await` with a variant of [`CliError`] for its error,
+/// and `NoControllers` goes away. Everything before this call is done.
+async fn operate(_settings: Settings) -> Result<(), CliError> {
+    std::future::ready(Err(CliError::NoControllers)).await
+}
+
+/// Sets this process apart from the one that had the same pod name before it.
+fn random_suffix() -> Result<String, CliError> {
+    let number = getrandom::u32().map_err(CliError::Random)?;
+    Ok(format!("{number:08x}"))
+}
