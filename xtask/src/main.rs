@@ -1,5 +1,8 @@
 //! Effects: processes, stdout — the project's own commands.
-#![expect(clippy::print_stdout, reason = "a command line program talks on stdout")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line program talks on stdout"
+)]
 
 use std::process::ExitCode;
 

@@ -22,7 +22,9 @@ pub(crate) fn key(inputs: &[&[u8]]) -> String {
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The directory of the entry `<part>-<key>`, made by `build` when it is not there yet.

@@ -26,11 +26,11 @@ pub enum Part {
     Kubernetes,
     /// Plays the kubelet for nodes that do not exist.
     Kwok,
-    /// `HashiCorp` Vault.
+    /// HashiCorp Vault.
     Vault,
     /// Helm.
     Helm,
-    /// `PostgreSQL`.
+    /// PostgreSQL.
     Postgres,
 }
 
