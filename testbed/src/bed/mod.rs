@@ -102,7 +102,7 @@ impl BedBuilder {
         let directory = Directory::create().map_err(BedError::Prepare)?;
         let (plane, vault) = tokio::try_join!(
             Box::pin(kubernetes::start(&directory, programs)),
-            Box::pin(VaultServer::start(&directory, vault)),
+            Box::pin(VaultServer::start(&directory, self.vault, vault)),
         )
         .inspect_err(|_| directory.keep())?;
         let mut bed = Bed {

@@ -4,12 +4,13 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaultrs::sys;
 
 use super::{VaultRoot, client};
 use crate::{
     bed::{
+        VaultKind,
         authority::{Authority, Certificate},
         directory::Directory,
         ports, ready,
@@ -32,14 +33,18 @@ pub(crate) struct VaultServer {
 
 impl VaultServer {
     /// Starts `program`, initialises and unseals it, and turns its audit log and the KV store `secret/` on.
-    pub(crate) async fn start(directory: &Directory, program: PathBuf) -> Result<Self, BedError> {
+    pub(crate) async fn start(
+        directory: &Directory,
+        kind: VaultKind,
+        program: PathBuf,
+    ) -> Result<Self, BedError> {
         let [plain, tls] = ports::free()
             .map_err(BedError::Prepare)?
             .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let authority = Authority::new("testbed Vault authority")?;
         let home = directory.join("vault");
         std::fs::create_dir(&home).map_err(BedError::file(&home))?;
-        write_configuration(&home, &authority, [plain, tls])?;
+        write_configuration(&home, kind, &authority, [plain, tls])?;
         let process = launch(directory, home.clone(), program).start()?;
         let address = format!("http://{plain}");
         ready::answers(&process, &health(&address)).await?;
@@ -80,11 +85,12 @@ impl VaultServer {
 
 fn write_configuration(
     home: &std::path::Path,
+    kind: VaultKind,
     authority: &Authority,
     [plain, tls]: [SocketAddr; 2],
 ) -> Result<(), BedError> {
     let Certificate { certificate, key } = authority.server(&["127.0.0.1", "localhost"])?;
-    let configuration = json!({
+    let mut configuration = json!({
         "disable_mlock": true,
         "disable_clustering": true,
         "api_addr": format!("http://{plain}"),
@@ -98,6 +104,10 @@ fn write_configuration(
             }},
         ],
     });
+    if let (VaultKind::OpenBao, Value::Object(settings)) = (kind, &mut configuration) {
+        // It would otherwise refuse to turn an audit log on through the API, which is the only way Vault knows.
+        settings.insert("unsafe_allow_api_audit_creation".to_owned(), true.into());
+    }
     let files = [
         ("server.pem", certificate),
         ("server.key", key),
