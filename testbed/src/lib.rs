@@ -1,1 +1,26 @@
-//! Testbed.
+//! Effects: everything — the real parts Lockstep is tried against, started on loopback for one test process.
+//!
+//! [`Bed`] is the way in: `Bed::shared().await` in a test, and everything else from there.
+
+pub mod audit;
+pub mod bed;
+pub mod error;
+pub mod eventually;
+pub mod fault_proxy;
+pub mod operator;
+pub mod parts;
+pub mod postgres;
+pub mod process;
+pub mod vault;
+
+pub use crate::{
+    audit::{ApiRequest, AuditMark, VaultRequest},
+    bed::{Bed, Component, OPERATOR_NAMESPACE},
+    error::BedError,
+    eventually::eventually,
+    fault_proxy::{Fault, FaultProxy},
+    operator::{Operator, OperatorOptions},
+    postgres::Postgres,
+    process::Process,
+    vault::{KubernetesRole, VaultRoot},
+};
