@@ -59,8 +59,12 @@ impl Controller {
         }
         let object = (&id.key, view.uid.as_str());
         let written = match id.kind {
-            AuthKind::VaultAuth => write_status::<VaultAuth>(&self.client, &self.metrics, object, &next).await,
-            AuthKind::ClusterVaultAuth => write_status::<ClusterVaultAuth>(&self.client, &self.metrics, object, &next).await,
+            AuthKind::VaultAuth => {
+                write_status::<VaultAuth>(&self.client, &self.metrics, object, &next).await
+            }
+            AuthKind::ClusterVaultAuth => {
+                write_status::<ClusterVaultAuth>(&self.client, &self.metrics, object, &next).await
+            }
         };
         match written {
             Ok(()) | Err(WriteStatusError::Gone(_)) => None,
@@ -73,7 +77,11 @@ impl Controller {
 
     fn next(&self, id: &AuthId, view: &AuthView, now: Timestamp) -> VaultAuthStatus {
         let wanted = match check_auth(id.kind, &id.key, view, &*self.world) {
-            Ok(()) => vec![Wanted::yes(Kind::Ready, "Accepted", "VaultSecrets can log in with it")],
+            Ok(()) => vec![Wanted::yes(
+                Kind::Ready,
+                "Accepted",
+                "VaultSecrets can log in with it",
+            )],
             Err(refusal) => vec![
                 Wanted::no(Kind::Ready, refusal.reason(), refusal.to_string()),
                 Wanted::yes(Kind::Stalled, refusal.reason(), refusal.to_string()),

@@ -35,7 +35,9 @@ pub enum HashKeyError {
         source: kube::Error,
     },
     /// The Secret does not hold a key.
-    #[error("Secret {namespace}/{SECRET} must hold {ID} and a {KEY} of {KEY_BYTES} bytes; restore it, or delete it to have a new key made (every Secret is then re-labelled)")]
+    #[error(
+        "Secret {namespace}/{SECRET} must hold {ID} and a {KEY} of {KEY_BYTES} bytes; restore it, or delete it to have a new key made (every Secret is then re-labelled)"
+    )]
     Form {
         /// The operator's namespace.
         namespace: String,
@@ -46,19 +48,33 @@ pub enum HashKeyError {
 }
 
 /// Reads the key, or makes one the first time.
-pub async fn load(client: &Client, metrics: &Metrics, namespace: &str) -> Result<RevisionKey, HashKeyError> {
+pub async fn load(
+    client: &Client,
+    metrics: &Metrics,
+    namespace: &str,
+) -> Result<RevisionKey, HashKeyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let namespace = namespace.to_owned();
-    let read = |source| HashKeyError::Read { namespace: namespace.clone(), source };
+    let read = |source| HashKeyError::Read {
+        namespace: namespace.clone(),
+        source,
+    };
     if let Some(found) = api.get_opt(SECRET).await.map_err(read)? {
         return parse(found, namespace);
     }
-    let created = api.create(&PostParams::default(), &new_secret(&random_id()?, &random_key()?)).await;
+    let created = api
+        .create(
+            &PostParams::default(),
+            &new_secret(&random_id()?, &random_key()?),
+        )
+        .await;
     metrics.apiserver_write("secrets", if created.is_ok() { "ok" } else { "error" });
     match created {
         Ok(created) => parse(created, namespace),
         // Another replica was first.
-        Err(kube::Error::Api(status)) if status.code == 409 => parse(api.get(SECRET).await.map_err(read)?, namespace),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            parse(api.get(SECRET).await.map_err(read)?, namespace)
+        }
         Err(source) => Err(HashKeyError::Create { namespace, source }),
     }
 }

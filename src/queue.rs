@@ -89,7 +89,18 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
     /// Keys that are due at `now` and not yet served, counted up to `most`.
     pub fn backlog(&self, now: Instant, most: usize) -> usize {
         let state = self.lock();
-        state.order.iter().take(most).take_while(|(at, _)| *at <= now).count()
+        state
+            .order
+            .iter()
+            .take(most)
+            .take_while(|(at, _)| *at <= now)
+            .count()
+    }
+
+    /// Whether no key is due and none is served.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let state = self.lock();
+        state.running.is_empty() && state.order.first().is_none_or(|(at, _)| *at > now)
     }
 
     /// The next key that is due. It is held until [`Queue::done`].

@@ -22,7 +22,11 @@ use crate::{
         vault_secret::{Facts, next},
         write::{WriteStatusError, write_status},
     },
-    sync::{outcome::{InStep, Outcome}, plan::ApplyReason, resolve::target_name},
+    sync::{
+        outcome::{InStep, Outcome},
+        plan::ApplyReason,
+        resolve::target_name,
+    },
     telemetry::{
         events::{EventReason, Events},
         metrics::Metrics,
@@ -78,22 +82,43 @@ impl Records {
     /// Notes what a pass over an object of this UID and generation did.
     pub fn tell(&self, key: &ObjectKey, version: (String, i64), outcome: Outcome) {
         let mut records = self.lock();
-        let before = records.remove(key).filter(|before| before.version.0 == version.0);
-        let (pending, written) = before.map_or((None, None), |before| (before.applied, before.written));
+        let before = records
+            .remove(key)
+            .filter(|before| before.version.0 == version.0);
+        let (pending, written) =
+            before.map_or((None, None), |before| (before.applied, before.written));
         let applied = match &outcome {
-            Outcome::InStep(InStep { applied: Some(applied), .. }) => Some(*applied),
+            Outcome::InStep(InStep {
+                applied: Some(applied),
+                ..
+            }) => Some(*applied),
             _ => pending,
         };
-        records.insert(key.clone(), Record { version, outcome, applied, written });
+        records.insert(
+            key.clone(),
+            Record {
+                version,
+                outcome,
+                applied,
+                written,
+            },
+        );
     }
 
     fn get(&self, key: &ObjectKey) -> Option<Record> {
         self.lock().get(key).cloned()
     }
 
-    fn written(&self, key: &ObjectKey, status: Arc<VaultSecretStatus>, now: Instant) {
+    /// The status was written.
+    fn written(&self, key: &ObjectKey, status: VaultSecretStatus, now: Instant) {
         if let Some(record) = self.lock().get_mut(key) {
-            record.written = Some((status, now));
+            record.written = Some((Arc::new(status), now));
+        }
+    }
+
+    /// What was applied was told.
+    fn told(&self, key: &ObjectKey) {
+        if let Some(record) = self.lock().get_mut(key) {
             record.applied = None;
         }
     }
@@ -114,7 +139,11 @@ impl Reporter {
     pub async fn report(&self, key: &ObjectKey) -> Option<Instant> {
         self.let_secrets_go_first().await;
         let record = self.records.get(key)?;
-        let view = self.world.vault_secrets.get(key).filter(|view| view.uid == record.version.0)?;
+        let view = self
+            .world
+            .vault_secrets
+            .get(key)
+            .filter(|view| view.uid == record.version.0)?;
         let old = record.last_status(&view, Instant::now());
         let workloads = (self.workloads)(key);
         let facts = Facts {
@@ -124,23 +153,32 @@ impl Reporter {
             workloads: workloads.as_deref(),
             staleness_budget: self.staleness_budget,
         };
-        #[expect(clippy::disallowed_methods, reason = "this shell reads the clock once per pass")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this shell reads the clock once per pass"
+        )]
         let new = next(&old, &facts, Timestamp::now());
-        if new == *old {
-            return None;
-        }
-        match write_status::<VaultSecret>(&self.client, &self.metrics, (key, &view.uid), &new).await {
-            Ok(()) => {}
-            Err(WriteStatusError::Gone(_)) => return None,
-            Err(error) => {
-                tracing::warn!(object = %key, %error, "a status was not written");
-                return Some(Instant::now() + RETRY);
+        if new != *old {
+            match write_status::<VaultSecret>(&self.client, &self.metrics, (key, &view.uid), &new)
+                .await
+            {
+                Ok(()) => {}
+                Err(WriteStatusError::Gone(_)) => return None,
+                Err(error) => {
+                    tracing::warn!(object = %key, %error, "a status was not written");
+                    return Some(Instant::now() + RETRY);
+                }
             }
         }
         let notes = notes(&old, &new, record.applied);
-        self.records.written(key, Arc::new(new), Instant::now());
+        if new != *old {
+            self.records.written(key, new, Instant::now());
+        }
+        self.records.told(key);
         for (reason, note) in notes {
-            self.events.publish(&reference(key, &view), reason, &note).await;
+            self.events
+                .publish(&reference(key, &view), reason, &note)
+                .await;
         }
         None
     }
@@ -156,8 +194,16 @@ impl Reporter {
         let Ok(spec) = &view.spec else {
             return false;
         };
-        let secret = self.world.secrets.get(&ObjectKey::new(&key.namespace, target_name(key, spec)));
-        secret.is_some_and(|secret| secret.managed.as_ref().is_some_and(|managed| managed.vault_secret == key.name))
+        let secret = self
+            .world
+            .secrets
+            .get(&ObjectKey::new(&key.namespace, target_name(key, spec)));
+        secret.is_some_and(|secret| {
+            secret
+                .managed
+                .as_ref()
+                .is_some_and(|managed| managed.vault_secret == key.name)
+        })
     }
 }
 
@@ -171,47 +217,76 @@ impl Record {
 }
 
 /// What people should hear of: transitions, and writes to a Secret that was there before.
-fn notes(old: &VaultSecretStatus, new: &VaultSecretStatus, applied: Option<ApplyReason>) -> Vec<(EventReason, String)> {
+fn notes(
+    old: &VaultSecretStatus,
+    new: &VaultSecretStatus,
+    applied: Option<ApplyReason>,
+) -> Vec<(EventReason, String)> {
     let mut notes = Vec::new();
     let target = new.target.as_deref().unwrap_or_default();
     match applied {
         Some(ApplyReason::DataChanged) => {
             let hash = new.rotation_hash.as_deref().unwrap_or_default();
-            notes.push((EventReason::SecretUpdated, format!("Secret {target} has new data, rotation hash {hash}")));
+            notes.push((
+                EventReason::SecretUpdated,
+                format!("Secret {target} has new data, rotation hash {hash}"),
+            ));
         }
         Some(ApplyReason::Repaired) => {
             let note = format!("Secret {target} was not as it was written, and was put right");
             notes.push((EventReason::SecretRepaired, note));
         }
         Some(ApplyReason::Created) if old.rotation_hash.is_some() && old.target == new.target => {
-            notes.push((EventReason::SecretRepaired, format!("Secret {target} was deleted, and was created again")));
+            notes.push((
+                EventReason::SecretRepaired,
+                format!("Secret {target} was deleted, and was created again"),
+            ));
         }
         Some(ApplyReason::Created) | None => {}
     }
     let reason = |status: &VaultSecretStatus, kind| {
-        find(&status.conditions, kind).filter(|found| found.status == "True").map(|found| found.reason.clone())
+        find(&status.conditions, kind)
+            .filter(|found| found.status == "True")
+            .map(|found| found.reason.clone())
     };
     let stalled = find(&new.conditions, Kind::Stalled);
     if let Some(stalled) = stalled
         && reason(old, Kind::Stalled).as_ref() != Some(&stalled.reason)
     {
-        notes.push((EventReason::Stalled, format!("{}: {}", stalled.reason, stalled.message)));
+        notes.push((
+            EventReason::Stalled,
+            format!("{}: {}", stalled.reason, stalled.message),
+        ));
     }
     let failing = |status: &VaultSecretStatus| {
-        let unreachable = find(&status.conditions, Kind::SourcesReachable).filter(|found| found.status == "False");
+        let unreachable = find(&status.conditions, Kind::SourcesReachable)
+            .filter(|found| found.status == "False");
         // An outage of a whole connection is told once, in the status of the connection.
-        unreachable.filter(|found| !CONNECTION_WIDE.contains(&found.reason.as_str())).cloned()
+        unreachable
+            .filter(|found| !CONNECTION_WIDE.contains(&found.reason.as_str()))
+            .cloned()
     };
     match (failing(old), failing(new)) {
-        (before, Some(now)) if before.as_ref().map(|before| &before.reason) != Some(&now.reason) => {
+        (before, Some(now))
+            if before.as_ref().map(|before| &before.reason) != Some(&now.reason) =>
+        {
             notes.push((EventReason::SourceFailing, now.message));
         }
         (Some(_), None) if holds(&new.conditions, Kind::Ready) => {
-            notes.push((EventReason::Recovered, format!("Secret {target} is in step with Vault again")));
+            notes.push((
+                EventReason::Recovered,
+                format!("Secret {target} is in step with Vault again"),
+            ));
         }
         _ => {
-            if reason(old, Kind::Stalled).is_some() && stalled.is_none() && holds(&new.conditions, Kind::Ready) {
-                notes.push((EventReason::Recovered, format!("Secret {target} is in step with Vault again")));
+            if reason(old, Kind::Stalled).is_some()
+                && stalled.is_none()
+                && holds(&new.conditions, Kind::Ready)
+            {
+                notes.push((
+                    EventReason::Recovered,
+                    format!("Secret {target} is in step with Vault again"),
+                ));
             }
         }
     }

@@ -5,7 +5,10 @@
 pub mod wiring;
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use kube::{Client, Config};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -28,9 +31,12 @@ use crate::{
     connection::{self, Table},
     election::{self, ElectionError, Elector, Leadership, Params},
     hash_key,
+    names::ObjectKey,
     queue::work,
     report::{Records, Reporter},
     revision::RevisionKey,
+    rollout::{self, bind::Follows, context::RolloutContext, report::RolloutNote},
+    status::condition::{Kind, holds},
     sync::{Syncer, memory::Memories},
     telemetry::{chain::chain, events::Events, metrics::Metrics},
     vault::{readings::Readings, sessions::Sessions},
@@ -45,6 +51,8 @@ const HASH_KEY_RETRY: Duration = Duration::from_secs(2);
 const SHUTDOWN: Duration = Duration::from_secs(12);
 /// How often the gauges that are not kept by events are counted.
 const GAUGES: Duration = Duration::from_secs(10);
+/// Notes about rollouts that wait to become events. Past that they are dropped: the status says the same.
+const NOTES: usize = 1024;
 /// Concurrent looks at connections and auth objects: there are few of either.
 const SMALL: usize = 4;
 
@@ -85,29 +93,48 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let client = client().await?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(signals(stop.clone())?);
+    // Not among the tasks that are waited for: it listens for a second signal until the very end.
+    let signals = tokio::spawn(signals(stop.clone())?);
 
     let readiness = Readiness::new();
     let caches = readiness.gate("caches");
     let listener = TcpListener::bind(settings.admin_address)
         .await
-        .map_err(|source| RunError::Listen { address: settings.admin_address, source })?;
+        .map_err(|source| RunError::Listen {
+            address: settings.admin_address,
+            source,
+        })?;
     // The endpoints answer until the very end, so that a slow stop can be watched.
     let last = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, Arc::clone(&metrics), readiness, last.clone()));
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        Arc::clone(&metrics),
+        readiness,
+        last.clone(),
+    ));
 
-    let operator = Operator::new(client, settings, metrics)?;
-    operator.world.watch(&operator.client, &operator.wiring, &mut tasks, &stop);
+    let operator = Operator::new(client, settings, metrics, stop);
+    operator.world.watch(
+        &operator.client,
+        &operator.wiring,
+        &mut tasks,
+        &operator.stop,
+    );
     let (leadership, election) = operator.campaign(last.clone());
-    let result = operator.lead(leadership, election, caches, &mut tasks, &stop).await;
+    let result = operator
+        .lead(leadership, election, caches, &mut tasks)
+        .await;
     last.cancel();
     drop(timeout(SHUTDOWN, admin).await);
+    signals.abort();
     result
 }
 
 /// One client for everything. It never repeats a request by itself: the queues do, with what is known by then.
 async fn client() -> Result<Client, RunError> {
-    let mut config = Config::infer().await.map_err(|error| RunError::InferConfig(kube::Error::InferConfig(error)))?;
+    let mut config = Config::infer()
+        .await
+        .map_err(|error| RunError::InferConfig(kube::Error::InferConfig(error)))?;
     config.default_retry = false;
     Client::try_from(config).map_err(RunError::BuildClient)
 }
@@ -137,28 +164,58 @@ fn signals(stop: CancellationToken) -> Result<impl Future<Output = ()>, RunError
 /// Everything that lives as long as the process.
 struct Operator {
     client: Client,
+    /// Cancelled when the process is asked to end.
+    stop: CancellationToken,
     settings: Settings,
     metrics: Arc<Metrics>,
     world: Arc<World>,
     queues: Arc<Queues>,
     memories: Arc<Memories>,
     wiring: Arc<Wiring>,
+    rollouts: Arc<RolloutContext>,
+    announced: Arc<tokio::sync::Mutex<mpsc::Receiver<RolloutNote>>>,
 }
 
 type Election = tokio::task::JoinHandle<Result<(), ElectionError>>;
 
 impl Operator {
-    fn new(client: Client, settings: Settings, metrics: Arc<Metrics>) -> Result<Self, RunError> {
+    fn new(
+        client: Client,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
         let world = Arc::new(World::default());
         let queues = Arc::new(Queues::default());
         let memories = Arc::new(Memories::default());
+        let (notes, announced) = mpsc::channel(NOTES);
+        let rollouts = Arc::new(rollouts(
+            &client,
+            &world,
+            &queues,
+            &memories,
+            (&metrics, notes),
+        ));
         let wiring = Arc::new(Wiring {
+            rollouts: Arc::clone(&rollouts),
             world: Arc::clone(&world),
             queues: Arc::clone(&queues),
             memories: Arc::clone(&memories),
             following: AtomicBool::new(false),
         });
-        Ok(Self { client, settings, metrics, world, queues, memories, wiring })
+        let announced = Arc::new(tokio::sync::Mutex::new(announced));
+        Self {
+            client,
+            stop,
+            settings,
+            metrics,
+            world,
+            queues,
+            memories,
+            wiring,
+            rollouts,
+            announced,
+        }
     }
 
     fn campaign(&self, stop: CancellationToken) -> (watch::Receiver<Leadership>, Election) {
@@ -172,7 +229,8 @@ impl Operator {
             return (leadership, election);
         }
         let params = Params::new(&self.settings.namespace, &self.settings.identity);
-        let (elector, leadership) = Elector::new(self.client.clone(), params, Arc::clone(&self.metrics));
+        let (elector, leadership) =
+            Elector::new(self.client.clone(), params, Arc::clone(&self.metrics));
         (leadership, tokio::spawn(elector.run(stop)))
     }
 
@@ -183,8 +241,8 @@ impl Operator {
         mut election: Election,
         caches: admin::Gate,
         tasks: &mut JoinSet<()>,
-        stop: &CancellationToken,
     ) -> Result<(), RunError> {
+        let stop = &self.stop;
         let begin = async {
             self.world.wait_until_synced().await;
             caches.open();
@@ -193,11 +251,12 @@ impl Operator {
             _ = leadership.wait_for(Leadership::is_leader).await;
         };
         tokio::select! {
-            () = begin => self.start(tasks, stop).await?,
+            () = begin => self.start(tasks).await?,
             () = stop.cancelled() => {}
             ended = &mut election => return lost(ended),
         }
         let result = tokio::select! {
+            biased;
             () = stop.cancelled() => Ok(()),
             ended = &mut election => lost(ended),
             _ = tasks.join_next() => Err(RunError::TaskEnded),
@@ -211,20 +270,26 @@ impl Operator {
     }
 
     /// Starts the work of a leader.
-    async fn start(&self, tasks: &mut JoinSet<()>, stop: &CancellationToken) -> Result<(), RunError> {
+    async fn start(&self, tasks: &mut JoinSet<()>) -> Result<(), RunError> {
+        let stop = &self.stop;
         tracing::info!("leading");
-        let Some(revisions) = self.hash_key(stop).await else {
+        let Some(revisions) = self.hash_key().await else {
             return Ok(());
         };
         let sessions = Arc::new(Sessions::new());
-        let readings = Readings::new(Arc::clone(&sessions), Arc::clone(&self.metrics)).map_err(RunError::Random)?;
+        let readings = Readings::new(Arc::clone(&sessions), Arc::clone(&self.metrics))
+            .map_err(RunError::Random)?;
         let readings = Arc::new(readings);
         let table = Arc::new(Table::default());
-        let events = Events::new(self.client.clone(), &self.settings.pod, Arc::clone(&self.metrics));
+        let events = Events::new(
+            self.client.clone(),
+            &self.settings.pod,
+            Arc::clone(&self.metrics),
+        );
 
-        self.serve_connections(&table, tasks, stop);
-        self.serve_auths(tasks, stop);
-        self.connections_looked_at(&table, stop).await;
+        self.serve_connections(&table, tasks);
+        self.serve_auths(tasks);
+        self.connections_looked_at(&table).await;
         let (keep_sessions, keep_readings) = (sessions, Arc::clone(&readings));
         let (a, b) = (stop.clone(), stop.clone());
         tasks.spawn(async move { keep_sessions.maintain(a).await });
@@ -239,26 +304,33 @@ impl Operator {
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
         };
-        self.serve_syncs(syncer, events.clone(), tasks, stop);
         self.wiring.started();
+        let looked_at = Arc::new(AtomicBool::new(false));
+        self.serve_rollouts(&looked_at, events.clone(), tasks);
+        self.serve_syncs(syncer, events, &looked_at, tasks);
+        self.serve_gauges(tasks);
         Ok(())
     }
 
     /// Without the key no revision can be told, so nothing starts before it is there.
-    async fn hash_key(&self, stop: &CancellationToken) -> Option<RevisionKey> {
+    async fn hash_key(&self) -> Option<RevisionKey> {
         loop {
             match hash_key::load(&self.client, &self.metrics, &self.settings.namespace).await {
                 Ok(key) => return Some(key),
-                Err(error) => tracing::error!(error = chain(&error), "the key of the rotation hash is not available"),
+                Err(error) => tracing::error!(
+                    error = chain(&error),
+                    "the key of the rotation hash is not available"
+                ),
             }
             tokio::select! {
                 () = sleep(HASH_KEY_RETRY) => {}
-                () = stop.cancelled() => return None,
+                () = self.stop.cancelled() => return None,
             }
         }
     }
 
-    fn serve_connections(&self, table: &Arc<Table>, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+    fn serve_connections(&self, table: &Arc<Table>, tasks: &mut JoinSet<()>) {
+        let stop = &self.stop;
         let wiring = Arc::clone(&self.wiring);
         let controller = Arc::new(connection::Controller {
             client: self.client.clone(),
@@ -268,26 +340,37 @@ impl Operator {
             allow_insecure_tls: self.settings.allow_insecure_tls,
             changed: Box::new(move |id| wiring.connection_changed(id)),
         });
-        tasks.spawn(work(Arc::clone(&self.queues.connections), SMALL, stop.clone(), move |id| {
-            let controller = Arc::clone(&controller);
-            async move { controller.reconcile(&id, clock()).await }
-        }));
+        tasks.spawn(work(
+            Arc::clone(&self.queues.connections),
+            SMALL,
+            stop.clone(),
+            move |id| {
+                let controller = Arc::clone(&controller);
+                async move { controller.reconcile(&id, clock()).await }
+            },
+        ));
     }
 
-    fn serve_auths(&self, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+    fn serve_auths(&self, tasks: &mut JoinSet<()>) {
+        let stop = &self.stop;
         let controller = Arc::new(auth::Controller {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
             metrics: Arc::clone(&self.metrics),
         });
-        tasks.spawn(work(Arc::clone(&self.queues.auths), SMALL, stop.clone(), move |id| {
-            let controller = Arc::clone(&controller);
-            async move { controller.reconcile(&id, clock()).await }
-        }));
+        tasks.spawn(work(
+            Arc::clone(&self.queues.auths),
+            SMALL,
+            stop.clone(),
+            move |id| {
+                let controller = Arc::clone(&controller);
+                async move { controller.reconcile(&id, clock()).await }
+            },
+        ));
     }
 
     /// At the start every object wants its connection at once; it is cheaper to have looked at them before.
-    async fn connections_looked_at(&self, table: &Table, stop: &CancellationToken) {
+    async fn connections_looked_at(&self, table: &Table) {
         let all = self.wiring.connections();
         let looked_at = async {
             while all.iter().any(|id| table.get(id).is_none()) {
@@ -296,46 +379,197 @@ impl Operator {
         };
         tokio::select! {
             _ = timeout(CONNECTIONS_FIRST, looked_at) => {}
-            () = stop.cancelled() => {}
+            () = self.stop.cancelled() => {}
         }
     }
 
-    fn serve_syncs(&self, syncer: Syncer, events: Events, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+    /// Rollouts, and the events about them.
+    fn serve_rollouts(&self, looked_at: &Arc<AtomicBool>, events: Events, tasks: &mut JoinSet<()>) {
+        let stop = &self.stop;
+        let workers = usize::from(self.settings.rollout_workers);
+        tasks.spawn(rollout::controller::run(
+            Arc::clone(&self.rollouts),
+            workers,
+            stop.clone(),
+        ));
+        let (announced, stopped) = (Arc::clone(&self.announced), stop.clone());
+        tasks.spawn(async move {
+            let mut announced = announced.lock().await;
+            while let Some(Some(note)) = stopped.run_until_cancelled(announced.recv()).await {
+                events
+                    .publish(&note.object(), note.what.event(), &note.message)
+                    .await;
+            }
+        });
+        let (queues, looked_at, stopped) = (
+            Arc::clone(&self.queues),
+            Arc::clone(looked_at),
+            stop.clone(),
+        );
+        let world = Arc::clone(&self.world);
+        tasks.spawn(async move {
+            while !queues.rollouts.is_idle(Instant::now()) && !stopped.is_cancelled() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            looked_at.store(true, Ordering::Relaxed);
+            for (key, _) in world.vault_secrets.all() {
+                queues.reports.add(key);
+            }
+            stopped.cancelled().await;
+        });
+    }
+
+    fn serve_gauges(&self, tasks: &mut JoinSet<()>) {
+        let stop = &self.stop;
+        let (queues, world, metrics) = (
+            Arc::clone(&self.queues),
+            Arc::clone(&self.world),
+            Arc::clone(&self.metrics),
+        );
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            loop {
+                queues.measure(&metrics);
+                count_objects(&world, &metrics);
+                if stopped.run_until_cancelled(sleep(GAUGES)).await.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn serve_syncs(
+        &self,
+        syncer: Syncer,
+        events: Events,
+        looked_at: &Arc<AtomicBool>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let stop = &self.stop;
         let workers = usize::from(self.settings.workers);
         let syncs = Arc::clone(&self.queues.syncs);
+        let (looked_at, board) = (Arc::clone(looked_at), Arc::clone(&self.rollouts.board));
         let reporter = Arc::new(Reporter {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
             metrics: Arc::clone(&self.metrics),
             events,
             staleness_budget: self.settings.staleness_budget,
-            workloads: Box::new(|_| Some(Vec::new())),
+            workloads: Box::new(move |key| {
+                looked_at
+                    .load(Ordering::Relaxed)
+                    .then(|| board.workloads(key))
+            }),
             busy: Box::new(move || syncs.backlog(Instant::now(), workers) >= workers),
             records: Records::default(),
         });
-        let (syncer, queues, records) = (Arc::new(syncer), Arc::clone(&self.queues), Arc::clone(&reporter));
-        tasks.spawn(work(Arc::clone(&self.queues.syncs), workers, stop.clone(), move |key| {
-            let (syncer, queues, reporter) = (Arc::clone(&syncer), Arc::clone(&queues), Arc::clone(&records));
-            async move {
-                let pass = syncer.reconcile(&key).await;
-                match pass.outcome {
-                    Some((version, outcome)) => {
-                        reporter.records.tell(&key, version, outcome);
-                        queues.reports.add(key);
+        let (syncer, queues, records) = (
+            Arc::new(syncer),
+            Arc::clone(&self.queues),
+            Arc::clone(&reporter),
+        );
+        tasks.spawn(work(
+            Arc::clone(&self.queues.syncs),
+            workers,
+            stop.clone(),
+            move |key| {
+                let (syncer, queues, reporter) = (
+                    Arc::clone(&syncer),
+                    Arc::clone(&queues),
+                    Arc::clone(&records),
+                );
+                async move {
+                    let pass = syncer.reconcile(&key).await;
+                    match pass.outcome {
+                        Some((version, outcome)) => {
+                            reporter.records.tell(&key, version, outcome);
+                            queues.reports.add(key);
+                        }
+                        None => reporter.records.forget(&key),
                     }
-                    None => reporter.records.forget(&key),
+                    pass.next
                 }
-                pass.next
-            }
-        }));
-        tasks.spawn(work(Arc::clone(&self.queues.reports), workers, stop.clone(), move |key| {
-            let reporter = Arc::clone(&reporter);
-            async move { reporter.report(&key).await }
-        }));
+            },
+        ));
+        tasks.spawn(work(
+            Arc::clone(&self.queues.reports),
+            workers,
+            stop.clone(),
+            move |key| {
+                let reporter = Arc::clone(&reporter);
+                async move { reporter.report(&key).await }
+            },
+        ));
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this shell reads the clock once per pass")]
+/// What rollouts work with. They hear of VaultSecrets and ask for reads and reports, and know nothing of how.
+fn rollouts(
+    client: &Client,
+    world: &Arc<World>,
+    queues: &Arc<Queues>,
+    memories: &Arc<Memories>,
+    (metrics, notes): (&Arc<Metrics>, mpsc::Sender<RolloutNote>),
+) -> RolloutContext {
+    let vault_secrets = Arc::clone(&world.vault_secrets);
+    let follows = move |namespace: &str| {
+        let all = vault_secrets.in_namespace(namespace);
+        let decoded = all
+            .into_iter()
+            .filter_map(|(key, view)| Some((key, view.spec.as_ref().ok().cloned()?)));
+        decoded
+            .map(|(key, spec)| Follows::from_spec(key, &spec))
+            .collect()
+    };
+    let (syncs, memories) = (Arc::clone(&queues.syncs), Arc::clone(memories));
+    let reports = Arc::clone(&queues.reports);
+    RolloutContext {
+        client: client.clone(),
+        follows: Arc::new(follows),
+        secrets: Arc::clone(&world.secrets),
+        deployments: Arc::clone(&world.deployments),
+        stateful_sets: Arc::clone(&world.stateful_sets),
+        daemon_sets: Arc::clone(&world.daemon_sets),
+        queue: Arc::clone(&queues.rollouts),
+        board: Arc::default(),
+        metrics: Arc::clone(metrics),
+        notify: Arc::new(move |note| {
+            if let Err(error) = notes.try_send(note) {
+                tracing::debug!(%error, "an event was dropped");
+            }
+        }),
+        refresh: Arc::new(move |key: ObjectKey| {
+            memories.ask_fresh(&key, Instant::now());
+            syncs.add(key);
+        }),
+        report: Arc::new(move |key| reports.add(key)),
+        memory: rollout::context::Memory::default(),
+    }
+}
+
+/// How many `VaultSecrets` are ready, stalled, or neither.
+fn count_objects(world: &World, metrics: &Metrics) {
+    let (mut ready, mut stalled, mut other) = (0, 0, 0);
+    for (_, view) in world.vault_secrets.all() {
+        let conditions = &view.status.conditions;
+        match (
+            holds(conditions, Kind::Ready),
+            holds(conditions, Kind::Stalled),
+        ) {
+            (true, _) => ready += 1,
+            (false, true) => stalled += 1,
+            (false, false) => other += 1,
+        }
+    }
+    for (state, count) in [("ready", ready), ("stalled", stalled), ("not_ready", other)] {
+        metrics.objects("VaultSecret", state, count);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this shell reads the clock once per pass"
+)]
 fn clock() -> Timestamp {
     Timestamp::now()
 }

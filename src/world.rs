@@ -22,7 +22,7 @@ use crate::{
             ClusterVaultConnection, ClusterVaultConnectionSpec, VaultConnection,
             VaultConnectionSpec,
         },
-        vault_secret::{VaultSecret, VaultSecretSpec},
+        vault_secret::{VaultSecret, VaultSecretSpec, WorkloadKind},
     },
     cache::{Cache, Change, keep, objects},
     names::ObjectKey,
@@ -70,7 +70,7 @@ pub trait Listener: Send + Sync + 'static {
     /// A Namespace changed.
     fn namespace(&self, change: &Change<NamespaceView>);
     /// A workload changed.
-    fn workload(&self, change: &Change<WorkloadView>);
+    fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>);
 }
 
 impl World {
@@ -151,9 +151,10 @@ impl World {
             NamespaceView::project,
             |to, change| to.namespace(change),
         ));
-        tasks.spawn(watches.workload::<Deployment>(&self.deployments));
-        tasks.spawn(watches.workload::<StatefulSet>(&self.stateful_sets));
-        tasks.spawn(watches.workload::<DaemonSet>(&self.daemon_sets));
+        tasks.spawn(watches.workload::<Deployment>(WorkloadKind::Deployment, &self.deployments));
+        tasks
+            .spawn(watches.workload::<StatefulSet>(WorkloadKind::StatefulSet, &self.stateful_sets));
+        tasks.spawn(watches.workload::<DaemonSet>(WorkloadKind::DaemonSet, &self.daemon_sets));
     }
 
     /// Returns when every cache holds a first full list.
@@ -259,6 +260,7 @@ impl<L: Listener> Watches<'_, L> {
     /// A kind of workload.
     fn workload<K>(
         &self,
+        kind: WorkloadKind,
         cache: &Arc<Cache<WorkloadView>>,
     ) -> impl Future<Output = ()> + Send + use<K, L>
     where
@@ -276,7 +278,7 @@ impl<L: Listener> Watches<'_, L> {
             objects(Api::<K>::all(self.client.clone())),
             Arc::clone(cache),
             |object: K| Some(WorkloadView::project(&object)),
-            move |change| listener.workload(change),
+            move |change| listener.workload(kind, change),
             self.stop.clone(),
         )
     }

@@ -6,7 +6,11 @@ use super::{
     decision::{Decision, Progress, Waiting},
     view::Manual,
 };
-use crate::api::vault_secret::{WorkloadState, WorkloadStatus};
+use crate::{
+    api::vault_secret::{WorkloadState, WorkloadStatus},
+    telemetry::events::EventReason,
+};
+use k8s_openapi::api::core::v1::ObjectReference;
 
 /// Something that happened to a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +40,26 @@ pub struct RolloutNote {
 
 impl Announcement {
     /// The reason of the event.
-    pub fn reason(self) -> &'static str {
+    pub fn event(self) -> EventReason {
         match self {
-            Self::Started => "RolloutStarted",
-            Self::Verified => "RolloutVerified",
-            Self::Failed => "RolloutFailed",
-            Self::Conflict => "RestartConflict",
+            Self::Started => EventReason::RolloutStarted,
+            Self::Verified => EventReason::RolloutVerified,
+            Self::Failed => EventReason::RolloutFailed,
+            Self::Conflict => EventReason::RestartConflict,
+        }
+    }
+}
+
+impl RolloutNote {
+    /// The workload, as events refer to it.
+    pub fn object(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("apps/v1".to_owned()),
+            kind: Some(self.workload.kind.as_str().to_owned()),
+            namespace: Some(self.workload.namespace.clone()),
+            name: Some(self.workload.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
         }
     }
 }

@@ -11,18 +11,24 @@ use crate::{
     api::{
         refs::{AuthKind, ConnectionKind},
         vault_auth::AuthSpec,
+        vault_secret::WorkloadKind,
     },
     auth::AuthId,
     cache::Change,
     connection::resolve::ca_secret,
     names::ObjectKey,
     queue::Queue,
-    rollout::view::WorkloadView,
+    rollout::{
+        WorkloadKey,
+        context::{RolloutContext, secret_change_matters},
+        view::WorkloadView,
+    },
     secret_view::SecretView,
     sync::{
         memory::Memories,
         resolve::{ConnectionId, target_name},
     },
+    telemetry::metrics::Metrics,
     view::{AuthView, ConnectionView, NamespaceView, ObjectView, VaultSecretView},
     world::{Listener, World},
 };
@@ -37,6 +43,8 @@ pub struct Queues {
     pub connections: Arc<Queue<ConnectionId>>,
     /// Auth objects.
     pub auths: Arc<Queue<AuthId>>,
+    /// Workloads that may be out of step.
+    pub rollouts: Arc<Queue<WorkloadKey>>,
 }
 
 impl Default for Queues {
@@ -46,7 +54,23 @@ impl Default for Queues {
             reports: Arc::new(Queue::new("reports")),
             connections: Arc::new(Queue::new("connections")),
             auths: Arc::new(Queue::new("auths")),
+            rollouts: Arc::new(Queue::new("rollouts")),
         }
+    }
+}
+
+impl Queues {
+    /// How many keys are due in each queue.
+    pub fn measure(&self, metrics: &Metrics) {
+        let now = Instant::now();
+        metrics.queue_depth(self.syncs.name(), self.syncs.backlog(now, usize::MAX));
+        metrics.queue_depth(self.reports.name(), self.reports.backlog(now, usize::MAX));
+        metrics.queue_depth(
+            self.connections.name(),
+            self.connections.backlog(now, usize::MAX),
+        );
+        metrics.queue_depth(self.auths.name(), self.auths.backlog(now, usize::MAX));
+        metrics.queue_depth(self.rollouts.name(), self.rollouts.backlog(now, usize::MAX));
     }
 }
 
@@ -58,6 +82,8 @@ pub struct Wiring {
     pub queues: Arc<Queues>,
     /// Told of Secrets that go.
     pub memories: Arc<Memories>,
+    /// Knows which workloads a change concerns.
+    pub rollouts: Arc<RolloutContext>,
     /// Before the first full list everything is queued for itself, so references need not be followed.
     pub following: AtomicBool,
 }
@@ -70,25 +96,23 @@ impl Wiring {
 
     /// Every connection there is.
     pub fn connections(&self) -> Vec<ConnectionId> {
-        [ConnectionKind::VaultConnection, ConnectionKind::ClusterVaultConnection]
-            .into_iter()
-            .flat_map(|kind| {
-                let all = self.world.connections(kind).all();
-                all.into_iter().map(move |(key, _)| ConnectionId { kind, key })
-            })
-            .collect()
+        [
+            ConnectionKind::VaultConnection,
+            ConnectionKind::ClusterVaultConnection,
+        ]
+        .into_iter()
+        .flat_map(|kind| {
+            let all = self.world.connections(kind).all();
+            all.into_iter()
+                .map(move |(key, _)| ConnectionId { kind, key })
+        })
+        .collect()
     }
 
     /// A connection became usable, unusable, or another one.
     pub fn connection_changed(&self, id: &ConnectionId) {
         self.sync_scope(&id.key.namespace);
         self.check_auths(&id.key.namespace);
-    }
-
-    /// Reads the sources of a `VaultSecret` anew.
-    pub fn refresh(&self, key: &ObjectKey) {
-        self.memories.ask_fresh(key, Instant::now());
-        self.queues.syncs.add(key.clone());
     }
 
     /// All `VaultSecrets` of a namespace; of all namespaces if it is empty.
@@ -106,9 +130,21 @@ impl Wiring {
     fn check_auths(&self, namespace: &str) {
         for kind in [AuthKind::VaultAuth, AuthKind::ClusterVaultAuth] {
             let cache = self.world.auths(kind);
-            let scope = if namespace.is_empty() { cache.all() } else { cache.in_namespace(namespace) };
+            let scope = if namespace.is_empty() {
+                cache.all()
+            } else {
+                cache.in_namespace(namespace)
+            };
             for (key, _) in scope {
                 self.queues.auths.add(AuthId { kind, key });
+            }
+        }
+    }
+
+    fn roll_out(&self, workloads: Vec<WorkloadKey>) {
+        if self.following.load(Ordering::Relaxed) {
+            for workload in workloads {
+                self.queues.rollouts.add(workload);
             }
         }
     }
@@ -121,7 +157,10 @@ impl Wiring {
                 self.queues.syncs.add(vault_secret);
             }
         }
-        for (kind, namespace) in [(AuthKind::VaultAuth, key.namespace.as_str()), (AuthKind::ClusterVaultAuth, "")] {
+        for (kind, namespace) in [
+            (AuthKind::VaultAuth, key.namespace.as_str()),
+            (AuthKind::ClusterVaultAuth, ""),
+        ] {
             for (_, auth) in self.world.auths(kind).in_namespace(namespace) {
                 match auth.spec.as_deref().map(|spec| reads(spec, key)) {
                     Ok(Reads::FromConsumer) => self.sync_scope(&key.namespace),
@@ -148,10 +187,17 @@ enum Reads {
 }
 
 fn reads(spec: &AuthSpec, secret: &ObjectKey) -> Reads {
-    let app_role = spec.app_role.iter().flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
+    let app_role = spec
+        .app_role
+        .iter()
+        .flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
     let mut references = app_role.chain(spec.token.iter().map(|method| &method.secret_ref));
     let found = references.find(|reference| {
-        reference.name == secret.name && reference.namespace.as_ref().is_none_or(|namespace| *namespace == secret.namespace)
+        reference.name == secret.name
+            && reference
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == secret.namespace)
     });
     match found {
         None => Reads::Not,
@@ -161,7 +207,9 @@ fn reads(spec: &AuthSpec, secret: &ObjectKey) -> Reads {
 }
 
 /// Whether an object came, went, or asks for something else than before.
-fn asks_otherwise<S: PartialEq, T: serde::de::DeserializeOwned + Default>(change: &Change<ObjectView<S, T>>) -> bool {
+fn asks_otherwise<S: PartialEq, T: serde::de::DeserializeOwned + Default>(
+    change: &Change<ObjectView<S, T>>,
+) -> bool {
     match (&change.old, &change.new) {
         (Some(old), Some(new)) => new.asks_otherwise_than(old),
         _ => true,
@@ -172,20 +220,27 @@ impl Listener for Wiring {
     fn vault_secret(&self, change: &Change<VaultSecretView>) {
         if asks_otherwise(change) {
             self.queues.syncs.add(change.key.clone());
+            self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
         } else {
             self.queues.reports.add(change.key.clone());
         }
     }
 
     fn auth(&self, kind: AuthKind, change: &Change<AuthView>) {
-        self.queues.auths.add(AuthId { kind, key: change.key.clone() });
+        self.queues.auths.add(AuthId {
+            kind,
+            key: change.key.clone(),
+        });
         if asks_otherwise(change) && self.following.load(Ordering::Relaxed) {
             self.sync_scope(&change.key.namespace);
         }
     }
 
     fn connection(&self, kind: ConnectionKind, change: &Change<ConnectionView>) {
-        let id = ConnectionId { kind, key: change.key.clone() };
+        let id = ConnectionId {
+            kind,
+            key: change.key.clone(),
+        };
         if asks_otherwise(change) {
             if self.following.load(Ordering::Relaxed) {
                 self.connection_changed(&id);
@@ -206,6 +261,9 @@ impl Listener for Wiring {
             }
             self.queues.syncs.add(owner.clone());
         }
+        if secret_change_matters(change) {
+            self.roll_out(self.rollouts.touched_by_secret(&change.key));
+        }
         let foreign = new.is_none();
         if foreign && self.following.load(Ordering::Relaxed) {
             self.follow_secret(&change.key);
@@ -218,5 +276,9 @@ impl Listener for Wiring {
         }
     }
 
-    fn workload(&self, _change: &Change<WorkloadView>) {}
+    fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>) {
+        self.queues
+            .rollouts
+            .add(WorkloadKey::new(kind, &change.key));
+    }
 }

@@ -9,7 +9,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::desired::Wanted;
-use crate::{names::ObjectKey, secret_view::SecretView, vault::fingerprint::Fingerprint, view::VaultSecretView};
+use crate::{
+    names::ObjectKey, secret_view::SecretView, vault::fingerprint::Fingerprint,
+    view::VaultSecretView,
+};
 
 /// How long a Secret we wrote counts as existing although the watch has not shown it yet.
 const WATCH_LAG: Duration = Duration::from_secs(10);
@@ -60,7 +63,10 @@ impl Memories {
         let mut memories = self.lock();
         let memory = memories.entry(key.clone()).or_default();
         if memory.version.0 != view.uid {
-            *memory = Memory { fresh_since: memory.fresh_since, ..Memory::default() };
+            *memory = Memory {
+                fresh_since: memory.fresh_since,
+                ..Memory::default()
+            };
         }
         if memory.version.1 != view.generation {
             memory.known = None;
@@ -72,7 +78,10 @@ impl Memories {
                 memory.fresh_since = Some(now);
             }
         }
-        Start { known: memory.known.clone(), fresh_since: memory.fresh_since }
+        Start {
+            known: memory.known.clone(),
+            fresh_since: memory.fresh_since,
+        }
     }
 
     /// The Secret was written.
@@ -86,14 +95,22 @@ impl Memories {
     }
 
     /// The newer of what the watch shows and what we wrote.
-    pub fn newest(&self, key: &ObjectKey, watched: Option<Arc<SecretView>>, now: Instant) -> Option<Arc<SecretView>> {
+    pub fn newest(
+        &self,
+        key: &ObjectKey,
+        watched: Option<Arc<SecretView>>,
+        now: Instant,
+    ) -> Option<Arc<SecretView>> {
         let memories = self.lock();
-        let Some((applied, when)) = memories.get(key).and_then(|memory| memory.applied.as_ref()) else {
+        let Some((applied, when)) = memories.get(key).and_then(|memory| memory.applied.as_ref())
+        else {
             return watched;
         };
         match watched {
             None => (now.duration_since(*when) < WATCH_LAG).then(|| Arc::clone(applied)),
-            Some(watched) if watched.uid == applied.uid && is_older(&watched, applied) => Some(Arc::clone(applied)),
+            Some(watched) if watched.uid == applied.uid && is_older(&watched, applied) => {
+                Some(Arc::clone(applied))
+            }
             Some(watched) => Some(watched),
         }
     }
@@ -156,22 +173,36 @@ mod tests {
     use super::*;
 
     fn secret(uid: &str, version: &str) -> Arc<SecretView> {
-        Arc::new(SecretView { uid: uid.into(), resource_version: version.into(), created: None, managed: None })
+        Arc::new(SecretView {
+            uid: uid.into(),
+            resource_version: version.into(),
+            created: None,
+            managed: None,
+        })
     }
 
     fn view(refresh: Option<&str>, generation: i64) -> VaultSecretView {
         VaultSecretView {
             uid: "u".into(),
             generation,
-            spec: Err(crate::view::Undecodable { field: String::new(), why: String::new() }),
+            spec: Err(crate::view::Undecodable {
+                field: String::new(),
+                why: String::new(),
+            }),
             status: Arc::default(),
             refresh: refresh.map(str::to_owned),
         }
     }
 
     fn known() -> Option<Known> {
-        let wanted = Wanted { revision: crate::revision::Revision::from_annotation("k1:0"), fields: 0 };
-        Some(Known { fingerprints: Vec::new(), wanted })
+        let wanted = Wanted {
+            revision: crate::revision::Revision::from_annotation("k1:0"),
+            fields: 0,
+        };
+        Some(Known {
+            fingerprints: Vec::new(),
+            wanted,
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -206,7 +237,10 @@ mod tests {
         let next = memories.begin(&key, &view(Some("1"), 1), later);
         assert_eq!(next.fresh_since, Some(later));
         memories.succeeded(&key, known(), &next);
-        assert_eq!(memories.begin(&key, &view(Some("1"), 1), later).fresh_since, None);
+        assert_eq!(
+            memories.begin(&key, &view(Some("1"), 1), later).fresh_since,
+            None
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,7 +248,17 @@ mod tests {
         let (memories, key) = (Memories::default(), ObjectKey::new("n", "a"));
         let start = memories.begin(&key, &view(None, 1), Instant::now());
         memories.succeeded(&key, known(), &start);
-        assert!(memories.begin(&key, &view(None, 1), Instant::now()).known.is_some());
-        assert!(memories.begin(&key, &view(None, 2), Instant::now()).known.is_none());
+        assert!(
+            memories
+                .begin(&key, &view(None, 1), Instant::now())
+                .known
+                .is_some()
+        );
+        assert!(
+            memories
+                .begin(&key, &view(None, 2), Instant::now())
+                .known
+                .is_none()
+        );
     }
 }

@@ -133,11 +133,17 @@ impl Syncer {
         let Some(view) = self.world.vault_secrets.get(key) else {
             self.memories.forget(key);
             let next = self.release(key).await;
-            return Pass { outcome: None, next };
+            return Pass {
+                outcome: None,
+                next,
+            };
         };
         let (outcome, next) = self.look(key, &view).await;
         self.metrics.reconcile("sync", outcome.as_str());
-        Pass { outcome: Some(((view.uid.clone(), view.generation), outcome)), next }
+        Pass {
+            outcome: Some(((view.uid.clone(), view.generation), outcome)),
+            next,
+        }
     }
 
     async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Look {
@@ -158,11 +164,21 @@ impl Syncer {
         self.conclude(&object, result)
     }
 
-    async fn sync(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Result<(InStep, Instant), Stop> {
+    async fn sync(
+        &self,
+        object: &Object<'_>,
+        spec: &VaultSecretSpec,
+    ) -> Result<(InStep, Instant), Stop> {
         let resolved = resolve::resolve(object.key, spec, &*self.world, self.default_interval)?;
         let identity = self.identity(&resolved)?;
-        let read = self.read(object, &resolved, &identity, object.start.known.is_none()).await?;
-        let next = read.iter().map(|read| read.next).min().unwrap_or_else(Instant::now);
+        let read = self
+            .read(object, &resolved, &identity, object.start.known.is_none())
+            .await?;
+        let next = read
+            .iter()
+            .map(|read| read.next)
+            .min()
+            .unwrap_or_else(Instant::now);
         if let Some(in_step) = self.known_step(object, &resolved, &read)? {
             self.memories.succeeded(object.key, None, &object.start);
             return Ok((in_step, next));
@@ -176,10 +192,17 @@ impl Syncer {
         let id = &resolved.login.connection;
         match self.connections.get(id) {
             None => Err(Stop::Pending),
-            Some(Entry::Refused(why)) => Err(Refusal::ConnectionUnusable { connection: id.to_string(), why }.into()),
-            Some(Entry::Usable { transport, version }) => {
-                Ok(credentials::identity(&self.client, &resolved.login, transport, version))
+            Some(Entry::Refused(why)) => Err(Refusal::ConnectionUnusable {
+                connection: id.to_string(),
+                why,
             }
+            .into()),
+            Some(Entry::Usable { transport, version }) => Ok(credentials::identity(
+                &self.client,
+                &resolved.login,
+                transport,
+                version,
+            )),
         }
     }
 
@@ -193,7 +216,12 @@ impl Syncer {
     ) -> Result<Vec<ReadSource<'a>>, Stop> {
         let want = Want {
             interval: resolved.interval,
-            freshness: object.start.fresh_since.map_or(Freshness::WithinInterval, |since| Freshness::NotBefore(since.into())),
+            freshness: object
+                .start
+                .fresh_since
+                .map_or(Freshness::WithinInterval, |since| {
+                    Freshness::NotBefore(since.into())
+                }),
             need_data,
             seed: object.seed,
         };
@@ -201,9 +229,19 @@ impl Syncer {
             let place = source.place();
             let reading = self.readings.get(identity, &place, &want).await;
             let reading = reading.map_err(|failure| unread(source, failure))?;
-            let key = SourceKey { identity: identity.key.clone(), source: place };
-            let next = self.readings.next_due(&key, resolved.interval, reading.read_at, object.seed).into();
-            Ok(ReadSource { source, reading, next })
+            let key = SourceKey {
+                identity: identity.key.clone(),
+                source: place,
+            };
+            let next = self
+                .readings
+                .next_due(&key, resolved.interval, reading.read_at, object.seed)
+                .into();
+            Ok(ReadSource {
+                source,
+                reading,
+                next,
+            })
         });
         join_all(reads).await.into_iter().collect()
     }
@@ -218,7 +256,11 @@ impl Syncer {
         let Some(known) = &object.start.known else {
             return Ok(None);
         };
-        if !read.iter().map(|read| &read.reading.fingerprint).eq(&known.fingerprints) {
+        if !read
+            .iter()
+            .map(|read| &read.reading.fingerprint)
+            .eq(&known.fingerprints)
+        {
             return Ok(None);
         }
         let secret = self.observe(object, &resolved.target.name);
@@ -237,10 +279,24 @@ impl Syncer {
         read: &[ReadSource<'_>],
     ) -> Result<InStep, Stop> {
         let no_data = render::Data::new();
-        let parts = read.iter().map(|read| (read.source, read.reading.data.as_deref().map_or(&no_data, |data| &data.entries)));
+        let parts = read.iter().map(|read| {
+            (
+                read.source,
+                read.reading
+                    .data
+                    .as_deref()
+                    .map_or(&no_data, |data| &data.entries),
+            )
+        });
         let data = render::render(parts)?;
         let revision = self.revisions.revision(&data);
-        let desired = DesiredSecret::new(object.key, &object.view.uid, &resolved.target, data, revision);
+        let desired = DesiredSecret::new(
+            object.key,
+            &object.view.uid,
+            &resolved.target,
+            data,
+            revision,
+        );
         let secret = self.observe(object, &resolved.target.name);
         let action = self.plan(object, resolved, &desired.wanted, secret.as_deref())?;
         let (secret, why) = match action {
@@ -249,7 +305,8 @@ impl Syncer {
                 let applied = apply::apply(&self.client, &self.metrics, &desired, &how).await?;
                 tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
                 let secret = Arc::new(applied.0);
-                self.memories.wrote(object.key, Arc::clone(&secret), Instant::now());
+                self.memories
+                    .wrote(object.key, Arc::clone(&secret), Instant::now());
                 (Some(secret), Some(how.why))
             }
         };
@@ -258,11 +315,17 @@ impl Syncer {
             fingerprints: read.iter().map(|read| read.reading.fingerprint).collect(),
             // What the apiserver made of it counts: should it ever own fields otherwise than foreseen,
             // that is one needless write and not an endless number of them.
-            wanted: Wanted { revision: desired.wanted.revision.clone(), fields: managed.fields },
+            wanted: Wanted {
+                revision: desired.wanted.revision.clone(),
+                fields: managed.fields,
+            },
         });
         self.memories.succeeded(object.key, known, &object.start);
-        in_step(object, resolved, read, secret.as_deref(), why)
-            .ok_or_else(|| Stop::Unwritten("the Secret does not carry the operator's mark after it was written".to_owned()))
+        in_step(object, resolved, read, secret.as_deref(), why).ok_or_else(|| {
+            Stop::Unwritten(
+                "the Secret does not carry the operator's mark after it was written".to_owned(),
+            )
+        })
     }
 
     fn plan(
@@ -281,13 +344,27 @@ impl Syncer {
         });
         let status = &object.view.status;
         let reported = status.rotation_hash.as_ref().map(Revision::from_annotation);
-        let reported = reported.as_ref().zip(status.last_change_time.as_ref().map(|time| time.0));
-        plan::plan(wanted, &resolved.target, &object.key.name, Observed { secret, mark_is_live, reported })
+        let reported = reported
+            .as_ref()
+            .zip(status.last_change_time.as_ref().map(|time| time.0));
+        plan::plan(
+            wanted,
+            &resolved.target,
+            &object.key.name,
+            Observed {
+                secret,
+                mark_is_live,
+                reported,
+            },
+        )
     }
 
     /// The Secret as last seen, by the watch or by ourselves when we wrote it.
     fn observe(&self, object: &Object<'_>, name: &str) -> Option<Arc<SecretView>> {
-        let watched = self.world.secrets.get(&ObjectKey::new(&object.key.namespace, name));
+        let watched = self
+            .world
+            .secrets
+            .get(&ObjectKey::new(&object.key.namespace, name));
         self.memories.newest(object.key, watched, Instant::now())
     }
 
@@ -296,18 +373,32 @@ impl Syncer {
         match result {
             Ok((in_step, next)) => (Outcome::InStep(in_step), Some(next)),
             Err(Stop::Refused(refusal)) => {
-                let interval = object.view.spec.as_ref().ok().and_then(|spec| spec.refresh_interval.as_ref());
-                refused(refusal, Some(interval.map_or(self.default_interval, |interval| interval.as_duration())))
+                let interval = object
+                    .view
+                    .spec
+                    .as_ref()
+                    .ok()
+                    .and_then(|spec| spec.refresh_interval.as_ref());
+                refused(
+                    refusal,
+                    Some(interval.map_or(self.default_interval, |interval| interval.as_duration())),
+                )
             }
-            Err(Stop::Unread(failure, retry_at)) => (Outcome::SourceFailed(failure), Some(retry_at)),
+            Err(Stop::Unread(failure, retry_at)) => {
+                (Outcome::SourceFailed(failure), Some(retry_at))
+            }
             Err(Stop::Unwritten(why)) => {
                 tracing::warn!(object = %object.key, why, "the Secret was not written");
                 let failures = self.memories.failed(object.key);
                 let longest = backoff::exponential(APPLY_BACKOFF.0, APPLY_BACKOFF.1, failures);
-                let pause = backoff::jittered(longest, 0.5, backoff::seed_for(object.seed, failures));
+                let pause =
+                    backoff::jittered(longest, 0.5, backoff::seed_for(object.seed, failures));
                 (Outcome::ApplyFailed { why }, Some(Instant::now() + pause))
             }
-            Err(Stop::Pending) => (Outcome::ConnectionPending, Some(Instant::now() + CONNECTION_PENDING)),
+            Err(Stop::Pending) => (
+                Outcome::ConnectionPending,
+                Some(Instant::now() + CONNECTION_PENDING),
+            ),
         }
     }
 
@@ -315,11 +406,15 @@ impl Syncer {
     async fn release(&self, key: &ObjectKey) -> Option<Instant> {
         let secrets = self.world.secrets.in_namespace(&key.namespace);
         let ours = secrets.iter().filter(|(_, secret)| {
-            secret.managed.as_ref().is_some_and(|managed| managed.remove_keys && managed.vault_secret == key.name)
+            secret
+                .managed
+                .as_ref()
+                .is_some_and(|managed| managed.remove_keys && managed.vault_secret == key.name)
         });
         let mut retry = None;
         for (name, secret) in ours {
-            if let Err(error) = apply::release(&self.client, &self.metrics, name, &secret.uid).await {
+            if let Err(error) = apply::release(&self.client, &self.metrics, name, &secret.uid).await
+            {
                 tracing::warn!(secret = %name, %error, "the keys of a deleted VaultSecret were not removed");
                 retry = Some(Instant::now() + APPLY_BACKOFF.1);
             }
@@ -341,7 +436,11 @@ fn refused(refusal: Refusal, interval: Option<Duration>) -> Look {
 }
 
 fn unread(source: &Source, failure: ReadFailure) -> Stop {
-    let ReadFailure { error, attempts, retry_at } = failure;
+    let ReadFailure {
+        error,
+        attempts,
+        retry_at,
+    } = failure;
     if !error.held_back {
         tracing::warn!(source = source.name, attempts, error = %error, "a source was not read");
     }
@@ -351,7 +450,11 @@ fn unread(source: &Source, failure: ReadFailure) -> Stop {
     } else {
         error.to_string()
     };
-    let failure = SourceFailure { source: source.name.clone(), kind: error.kind, message };
+    let failure = SourceFailure {
+        source: source.name.clone(),
+        kind: error.kind,
+        message,
+    };
     Stop::Unread(failure, retry_at.into())
 }
 
@@ -366,7 +469,10 @@ fn in_step(
     let sources = read.iter().map(|read| SourceStatus {
         name: read.source.name.clone(),
         kind: SourceKind::Kv,
-        version: read.reading.version.and_then(|version| i64::try_from(version).ok()),
+        version: read
+            .reading
+            .version
+            .and_then(|version| i64::try_from(version).ok()),
     });
     Some(InStep {
         target: resolved.target.name.clone(),
