@@ -249,3 +249,6 @@ fn is_recent_enough(want: &Want, stored: &Stored, rhythm: &Rhythm, now: Instant)
         Freshness::WithinInterval => rhythm.is_fresh(stored.read_at, now),
     }
 }
+
+#[cfg(test)]
+mod tests;

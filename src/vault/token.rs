@@ -335,3 +335,6 @@ impl TokenState {
         self.verify_not_before = self.verify_not_before.max(Some(until));
     }
 }
+
+#[cfg(test)]
+mod tests;
