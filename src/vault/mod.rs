@@ -38,5 +38,7 @@ pub mod response;
 pub mod schedule;
 pub mod session;
 pub mod sessions;
+#[cfg(test)]
+mod testing;
 pub mod token;
 pub mod transport;

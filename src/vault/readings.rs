@@ -390,3 +390,6 @@ fn may_be_wrong_version(error: &VaultError) -> bool {
         VaultErrorKind::NotFound | VaultErrorKind::Invalid
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -322,3 +322,6 @@ fn chain(error: &reqwest::Error) -> String {
     causes.dedup();
     causes.join(": ")
 }
+
+#[cfg(test)]
+mod tests;
