@@ -18,7 +18,7 @@ use super::mounts::Mounts;
 use super::path::{MountPath, SecretPath, VaultNamespace};
 use super::request::{KvVersion, Request};
 use super::response::KvData;
-use super::schedule::{self, Answer, Failure, Memory, Rhythm, Stored, Want};
+use super::schedule::{self, Answer, Failure, Memory, Rhythm, Stored, Tried, Want};
 use super::session::Identity;
 use super::sessions::Sessions;
 use super::transport::now;
@@ -27,7 +27,7 @@ use crate::telemetry::metrics::Metrics;
 /// Values are kept this long after their last use: enough for all objects of one boundary.
 const KEEP_DATA: Duration = Duration::from_secs(30);
 /// A key that nobody asks for is forgotten after twice its interval, and not before this.
-const KEEP_LEAST: Duration = Duration::from_secs(600);
+const KEEP_LEAST: Duration = Duration::from_mins(10);
 /// Sweeps are at least this far apart.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -207,14 +207,13 @@ impl Readings {
             version,
         } = source;
         let namespace = namespace.as_ref();
-        let kv = match engine {
-            Some(kv) => *kv,
-            None => {
-                let sessions = &self.sessions;
-                self.mounts
-                    .version(sessions, identity, namespace, mount)
-                    .await?
-            }
+        let kv = if let Some(kv) = engine {
+            *kv
+        } else {
+            let sessions = &self.sessions;
+            self.mounts
+                .version(sessions, identity, namespace, mount)
+                .await?
         };
         let request = match kv {
             KvVersion::V1 => Request::kv1_read(mount, path),
@@ -315,8 +314,13 @@ impl Entry {
     fn fail(&self, error: VaultError, want: &Want, asked_at: Instant) -> ReadFailure {
         let mut state = self.state();
         let now = now();
+        let tried = Tried {
+            error,
+            asked_at,
+            ended_at: now,
+        };
         let previous = state.memory.failure.as_ref();
-        let failure = schedule::failed(previous, error, want, self.seed, (asked_at, now));
+        let failure = schedule::failed(previous, tried, want, self.seed);
         state.memory.failure = Some(failure.clone());
         state.used(want, now);
         failure.into()

@@ -78,7 +78,7 @@ impl TestVault {
                 .unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let serve = std::future::IntoFuture::into_future(axum::serve(listener, router));
+                let serve = IntoFuture::into_future(axum::serve(listener, router));
                 tokio::select! {
                     _ = serve => {}
                     _ = stopped => {}
@@ -318,13 +318,11 @@ impl Clock {
         Self { _release: release }
     }
 
-    #[expect(clippy::unused_self, reason = "only a stopped clock can be moved")]
     pub(super) async fn advance(&self, by: Duration) {
         tokio::time::advance(by).await;
     }
 
     /// Lets other tasks run until `done`, without moving the clock.
-    #[expect(clippy::unused_self, reason = "only for a stopped clock")]
     pub(super) async fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
         let start = std::time::Instant::now();
         while !done() {

@@ -8,7 +8,7 @@ use crate::vault::testing::{CANARY, Clock, TestVault, kv2};
 
 const READ: &str = "GET secret/data/a";
 const LOOKUP: &str = "GET sys/internal/ui/mounts/secret";
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 fn source(engine: Option<KvVersion>) -> Source {
     Source {
@@ -123,7 +123,7 @@ async fn it_is_read_again_when_due_and_a_change_shows() {
     let first = bed.get(&want()).await.unwrap();
     let due = bed.readings.next_due(&bed.key(), MINUTE, first.read_at, 1);
     bed.clock
-        .advance((due - now()).saturating_sub(Duration::from_millis(1_000)))
+        .advance((due - now()).saturating_sub(Duration::from_secs(1)))
         .await;
     bed.vault.put("secret/data/a", 200, &kv2(CANARY, 2));
     bed.clock.advance(due - now()).await;
@@ -134,6 +134,7 @@ async fn it_is_read_again_when_due_and_a_change_shows() {
         "a new version is no change"
     );
     bed.vault.put("secret/data/a", 200, &kv2("other", 3));
+    bed.pass(1).await;
     let changed = bed.get(&newer()).await.unwrap();
     assert_ne!(changed.fingerprint, first.fingerprint);
 }
@@ -192,7 +193,7 @@ async fn keys_that_nobody_wants_are_forgotten() {
     let bed = Bed::new();
     bed.get(&want()).await.unwrap();
     bed.readings
-        .sweep(now() + KEEP_LEAST - Duration::from_secs(1));
+        .sweep(now() + KEEP_LEAST.saturating_sub(Duration::from_secs(1)));
     assert_eq!(bed.readings.count(), 1);
     bed.readings.sweep(now() + KEEP_LEAST);
     assert_eq!(bed.readings.count(), 0);
@@ -227,6 +228,7 @@ async fn a_refused_path_is_asked_for_less_and_less_by_all_together() {
 async fn an_outage_keeps_what_is_fresh_and_spreads_the_rest() {
     let bed = Bed::new();
     bed.get(&want()).await.unwrap();
+    bed.pass(1).await;
     bed.vault.model().sealed = true;
     let mut dates = Vec::new();
     for seed in 0..20 {

@@ -41,12 +41,12 @@ fn data() -> Arc<KvData> {
     })
 }
 
-fn failure(kind: VaultErrorKind, asked_at: Instant, retry_at: Instant) -> Failure {
-    Failure {
+/// A try that was asked and failed at `now`.
+fn tried(kind: VaultErrorKind, now: Instant) -> Tried {
+    Tried {
         error: error(kind),
-        attempts: 1,
-        asked_at,
-        retry_at,
+        asked_at: now,
+        ended_at: now,
     }
 }
 
@@ -75,102 +75,133 @@ fn a_reading_is_fresh_until_the_next_boundary() {
 #[test]
 fn a_young_reading_serves_beyond_the_boundary() {
     let (rhythm, boundary) = rhythm(100);
-    assert!(rhythm.is_fresh(boundary - seconds(4), boundary + seconds(1)));
-    assert!(!rhythm.is_fresh(boundary - seconds(50), boundary + seconds(1)));
+    let next = rhythm.next_boundary(boundary);
+    let now = next + seconds(1);
+    let young = boundary + rhythm.stride.mul_f64(0.99);
+    assert!(rhythm.is_fresh(young, now));
+    assert!(!rhythm.is_fresh(boundary + seconds(50), now));
+}
+
+/// The answer at 30 s after a boundary, in one word. Times are seconds after the boundary before.
+fn answered(
+    stored_at: Option<u64>,
+    has_data: bool,
+    failed: Option<Failed>,
+    asked: Asked,
+) -> &'static str {
+    let (rhythm, boundary) = rhythm(100);
+    let next = rhythm.next_boundary(boundary);
+    let (now, at) = (next + seconds(30), |after: u64| boundary + seconds(after));
+    let failure = failed.map(|(kind, asked_at, retry_in)| Failure {
+        error: error(kind),
+        attempts: 1,
+        asked_at: at(asked_at),
+        retry_at: now + seconds(retry_in),
+    });
+    let memory = Memory {
+        stored: stored_at.map(|after| stored(at(after))),
+        data: has_data.then(data),
+        failure,
+    };
+    let want = match asked {
+        Asked::Usual => want(100),
+        Asked::Data => Want {
+            need_data: true,
+            ..want(100)
+        },
+        Asked::Since(after) => Want {
+            freshness: Freshness::NotBefore(at(after)),
+            ..want(100)
+        },
+    };
+    match answer(&memory, &want, &rhythm, now) {
+        Answer::Serve(_) => "serve",
+        Answer::Fail(_) => "fail",
+        Answer::Read => "read",
+    }
+}
+
+/// Kind, when it was asked, and how long until it may be asked again.
+type Failed = (VaultErrorKind, u64, u64);
+
+#[derive(Clone, Copy)]
+enum Asked {
+    Usual,
+    Data,
+    Since(u64),
 }
 
 #[test]
-fn each_state_has_its_answer() {
-    let (rhythm, boundary) = rhythm(100);
-    let now = boundary + seconds(30);
-    let (fresh, old) = (boundary + seconds(10), boundary - seconds(50));
-    let newer = Want {
-        freshness: Freshness::NotBefore(boundary + seconds(20)),
-        ..want(100)
-    };
-    let with_data = Want {
-        need_data: true,
-        ..want(100)
-    };
-    let refused = |asked_at| failure(VaultErrorKind::NotFound, asked_at, now + seconds(1));
-    let away = failure(VaultErrorKind::Sealed, now, now + seconds(1));
-    let over = failure(VaultErrorKind::Denied, old, now);
-    let young = boundary + seconds(20);
-    for (row, stored_at, has_data, failed, want, expected) in [
-        ("nothing known", None, false, None, want(100), "read"),
-        ("fresh", Some(fresh), false, None, want(100), "serve"),
-        ("old", Some(old), true, None, want(100), "read"),
-        (
-            "values dropped",
-            Some(fresh),
-            false,
-            None,
-            with_data,
-            "read",
-        ),
-        ("values kept", Some(fresh), true, None, with_data, "serve"),
-        ("newer wanted", Some(fresh), true, None, newer, "read"),
-        ("new enough", Some(young), true, None, newer, "serve"),
+fn what_is_fresh_enough_is_served() {
+    for (row, stored_at, has_data, asked, expected) in [
+        ("nothing known", None, false, Asked::Usual, "read"),
+        ("fresh", Some(105), false, Asked::Usual, "serve"),
+        ("old", Some(50), true, Asked::Usual, "read"),
+        ("values dropped", Some(105), false, Asked::Data, "read"),
+        ("values kept", Some(105), true, Asked::Data, "serve"),
+        ("newer wanted", Some(105), true, Asked::Since(106), "read"),
+        ("new enough", Some(106), true, Asked::Since(106), "serve"),
+    ] {
+        assert_eq!(
+            answered(stored_at, has_data, None, asked),
+            expected,
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn a_refusal_is_remembered_and_an_outage_is_not() {
+    use VaultErrorKind as Kind;
+    for (row, stored_at, failed, asked, expected) in [
         (
             "refused",
-            Some(fresh),
-            true,
-            Some(refused(young)),
-            want(100),
+            Some(105),
+            (Kind::NotFound, 106, 1),
+            Asked::Usual,
             "fail",
         ),
         (
             "refused before",
             None,
-            false,
-            Some(refused(fresh)),
-            newer,
+            (Kind::Denied, 105, 1),
+            Asked::Since(106),
             "read",
         ),
         (
             "refused since",
             None,
-            false,
-            Some(refused(young)),
-            newer,
+            (Kind::Denied, 106, 1),
+            Asked::Since(106),
             "fail",
         ),
         (
             "refused long ago",
             None,
-            false,
-            Some(over),
-            want(100),
+            (Kind::Denied, 50, 0),
+            Asked::Usual,
             "read",
         ),
         (
             "away but fresh",
-            Some(fresh),
-            true,
-            Some(away.clone()),
-            want(100),
+            Some(105),
+            (Kind::Sealed, 106, 1),
+            Asked::Usual,
             "serve",
         ),
         (
             "away and old",
-            Some(old),
-            true,
-            Some(away),
-            want(100),
+            Some(50),
+            (Kind::Sealed, 106, 1),
+            Asked::Usual,
             "read",
         ),
     ] {
-        let memory = Memory {
-            stored: stored_at.map(stored),
-            data: has_data.then(data),
-            failure: failed,
-        };
-        let answer = match answer(&memory, &want, &rhythm, now) {
-            Answer::Serve(_) => "serve",
-            Answer::Fail(_) => "fail",
-            Answer::Read => "read",
-        };
-        assert_eq!(answer, expected, "{row}");
+        assert_eq!(
+            answered(stored_at, true, Some(failed), asked),
+            expected,
+            "{row}"
+        );
     }
 }
 
@@ -180,7 +211,7 @@ fn waits(kind: VaultErrorKind, want: &Want) -> Vec<f64> {
     let mut previous = None;
     let mut waits = Vec::new();
     for _ in 0..8 {
-        let next = failed(previous.as_ref(), error(kind), want, 5, (now, now));
+        let next = failed(previous.as_ref(), tried(kind, now), want, 5);
         waits.push((next.retry_at - now).as_secs_f64());
         now = next.retry_at;
         previous = Some(next);
@@ -232,7 +263,7 @@ fn a_refusal_is_shared_and_an_outage_is_spread() {
     let now = Instant::now();
     let retry_at = |kind, seed| {
         let want = Want { seed, ..want(300) };
-        let first = failed(None, error(kind), &want, 5, (now, now));
+        let first = failed(None, tried(kind, now), &want, 5);
         first.retry_at - now
     };
     let kinds = [
@@ -247,41 +278,28 @@ fn a_refusal_is_shared_and_an_outage_is_spread() {
 #[test]
 fn many_callers_of_one_outage_are_one_attempt() {
     let now = Instant::now();
-    let away = || error(VaultErrorKind::Unreachable);
-    let first = failed(None, away(), &want(300), 5, (now, now));
-    let same_round = now + Duration::from_millis(100);
-    let second = failed(
-        Some(&first),
-        away(),
-        &want(300),
-        5,
-        (same_round, same_round),
-    );
-    assert_eq!(second.attempts, 1);
-    let next_round = now + seconds(1);
-    let third = failed(
-        Some(&second),
-        away(),
-        &want(300),
-        5,
-        (next_round, next_round),
-    );
-    assert_eq!(third.attempts, 2);
-    let found = failed(
-        Some(&third),
-        error(VaultErrorKind::NotFound),
-        &want(300),
-        5,
-        (now, now),
-    );
-    assert_eq!(found.attempts, 1, "another kind of trouble starts anew");
+    let next = |previous: Option<&Failure>, kind, millis| {
+        let at = now + Duration::from_millis(millis);
+        failed(previous, tried(kind, at), &want(300), 5)
+    };
+    let first = next(None, VaultErrorKind::Unreachable, 0);
+    let same_round = next(Some(&first), VaultErrorKind::Unreachable, 100);
+    assert_eq!(same_round.attempts, 1);
+    let next_round = next(Some(&same_round), VaultErrorKind::Unreachable, 1000);
+    assert_eq!(next_round.attempts, 2);
+    let other = next(Some(&next_round), VaultErrorKind::NotFound, 1000);
+    assert_eq!(other.attempts, 1, "another kind of trouble starts anew");
 }
 
 #[test]
 fn what_vault_asks_for_is_honoured() {
     let now = Instant::now();
     let wait = |error: VaultError| {
-        let failure = failed(None, error, &want(300), 5, (now, now));
+        let tried = Tried {
+            error,
+            ..tried(VaultErrorKind::Denied, now)
+        };
+        let failure = failed(None, tried, &want(300), 5);
         (failure.retry_at - now).as_secs()
     };
     let throttled = VaultError {
@@ -347,7 +365,8 @@ proptest! {
         let mut halves = [0_u32; 2];
         for key in 0..400_u64 {
             let rhythm = Rhythm::new(origin, seconds(100), base.wrapping_add(key));
-            let due = rhythm.next_due(origin + seconds(1000), 0) - origin - seconds(1000);
+            let start = origin + seconds(1000);
+            let due = rhythm.next_due(start, 0) - start;
             halves[usize::from(due > seconds(50))] += 1;
         }
         prop_assert!(halves.iter().all(|n| (120..=280).contains(n)), "{halves:?}");
