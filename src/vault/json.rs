@@ -1,8 +1,8 @@
 //! Pure: the members of a JSON object as they stand in the text.
 //!
-//! Vault hands a number on exactly as it was written (`1.10`, 25 digits). A tree of parsed values
-//! would round it, and would leave unwiped copies of every string behind, so the values of a secret
-//! are cut out of the body instead.
+//! KV version 1 hands a number on exactly as it was written (`1.10`, 25 digits); version 2 rounds it
+//! already when it is stored. A tree of parsed values would round and rewrite it once more, and would
+//! leave unwiped copies of every string behind, so the values of a secret are cut out of the body.
 
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;

@@ -224,8 +224,9 @@ impl TokenState {
         token
     }
 
-    /// A login failed. `longest` waits as long as after many failures: only an edit can help.
-    pub fn login_failed(&mut self, error: VaultError, longest: bool, now: Instant) {
+    /// A login failed; says when the next one may be tried. `longest` waits as long as after many
+    /// failures: only an edit can help.
+    pub fn login_failed(&mut self, error: VaultError, longest: bool, now: Instant) -> Instant {
         self.login_failures = self.login_failures.saturating_add(1);
         let attempt = if longest {
             u32::MAX
@@ -238,7 +239,9 @@ impl TokenState {
             backoff::seed_for(self.seed, self.login_failures),
         );
         let wait = wait.max(error.retry_after.unwrap_or_default());
-        self.login_held = Some((now + wait, error));
+        let until = now + wait;
+        self.login_held = Some((until, error));
+        until
     }
 
     /// A renewal succeeded. One that adds nothing means that the end of the token's life is near:
