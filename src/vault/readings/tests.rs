@@ -2,6 +2,7 @@
 
 use futures::future::join_all;
 
+use super::entry::KEEP_LEAST;
 use super::*;
 use crate::vault::schedule::Freshness;
 use crate::vault::testing::{CANARY, Clock, TestVault, kv2};
@@ -169,7 +170,7 @@ async fn values_are_forgotten_soon_and_read_again_when_needed() {
     bed.get(&hour).await.unwrap();
     let held = |bed: &Bed| {
         let entries = bed.readings.entries();
-        entries.values().any(|e| e.state().memory.data.is_some())
+        entries.values().any(|e| e.holds_data())
     };
     // Moves in small steps, so that the task sees its dates.
     for second in 0..40 {
