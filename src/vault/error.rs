@@ -281,10 +281,14 @@ fn content_type(headers: &HeaderMap) -> &str {
         .unwrap_or("no content type")
 }
 
+/// Longer than any outage is waited for in one piece; also keeps dates within what a clock can say.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
 /// Seconds only. A date would need the wall clock, and neither Vault nor the usual proxies send one.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let seconds = text.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
 /// `text` on one line, without control characters, cut at a character boundary.
@@ -304,6 +308,7 @@ pub(super) fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::VaultErrorKind as Kind;
     use super::*;
     use crate::vault::path::{MountPath, SecretPath};
 
@@ -313,6 +318,100 @@ mod tests {
     const SEALED: &str = r#"{"errors":["Vault is sealed"]}"#;
     const SEALED_HEALTH: &str = r#"{"initialized":true,"sealed":true,"standby":true}"#;
     const HTML: &str = "<html><body>502 Bad Gateway canary-5f1c</body></html>";
+
+    const DENIED: &str = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
+
+    /// Status, body, kind, whether the whole connection is concerned, detail.
+    const ANSWERS: &[(u16, &str, VaultErrorKind, bool, &str)] = &[
+        (
+            403,
+            DENIED,
+            Kind::Denied,
+            false,
+            "1 error occurred: * permission denied",
+        ),
+        (
+            403,
+            HTML,
+            Kind::Denied,
+            false,
+            "the answer does not come from Vault's API (text/html)",
+        ),
+        (404, r#"{"errors":[]}"#, Kind::NotFound, false, ""),
+        (
+            404,
+            r#"{"data":null,"errors":null}"#,
+            Kind::NotFound,
+            false,
+            "",
+        ),
+        (
+            404,
+            DELETED,
+            Kind::Deleted,
+            false,
+            "version 3 was deleted at 2026-01-02T03:04:05Z",
+        ),
+        (
+            404,
+            DESTROYED,
+            Kind::Deleted,
+            false,
+            "version 3 is destroyed",
+        ),
+        (
+            429,
+            r#"{"errors":["request path is limited"]}"#,
+            Kind::Throttled,
+            true,
+            "request path is limited",
+        ),
+        (503, SEALED, Kind::Sealed, true, "Vault is sealed"),
+        (503, SEALED_HEALTH, Kind::Sealed, true, ""),
+        (
+            503,
+            HTML,
+            Kind::Unavailable,
+            true,
+            "the answer does not come from Vault's API (text/html)",
+        ),
+        (
+            502,
+            HTML,
+            Kind::Unavailable,
+            true,
+            "the answer does not come from Vault's API (text/html)",
+        ),
+        (473, "{}", Kind::Unavailable, true, ""),
+        (
+            307,
+            "",
+            Kind::Unavailable,
+            true,
+            "the answer is a redirect, which is not followed",
+        ),
+        (
+            500,
+            r#"{"errors":["internal error"]}"#,
+            Kind::Unavailable,
+            false,
+            "internal error",
+        ),
+        (
+            400,
+            r#"{"errors":["missing role","x"]}"#,
+            Kind::Invalid,
+            false,
+            "missing role; x",
+        ),
+        (
+            405,
+            r#"{"errors":{"not":"a list"}}"#,
+            Kind::Invalid,
+            false,
+            "the answer does not come from Vault's API (text/html)",
+        ),
+    ];
 
     fn read() -> Request {
         let mount = MountPath::parse("secret").unwrap();
@@ -348,98 +447,7 @@ mod tests {
 
     #[test]
     fn each_answer_has_its_kind() {
-        use VaultErrorKind as Kind;
-        let denied = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
-        for (status, body, kind, connection, detail) in [
-            (
-                403,
-                denied,
-                Kind::Denied,
-                false,
-                "1 error occurred: * permission denied",
-            ),
-            (
-                403,
-                HTML,
-                Kind::Denied,
-                false,
-                "the answer does not come from Vault's API (text/html)",
-            ),
-            (404, r#"{"errors":[]}"#, Kind::NotFound, false, ""),
-            (
-                404,
-                r#"{"data":null,"errors":null}"#,
-                Kind::NotFound,
-                false,
-                "",
-            ),
-            (
-                404,
-                DELETED,
-                Kind::Deleted,
-                false,
-                "version 3 was deleted at 2026-01-02T03:04:05Z",
-            ),
-            (
-                404,
-                DESTROYED,
-                Kind::Deleted,
-                false,
-                "version 3 is destroyed",
-            ),
-            (
-                429,
-                r#"{"errors":["request path is limited"]}"#,
-                Kind::Throttled,
-                true,
-                "request path is limited",
-            ),
-            (503, SEALED, Kind::Sealed, true, "Vault is sealed"),
-            (503, SEALED_HEALTH, Kind::Sealed, true, ""),
-            (
-                503,
-                HTML,
-                Kind::Unavailable,
-                true,
-                "the answer does not come from Vault's API (text/html)",
-            ),
-            (
-                502,
-                HTML,
-                Kind::Unavailable,
-                true,
-                "the answer does not come from Vault's API (text/html)",
-            ),
-            (473, "{}", Kind::Unavailable, true, ""),
-            (
-                307,
-                "",
-                Kind::Unavailable,
-                true,
-                "the answer is a redirect, which is not followed",
-            ),
-            (
-                500,
-                r#"{"errors":["internal error"]}"#,
-                Kind::Unavailable,
-                false,
-                "internal error",
-            ),
-            (
-                400,
-                r#"{"errors":["missing role","x"]}"#,
-                Kind::Invalid,
-                false,
-                "missing role; x",
-            ),
-            (
-                405,
-                r#"{"errors":{"not":"a list"}}"#,
-                Kind::Invalid,
-                false,
-                "the answer does not come from Vault's API (text/html)",
-            ),
-        ] {
+        for &(status, body, kind, connection, detail) in ANSWERS {
             let error = classified(status, &[("content-type", "text/html")], body);
             assert_eq!(error.kind, kind, "{status} {body}");
             assert_eq!(error.concerns_connection(), connection, "{status} {body}");
@@ -473,6 +481,7 @@ mod tests {
             ("7", Some(Duration::from_secs(7))),
             ("Wed, 21 Oct 2026 07:28:00 GMT", None),
             ("-1", None),
+            ("18446744073709551615", Some(LONGEST_RETRY_AFTER)),
         ] {
             let error = classified(429, &[("retry-after", value)], "{}");
             assert_eq!(error.retry_after, expected, "{value}");

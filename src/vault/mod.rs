@@ -13,7 +13,7 @@
 //! | who | owns | is told by |
 //! |---|---|---|
 //! | [`readings`] | fingerprints, values for 30 s, remembered refusals | [`schedule`] |
-//! | [`mounts`] | the KV version of mounts | |
+//! | `mounts` | the KV version of mounts | |
 //! | [`sessions`], [`session`] | tokens: log in, renew, verify, revoke | [`token`] |
 //! | [`transport`] | the connection pool, the limit of requests in flight | [`gate`] |
 //!
@@ -38,5 +38,7 @@ pub mod response;
 pub mod schedule;
 pub mod session;
 pub mod sessions;
+#[cfg(test)]
+mod testing;
 pub mod token;
 pub mod transport;

@@ -13,7 +13,7 @@ use super::sessions::Sessions;
 use super::transport::now;
 
 /// A mount changes its version about once in its life, and a wrong one is noticed by its 404.
-const KEEP: Duration = Duration::from_secs(3600);
+const KEEP: Duration = Duration::from_hours(1);
 /// A refusal is not asked for again by each path below the mount, but an edit helps soon.
 const KEEP_REFUSAL: Duration = Duration::from_secs(10);
 

@@ -3,6 +3,8 @@
 //! However many objects name one path, it is read once per stride, by whoever comes first. What is
 //! kept is a fingerprint; the values themselves stay in memory only for a moment after their use.
 
+mod entry;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::entry::Entry;
 use super::backoff;
 use super::error::{VaultError, VaultErrorKind};
 use super::fingerprint::{Fingerprint, FingerprintKey};
@@ -18,16 +21,12 @@ use super::mounts::Mounts;
 use super::path::{MountPath, SecretPath, VaultNamespace};
 use super::request::{KvVersion, Request};
 use super::response::KvData;
-use super::schedule::{self, Answer, Failure, Memory, Rhythm, Stored, Want};
+use super::schedule::{Failure, Rhythm, Stored, Tried, Want};
 use super::session::Identity;
 use super::sessions::Sessions;
 use super::transport::now;
 use crate::telemetry::metrics::Metrics;
 
-/// Values are kept this long after their last use: enough for all objects of one boundary.
-const KEEP_DATA: Duration = Duration::from_secs(30);
-/// A key that nobody asks for is forgotten after twice its interval, and not before this.
-const KEEP_LEAST: Duration = Duration::from_secs(600);
 /// Sweeps are at least this far apart.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -93,21 +92,6 @@ pub struct Readings {
     stored: Notify,
 }
 
-#[derive(Debug)]
-struct Entry {
-    seed: u64,
-    state: Mutex<EntryState>,
-    /// Held while Vault is asked: one at a time.
-    flight: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug)]
-struct EntryState {
-    memory: Memory,
-    data_until: Instant,
-    forget_at: Instant,
-}
-
 impl Readings {
     /// No readings yet. Fails when the system has no random bytes.
     pub fn new(sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> Result<Self, getrandom::Error> {
@@ -142,7 +126,14 @@ impl Readings {
         let asked_at = now();
         match self.read(identity, source).await {
             Ok(data) => Ok(self.keep(&entry, want, asked_at, Arc::new(data))),
-            Err(error) => Err(entry.fail(error, want, asked_at)),
+            Err(error) => {
+                let tried = Tried {
+                    error,
+                    asked_at,
+                    ended_at: now(),
+                };
+                Err(entry.fail(tried, want))
+            }
         }
     }
 
@@ -207,14 +198,13 @@ impl Readings {
             version,
         } = source;
         let namespace = namespace.as_ref();
-        let kv = match engine {
-            Some(kv) => *kv,
-            None => {
-                let sessions = &self.sessions;
-                self.mounts
-                    .version(sessions, identity, namespace, mount)
-                    .await?
-            }
+        let kv = if let Some(kv) = engine {
+            *kv
+        } else {
+            let sessions = &self.sessions;
+            self.mounts
+                .version(sessions, identity, namespace, mount)
+                .await?
         };
         let request = match kv {
             KvVersion::V1 => Request::kv1_read(mount, path),
@@ -235,16 +225,8 @@ impl Readings {
             version: data.version,
             read_at: asked_at,
         };
-        let now = now();
-        let mut state = entry.state();
-        state.memory = Memory {
-            stored: Some(stored),
-            data: Some(data),
-            failure: None,
-        };
-        state.data_until = now + KEEP_DATA;
         self.stored.notify_one();
-        state.serve(stored, want, now)
+        entry.keep(stored, data, want, now())
     }
 
     /// Until `date` or until there are new values, and long enough to make the sweep worth it.
@@ -268,102 +250,14 @@ impl Readings {
         let mut entries = self.entries();
         entries.retain(|_, entry| {
             let in_use = Arc::strong_count(entry) > 1;
-            entry.state().sweep(now) || in_use
+            entry.sweep(now) || in_use
         });
-        entries
-            .values()
-            .map(|entry| entry.state().next_date())
-            .min()
+        entries.values().map(|entry| entry.next_date()).min()
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<SourceKey, Arc<Entry>>> {
         // A panic between two inserts leaves the map whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entry {
-    fn new(seed: u64, now: Instant) -> Self {
-        Self {
-            seed,
-            state: Mutex::new(EntryState {
-                memory: Memory::default(),
-                data_until: now,
-                forget_at: now + KEEP_LEAST,
-            }),
-            flight: tokio::sync::Mutex::new(()),
-        }
-    }
-
-    fn answer(
-        &self,
-        want: &Want,
-        rhythm: &Rhythm,
-        now: Instant,
-    ) -> Option<Result<Reading, ReadFailure>> {
-        let mut state = self.state();
-        match schedule::answer(&state.memory, want, rhythm, now) {
-            Answer::Serve(stored) => Some(Ok(state.serve(stored, want, now))),
-            Answer::Fail(failure) => {
-                state.used(want, now);
-                Some(Err(failure.into()))
-            }
-            Answer::Read => None,
-        }
-    }
-
-    fn fail(&self, error: VaultError, want: &Want, asked_at: Instant) -> ReadFailure {
-        let mut state = self.state();
-        let now = now();
-        let previous = state.memory.failure.as_ref();
-        let failure = schedule::failed(previous, error, want, self.seed, (asked_at, now));
-        state.memory.failure = Some(failure.clone());
-        state.used(want, now);
-        failure.into()
-    }
-
-    fn state(&self) -> MutexGuard<'_, EntryState> {
-        // Every change is one assignment: a panic leaves the state whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl EntryState {
-    fn serve(&mut self, stored: Stored, want: &Want, now: Instant) -> Reading {
-        self.used(want, now);
-        let data = self.memory.data.clone().filter(|_| want.need_data);
-        if data.is_some() {
-            self.data_until = now + KEEP_DATA;
-        }
-        Reading {
-            fingerprint: stored.fingerprint,
-            version: stored.version,
-            read_at: stored.read_at,
-            data,
-        }
-    }
-
-    fn used(&mut self, want: &Want, now: Instant) {
-        let keep = want.interval.saturating_mul(2).max(KEEP_LEAST);
-        self.forget_at = self
-            .forget_at
-            .max(now.checked_add(keep).unwrap_or(now + KEEP_LEAST));
-    }
-
-    /// Forgets the values when it is time; false when the whole entry can go.
-    fn sweep(&mut self, now: Instant) -> bool {
-        if now >= self.data_until {
-            self.memory.data = None;
-        }
-        now < self.forget_at
-    }
-
-    fn next_date(&self) -> Instant {
-        if self.memory.data.is_some() {
-            self.data_until.min(self.forget_at)
-        } else {
-            self.forget_at
-        }
     }
 }
 
@@ -390,3 +284,6 @@ fn may_be_wrong_version(error: &VaultError) -> bool {
         VaultErrorKind::NotFound | VaultErrorKind::Invalid
     )
 }
+
+#[cfg(test)]
+mod tests;

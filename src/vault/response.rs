@@ -182,7 +182,7 @@ impl Response {
         Ok(Health {
             initialized: data.initialized,
             sealed: data.sealed,
-            standby: data.standby || data.performance_standby,
+            standby: data.standby.standby || data.standby.performance_standby,
             version: data.version,
             product: if openbao {
                 Product::OpenBao
@@ -334,14 +334,20 @@ struct KvMetadata {
 struct HealthData {
     initialized: bool,
     sealed: bool,
-    #[serde(default)]
-    standby: bool,
-    #[serde(default)]
-    performance_standby: bool,
+    #[serde(flatten)]
+    standby: StandbyData,
     #[serde(default)]
     version: String,
     #[serde(default)]
     enterprise: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct StandbyData {
+    #[serde(default)]
+    standby: bool,
+    #[serde(default)]
+    performance_standby: bool,
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use super::response::KvData;
 
 /// No polling faster than this, whatever the interval says.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// A year: keeps dates within what a clock can say.
+const LONGEST_INTERVAL: Duration = Duration::from_hours(24 * 365);
 /// The stride as a part of the interval, at least; jitter adds up to `STRIDE_RANGE`.
 const STRIDE_LEAST: f64 = 0.85;
 const STRIDE_RANGE: f64 = 0.10;
@@ -24,14 +26,14 @@ const CALLER_SPREAD: f64 = 0.05;
 /// A path that was refused: two seconds, doubling …
 const PATH_BACKOFF: Duration = Duration::from_secs(2);
 /// … to a minute, or to the interval if that is shorter, but …
-const PATH_BACKOFF_MOST: Duration = Duration::from_secs(60);
+const PATH_BACKOFF_MOST: Duration = Duration::from_mins(1);
 /// … at least up to this.
 const PATH_BACKOFF_MOST_LEAST: Duration = Duration::from_secs(10);
 const PATH_JITTER: f64 = 0.2;
 
 /// A connection that is away: one second, doubling to a minute, spread over the second half of it.
 const CONNECTION_BACKOFF: Duration = Duration::from_secs(1);
-const CONNECTION_BACKOFF_MOST: Duration = Duration::from_secs(60);
+const CONNECTION_BACKOFF_MOST: Duration = Duration::from_mins(1);
 const CONNECTION_JITTER: f64 = 0.5;
 
 /// How old an answer may be.
@@ -68,7 +70,7 @@ pub struct Rhythm {
 impl Rhythm {
     /// The rhythm of the key with `seed`. `origin` is the same for the life of the process.
     pub fn new(origin: Instant, interval: Duration, seed: u64) -> Self {
-        let interval = interval.max(SHORTEST_INTERVAL);
+        let interval = interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         let part = STRIDE_LEAST + STRIDE_RANGE * backoff::unit(seed);
         let stride = interval.mul_f64(part);
         Self {
@@ -185,53 +187,73 @@ pub fn answer(memory: &Memory, want: &Want, rhythm: &Rhythm, now: Instant) -> An
     }
 }
 
-/// The failure to remember after a try at `asked_at` that ended at `now`.
+/// A try that failed.
+#[derive(Debug)]
+pub struct Tried {
+    /// What went wrong.
+    pub error: VaultError,
+    /// When Vault was asked.
+    pub asked_at: Instant,
+    /// When that was known.
+    pub ended_at: Instant,
+}
+
+/// The failure to remember after a try.
 ///
 /// A refusal of the path is shared: its time to retry is the same for all callers. A failure of the
 /// connection is not: each caller comes back by its own seed, so that there is no herd at the end.
-pub fn failed(
-    previous: Option<&Failure>,
-    error: VaultError,
-    want: &Want,
-    key_seed: u64,
-    (asked_at, now): (Instant, Instant),
-) -> Failure {
-    let connection = error.concerns_connection();
-    let previous = previous.filter(|failure| failure.error.concerns_connection() == connection);
-    let attempts = match previous {
-        None => 1,
-        // Another caller in the same round, not another round.
-        Some(failure) if connection && now < failure.asked_at + round(failure.attempts) / 2 => {
-            failure.attempts
-        }
-        Some(failure) => failure.attempts.saturating_add(1),
-    };
-    let asked_to_wait = error.retry_after.unwrap_or_default();
-    let wait = if connection {
-        let spread = backoff::jittered(
-            round(attempts),
-            CONNECTION_JITTER,
-            backoff::seed_for(want.seed, attempts),
-        );
-        // While the gate is closed trying is cheap; what Vault itself asks for is added to the spread.
-        spread
-            + if error.held_back {
-                Duration::ZERO
-            } else {
-                asked_to_wait
-            }
+pub fn failed(previous: Option<&Failure>, tried: Tried, want: &Want, key_seed: u64) -> Failure {
+    let Tried {
+        error,
+        asked_at,
+        ended_at,
+    } = tried;
+    let attempts = attempts_after(previous, &error, ended_at);
+    let pause = if error.concerns_connection() {
+        connection_wait(&error, attempts, want.seed)
     } else {
-        let most = PATH_BACKOFF_MOST.min(want.interval.max(PATH_BACKOFF_MOST_LEAST));
-        let longest = backoff::exponential(PATH_BACKOFF, most, attempts);
-        let seed = backoff::seed_for(key_seed, attempts);
-        backoff::jittered(longest, PATH_JITTER, seed).max(asked_to_wait)
+        path_wait(&error, attempts, want.interval, key_seed)
     };
     Failure {
         error,
         attempts,
         asked_at,
-        retry_at: now + wait,
+        retry_at: ended_at + pause,
     }
+}
+
+fn attempts_after(previous: Option<&Failure>, error: &VaultError, ended_at: Instant) -> u32 {
+    let connection = error.concerns_connection();
+    match previous {
+        // Another kind of trouble starts anew.
+        Some(failure) if failure.error.concerns_connection() != connection => 1,
+        // Another caller in the same round, not another round.
+        Some(failure)
+            if connection && ended_at < failure.asked_at + round(failure.attempts) / 2 =>
+        {
+            failure.attempts
+        }
+        Some(failure) => failure.attempts.saturating_add(1),
+        None => 1,
+    }
+}
+
+fn connection_wait(error: &VaultError, attempts: u32, caller_seed: u64) -> Duration {
+    let seed = backoff::seed_for(caller_seed, attempts);
+    let spread = backoff::jittered(round(attempts), CONNECTION_JITTER, seed);
+    if error.held_back {
+        // Trying is cheap while the gate is closed.
+        return spread;
+    }
+    // Added, not the larger of both: what Vault asks of all must not bring all back together.
+    spread + error.retry_after.unwrap_or_default()
+}
+
+fn path_wait(error: &VaultError, attempts: u32, interval: Duration, key_seed: u64) -> Duration {
+    let most = PATH_BACKOFF_MOST.min(interval.max(PATH_BACKOFF_MOST_LEAST));
+    let longest = backoff::exponential(PATH_BACKOFF, most, attempts);
+    let seed = backoff::seed_for(key_seed, attempts);
+    backoff::jittered(longest, PATH_JITTER, seed).max(error.retry_after.unwrap_or_default())
 }
 
 /// The longest wait of a round of tries against a connection that is away.
@@ -249,3 +271,6 @@ fn is_recent_enough(want: &Want, stored: &Stored, rhythm: &Rhythm, now: Instant)
         Freshness::WithinInterval => rhythm.is_fresh(stored.read_at, now),
     }
 }
+
+#[cfg(test)]
+mod tests;

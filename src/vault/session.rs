@@ -157,12 +157,17 @@ impl Session {
             }
             Err(failed) => failed,
         };
-        if !failed.error.held_back {
-            warn!(identity = %self.identity.key, error = %failed.error, "login to Vault failed");
-            self.state()
-                .login_failed(failed.error.clone(), failed.remedy == Remedy::Edit, now());
+        let LoginFailure { error, remedy } = failed;
+        if error.held_back {
+            return Err(error);
         }
-        Err(failed.error)
+        warn!(identity = %self.identity.key, %error, "login to Vault failed");
+        let longest = remedy == Remedy::Edit;
+        let until = self.state().login_failed(error.clone(), longest, now());
+        if error.concerns_connection() {
+            return Err(error);
+        }
+        Err(held_until(until, error))
     }
 
     async fn try_log_in(&self) -> Result<Grant, LoginFailure> {

@@ -16,7 +16,7 @@ use super::session::{Identity, Session};
 use super::transport::now;
 
 /// Longer than the usual refresh interval: an identity in use is not logged in for each read.
-const IDLE: Duration = Duration::from_secs(15 * 60);
+const IDLE: Duration = Duration::from_mins(15);
 /// Renewals and revocations at the same time.
 const TENDED_AT_ONCE: usize = 8;
 /// The shortest sleep of the maintenance, whatever a date says.
@@ -168,3 +168,6 @@ impl Sessions {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,19 +17,19 @@ const RENEW_JITTER: f64 = 0.1;
 /// A token that cannot be renewed is replaced when this part of its life is left …
 const REPLACE_LEFT: f64 = 0.1;
 /// … but never earlier than this before the end.
-const REPLACE_LEFT_MOST: Duration = Duration::from_secs(60);
+const REPLACE_LEFT_MOST: Duration = Duration::from_mins(1);
 
 /// Waiting after a failed login: one second, doubling to a minute.
 const LOGIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait between logins, and the wait after a mistake that only an edit heals.
-const LOGIN_BACKOFF_MOST: Duration = Duration::from_secs(60);
+const LOGIN_BACKOFF_MOST: Duration = Duration::from_mins(1);
 /// Identities that failed together do not come back together.
 const LOGIN_JITTER: f64 = 0.5;
 
 /// A token that was refused is checked at most this often.
 const VERIFY_EVERY: Duration = Duration::from_secs(5);
 /// A new login that did not help against a refusal is not tried more often than this in the end.
-const VERIFY_EVERY_MOST: Duration = Duration::from_secs(600);
+const VERIFY_EVERY_MOST: Duration = Duration::from_mins(10);
 
 /// Where a token came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +133,8 @@ impl Life {
         let expires = now.checked_add(ttl)?;
         Some(Self {
             renew_at: renewable.then_some(now + renew_after),
-            replace_at: now + (ttl - margin),
-            unusable_at: now + (ttl - margin / 4),
+            replace_at: now + ttl.saturating_sub(margin),
+            unusable_at: now + ttl.saturating_sub(margin / 4),
             expires,
         })
     }
@@ -224,8 +224,9 @@ impl TokenState {
         token
     }
 
-    /// A login failed. `longest` waits as long as after many failures: only an edit can help.
-    pub fn login_failed(&mut self, error: VaultError, longest: bool, now: Instant) {
+    /// A login failed; says when the next one may be tried. `longest` waits as long as after many
+    /// failures: only an edit can help.
+    pub fn login_failed(&mut self, error: VaultError, longest: bool, now: Instant) -> Instant {
         self.login_failures = self.login_failures.saturating_add(1);
         let attempt = if longest {
             u32::MAX
@@ -238,7 +239,9 @@ impl TokenState {
             backoff::seed_for(self.seed, self.login_failures),
         );
         let wait = wait.max(error.retry_after.unwrap_or_default());
-        self.login_held = Some((now + wait, error));
+        let until = now + wait;
+        self.login_held = Some((until, error));
+        until
     }
 
     /// A renewal succeeded. One that adds nothing means that the end of the token's life is near:
@@ -335,3 +338,6 @@ impl TokenState {
         self.verify_not_before = self.verify_not_before.max(Some(until));
     }
 }
+
+#[cfg(test)]
+mod tests;

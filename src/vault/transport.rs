@@ -308,17 +308,17 @@ fn unreachable(request: &Request, error: reqwest::Error) -> VaultError {
     VaultError::new(VaultErrorKind::Unreachable, request, detail)
 }
 
-/// The causes of an error, without the outermost ones that only say that a request failed.
+/// The causes of an error, without the outer ones that only say that a request failed.
 fn chain(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    match causes.as_slice() {
+        [] => error.to_string(),
+        [only] => only.clone(),
+        // hyper's "client error (Connect)".
+        [_, rest @ ..] => rest.join(": "),
     }
-    if causes.is_empty() {
-        return error.to_string();
-    }
-    causes.dedup();
-    causes.join(": ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,7 +101,7 @@ fn a_login_gives_a_token() {
         "lease_duration":3600,"renewable":true,"orphan":true,"entity_id":"e"}}"#;
     let login = response(body).login().unwrap();
     assert_eq!(login.token.expose_text(), Some(CANARY));
-    assert_eq!(login.ttl, Duration::from_secs(3600));
+    assert_eq!(login.ttl, Duration::from_hours(1));
     assert!(login.renewable && login.orphan);
     assert_eq!(login.accessor, "a");
     assert!(!format!("{login:?}").contains(CANARY));

@@ -1,0 +1,262 @@
+//! Effects: loopback HTTP — one token per identity, and what happens when it dies.
+
+use futures::future::join_all;
+
+use super::*;
+use crate::vault::error::VaultErrorKind;
+use crate::vault::identity::Remedy;
+use crate::vault::path::{MountPath, SecretPath};
+use crate::vault::testing::{CANARY, Clock, Credentials, Kind, TestVault, kv2};
+
+const LOGIN: &str = "POST auth/kubernetes/login";
+const LOOKUP: &str = "GET auth/token/lookup-self";
+const RENEW: &str = "POST auth/token/renew-self";
+const REVOKE: &str = "POST auth/token/revoke-self";
+const READ: &str = "GET secret/data/a";
+
+fn read() -> Request {
+    let mount = MountPath::parse("secret").unwrap();
+    Request::kv2_read(&mount, &SecretPath::parse("a").unwrap(), None)
+}
+
+fn vault() -> TestVault {
+    let vault = TestVault::start();
+    vault.put("secret/data/a", 200, &kv2("x", 1));
+    vault
+}
+
+/// Lets the maintenance go to sleep again.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn fifty_callers_are_one_login() {
+    let vault = vault();
+    vault.model().delay = Duration::from_millis(10);
+    let (identity, credentials) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    let results =
+        join_all((0..50).map(|_| async { sessions.send(&identity, &read()).await })).await;
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!((vault.count(LOGIN), credentials.asked()), (1, 1));
+    assert_eq!(vault.count(READ), 50);
+}
+
+#[tokio::test]
+async fn each_identity_has_its_own_token() {
+    let vault = vault();
+    let sessions = Sessions::new();
+    for subject in ["shop/default", "bank/default", "shop/default"] {
+        let (identity, _) = vault.identity(subject);
+        sessions.send(&identity, &read()).await.unwrap();
+    }
+    assert_eq!((vault.count(LOGIN), sessions.count()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_token_that_died_is_replaced_once_for_all() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    sessions.send(&identity, &read()).await.unwrap();
+    clock.advance(Duration::from_mins(1)).await;
+    vault.kill_tokens();
+    let results =
+        join_all((0..20).map(|_| async { sessions.send(&identity, &read()).await })).await;
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!((vault.count(LOOKUP), vault.count(LOGIN)), (1, 2));
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_living_token_is_real() {
+    let clock = Clock::stop();
+    let vault = vault();
+    vault.put("secret/data/a", 403, r#"{"errors":["permission denied"]}"#);
+    let (identity, _) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    for _ in 0..10 {
+        let error = sessions.send(&identity, &read()).await.unwrap_err();
+        assert_eq!(error.kind, VaultErrorKind::Denied);
+        clock.advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!((vault.count(LOOKUP), vault.count(LOGIN)), (1, 1));
+    assert_eq!(vault.count(READ), 10, "nothing is repeated");
+}
+
+#[tokio::test]
+async fn where_lookups_are_forbidden_refusals_do_not_cost_a_login_each() {
+    let clock = Clock::stop();
+    let vault = vault();
+    vault.put("secret/data/a", 403, r#"{"errors":["permission denied"]}"#);
+    vault.model().lookups_refused = true;
+    let (identity, _) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    for _ in 0..60 {
+        assert!(sessions.send(&identity, &read()).await.is_err());
+        clock.advance(Duration::from_secs(10)).await;
+    }
+    assert!(vault.count(LOGIN) <= 8, "{} logins", vault.count(LOGIN));
+}
+
+#[tokio::test]
+async fn what_changes_something_is_never_repeated() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    sessions.send(&identity, &read()).await.unwrap();
+    clock.advance(Duration::from_mins(1)).await;
+    vault.kill_tokens();
+    let error = sessions.send(&identity, &Request::token_renew()).await;
+    assert_eq!(error.unwrap_err().kind, VaultErrorKind::Denied);
+    assert_eq!(vault.count(RENEW), 1);
+    sessions.send(&identity, &read()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_login_is_not_tried_again_at_once() {
+    let clock = Clock::stop();
+    let vault = vault();
+    vault.model().logins_refused = true;
+    let (identity, credentials) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    for _ in 0..20 {
+        let error = sessions.send(&identity, &read()).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.operation),
+            (VaultErrorKind::Denied, "login")
+        );
+        assert!(!format!("{error:?} {error}").contains(CANARY));
+    }
+    assert_eq!((vault.count(LOGIN), credentials.asked()), (1, 1));
+    vault.model().logins_refused = false;
+    clock.advance(Duration::from_secs(1)).await;
+    sessions.send(&identity, &read()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_credential_is_told_and_not_asked_for_again_and_again() {
+    let clock = Clock::stop();
+    let vault = vault();
+    for (remedy, asked_after_10_s) in [(Remedy::Retry, 2), (Remedy::Edit, 1)] {
+        let source = Credentials::new(Kind::Missing(remedy));
+        let (identity, credentials) = vault.identity_with(&format!("{remedy:?}"), source);
+        let sessions = Sessions::new();
+        for _ in 0..3 {
+            let error = sessions.send(&identity, &read()).await.unwrap_err();
+            assert_eq!(error.kind, VaultErrorKind::CredentialUnavailable);
+            assert_eq!(error.detail, "ServiceAccount default is missing");
+        }
+        clock.advance(Duration::from_secs(10)).await;
+        assert!(sessions.send(&identity, &read()).await.is_err());
+        assert_eq!(credentials.asked(), asked_after_10_s);
+    }
+}
+
+#[tokio::test]
+async fn during_an_outage_no_credential_is_asked_for() {
+    let vault = vault();
+    vault.model().sealed = true;
+    let (identity, credentials) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    let error = sessions.send(&identity, &read()).await.unwrap_err();
+    assert_eq!(error.kind, VaultErrorKind::Sealed);
+    let (other, other_credentials) = vault.identity("bank/default");
+    let other = Identity {
+        transport: identity.transport.clone(),
+        ..other
+    };
+    let error = sessions.send(&other, &read()).await.unwrap_err();
+    assert!(error.held_back);
+    assert_eq!((credentials.asked(), other_credentials.asked()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_static_token_is_used_renewed_and_never_revoked() {
+    let clock = Clock::stop();
+    let vault = vault();
+    vault.model().tokens.insert(CANARY.to_owned());
+    let source = Credentials::new(Kind::Static(CANARY));
+    let (identity, _) = vault.identity_with("shop/default", source);
+    let sessions = Arc::new(Sessions::new());
+    sessions.send(&identity, &read()).await.unwrap();
+    assert_eq!((vault.count(LOOKUP), vault.count(LOGIN)), (1, 0));
+    clock.advance(Duration::from_mins(40)).await;
+    sessions.send(&identity, &read()).await.unwrap();
+    assert_eq!(vault.count(RENEW), 1);
+    clock.advance(IDLE).await;
+    sessions.tend().await;
+    assert_eq!((sessions.count(), vault.count(REVOKE)), (0, 0));
+}
+
+#[tokio::test]
+async fn the_maintenance_renews_then_drops_and_revokes() {
+    let clock = Clock::stop();
+    let vault = vault();
+    vault.model().login_ttl = 600;
+    vault.model().renewed_ttl = 600;
+    let (identity, _) = vault.identity("shop/default");
+    let sessions = Arc::new(Sessions::new());
+    let stop = CancellationToken::new();
+    let (worker, stopped) = (sessions.clone(), stop.clone());
+    let task = tokio::spawn(async move { worker.maintain(stopped).await });
+    sessions.send(&identity, &read()).await.unwrap();
+    for renewals in 1..=2 {
+        settle().await;
+        clock.advance(Duration::from_secs(400)).await;
+        let renewed = || vault.count(RENEW) == renewals && sessions.due(now()).is_empty();
+        clock.wait_until("renewed", renewed).await;
+    }
+    settle().await;
+    clock.advance(Duration::from_secs(101)).await;
+    clock
+        .wait_until("revoked", || vault.count(REVOKE) == 1)
+        .await;
+    clock.wait_until("dropped", || sessions.count() == 0).await;
+    assert_eq!(vault.count(LOGIN), 1);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_retired_identity_is_revoked_soon_and_others_live_on() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let sessions = Arc::new(Sessions::new());
+    let (gone, _) = vault.identity("shop/default");
+    let (stays, _) = vault.identity("bank/default");
+    sessions.send(&gone, &read()).await.unwrap();
+    sessions.send(&stays, &read()).await.unwrap();
+    let stop = CancellationToken::new();
+    let (worker, stopped) = (sessions.clone(), stop.clone());
+    let task = tokio::spawn(async move { worker.maintain(stopped).await });
+    sessions.retire(&gone.key);
+    settle().await;
+    clock.advance(SHORTEST_SLEEP).await;
+    clock
+        .wait_until("revoked", || vault.count(REVOKE) == 1)
+        .await;
+    assert_eq!(sessions.count(), 1);
+    stop.cancel();
+    task.await.unwrap();
+    assert_eq!(
+        vault.model().tokens.len(),
+        1,
+        "a token in use outlives the maintenance"
+    );
+}
+
+#[tokio::test]
+async fn nothing_shows_a_token() {
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let sessions = Sessions::new();
+    sessions.send(&identity, &read()).await.unwrap();
+    let all = format!("{sessions:?} {identity:?} {}", identity.key);
+    assert!(!all.contains(CANARY));
+    assert!(all.ends_with("shop/default by default at main"));
+}
