@@ -13,6 +13,7 @@ pub mod queue;
 pub mod report;
 pub mod revision;
 pub mod rollout;
+pub mod runtime;
 pub mod secret_view;
 pub mod sensitive;
 pub mod status;

@@ -21,6 +21,8 @@ pub struct SecretView {
     pub uid: String,
     /// Changes whenever the Secret does: whoever depends on its content compares this.
     pub resource_version: String,
+    /// When the apiserver made it.
+    pub created: Option<Timestamp>,
     /// What we wrote, if it is one of ours.
     pub managed: Option<Managed>,
 }
@@ -51,6 +53,7 @@ impl SecretView {
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             managed: Managed::project(metadata),
         }
     }

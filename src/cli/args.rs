@@ -72,6 +72,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     pub default_refresh_interval: String,
 
+    /// How long a Secret counts as Ready while Vault cannot be read.
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub staleness_budget: String,
+
     /// Accept connections with `insecureSkipVerify`. Anybody on the way to Vault can then read every secret.
     #[arg(long)]
     pub allow_insecure_tls: bool,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use self::args::{Args, Command};
 use self::settings::SettingsError;
+use crate::runtime::RunError;
 use crate::telemetry::log::LogError;
 
 /// Why a sub-command failed.
@@ -27,9 +28,9 @@ pub enum CliError {
     /// The threads could not be started.
     #[error("start the async runtime")]
     StartRuntime(#[source] std::io::Error),
-    /// The controllers are not part of this build.
-    #[error("this build has no controllers to run")]
-    NoControllers,
+    /// The operator ended by itself.
+    #[error("the operator stopped")]
+    Run(#[source] RunError),
     /// A definition could not be written as YAML.
     #[error("write the definition of {name} as YAML")]
     RenderCrd {

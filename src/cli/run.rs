@@ -3,7 +3,7 @@
 use super::CliError;
 use super::args::RunArgs;
 use super::settings::Settings;
-use crate::telemetry::log;
+use crate::{runtime, telemetry::log};
 
 /// Checks the flags, sets up the log, and runs the operator until it is told to stop.
 pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
@@ -22,15 +22,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(CliError::StartRuntime)?;
-    threads.block_on(operate(settings))
-}
-
-/// The operator itself.
-///
-/// SEAM: the body becomes `crate::runtime::run(settings).await` with a variant of [`CliError`] for its error,
-/// and `NoControllers` goes away. Everything before this call is done.
-async fn operate(_settings: Settings) -> Result<(), CliError> {
-    std::future::ready(Err(CliError::NoControllers)).await
+    threads.block_on(runtime::run(settings)).map_err(CliError::Run)
 }
 
 /// Sets this process apart from the one that had the same pod name before it.

@@ -8,8 +8,8 @@ use super::args::RunArgs;
 use crate::api::duration::GoDuration;
 use crate::telemetry::log::LogFormat;
 
-/// The shortest refresh interval, the same as for `spec.refreshInterval`.
-const MIN_REFRESH: Duration = Duration::from_secs(1);
+/// The shortest duration a flag takes; for intervals the same as for `spec.refreshInterval`.
+const MIN_DURATION: Duration = Duration::from_secs(1);
 
 /// More workers than this only wait for each other.
 const MAX_WORKERS: u16 = 1000;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub rollout_workers: u16,
     /// Refresh interval of a `VaultSecret` that has none; at least a second.
     pub default_refresh_interval: Duration,
+    /// How long a Secret counts as usable while Vault cannot be read.
+    pub staleness_budget: Duration,
     /// Whether `insecureSkipVerify` is accepted.
     pub allow_insecure_tls: bool,
     /// How a log line looks.
@@ -78,6 +80,7 @@ impl Settings {
             workers,
             rollout_workers,
             default_refresh_interval,
+            staleness_budget,
             allow_insecure_tls,
             log_format,
             log_filter,
@@ -91,7 +94,8 @@ impl Settings {
             admin_address: address(&admin_address)?,
             workers: count("--workers", workers)?,
             rollout_workers: count("--rollout-workers", rollout_workers)?,
-            default_refresh_interval: refresh_interval(&default_refresh_interval)?,
+            default_refresh_interval: duration("--default-refresh-interval", &default_refresh_interval)?,
+            staleness_budget: duration("--staleness-budget", &staleness_budget)?,
             allow_insecure_tls,
             log_format,
             log_filter,
@@ -149,13 +153,13 @@ fn count(flag: &'static str, value: u16) -> Result<u16, SettingsError> {
     })
 }
 
-fn refresh_interval(value: &str) -> Result<Duration, SettingsError> {
+fn duration(flag: &'static str, value: &str) -> Result<Duration, SettingsError> {
     let duration = value
         .parse::<GoDuration>()
         .ok()
         .map(|parsed| parsed.as_duration());
-    duration.filter(|duration| *duration >= MIN_REFRESH).ok_or_else(|| SettingsError {
-        flag: "--default-refresh-interval",
+    duration.filter(|duration| *duration >= MIN_DURATION).ok_or_else(|| SettingsError {
+        flag,
         value: value.to_owned(),
         wanted: "a duration between 1s and 366d; use numbers with units, such as 30s, 5m or 1h30m",
     })

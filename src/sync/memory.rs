@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn secret(uid: &str, version: &str) -> Arc<SecretView> {
-        Arc::new(SecretView { uid: uid.into(), resource_version: version.into(), managed: None })
+        Arc::new(SecretView { uid: uid.into(), resource_version: version.into(), created: None, managed: None })
     }
 
     fn view(refresh: Option<&str>, generation: i64) -> VaultSecretView {

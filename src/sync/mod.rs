@@ -78,7 +78,7 @@ pub struct Syncer {
     /// `refreshInterval` of those that say none.
     pub default_interval: Duration,
     /// What was seen in earlier passes.
-    pub memories: Memories,
+    pub memories: Arc<Memories>,
 }
 
 /// How a pass ended.

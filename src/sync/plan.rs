@@ -151,6 +151,7 @@ mod tests {
         SecretView {
             uid: "u".into(),
             resource_version: "1".into(),
+            created: None,
             managed: managed.map(|(vault_secret, revision, fields)| Managed {
                 vault_secret: vault_secret.into(),
                 revision: Revision::from_annotation(revision),

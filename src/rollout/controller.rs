@@ -1,0 +1,274 @@
+//! Effects: apiserver, clock, log. One pass over one workload.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    WorkloadKey,
+    bind::Bound,
+    context::{Gathered, RolloutContext},
+    decide::{self, Situation},
+    decision::Decision,
+    exec::{self, ExecError},
+    patch,
+    pod::PodFacts,
+    report::{self, Announcement},
+    tracker::{Attempt, Tracker},
+    view::WorkloadView,
+};
+use crate::{names::ObjectKey, queue::work};
+
+/// The most that one pass can do: refresh, list, write, and decide once more after each.
+const MOST_STEPS: usize = 4;
+
+/// Serves the queue with at most `workers` workloads at a time until `stop`.
+///
+/// The VaultSecrets behind `follows` must be complete before: a workload whose VaultSecrets are not known
+/// yet looks like one that is bound to nothing.
+pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: CancellationToken) {
+    let synced = async {
+        context.secrets.wait_until_synced().await;
+        for cache in [
+            &context.deployments,
+            &context.stateful_sets,
+            &context.daemon_sets,
+        ] {
+            cache.wait_until_synced().await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = synced => {}
+    }
+    let queue = Arc::clone(&context.queue);
+    work(queue, workers, stop, move |key| {
+        let context = Arc::clone(&context);
+        async move { reconcile(&context, &key).await }
+    })
+    .await;
+}
+
+/// One pass over one workload; returns when to look again.
+pub async fn reconcile(context: &RolloutContext, workload: &WorkloadKey) -> Option<Instant> {
+    let now = Instant::now();
+    let gathered = context.gather(workload);
+    let mut tracker = context.memory.get(workload);
+    if let (Some(view), Some(wanted)) = (&gathered.view, &gathered.wanted) {
+        tracker.see(view, wanted, now.into_std());
+    }
+    let decision = act(context, workload, &gathered, &mut tracker, now.into_std()).await;
+    conclude(context, workload, &gathered, tracker, &decision);
+    decision.again().map(Instant::from_std)
+}
+
+/// Decides and does what was decided until nothing is left to do in this pass.
+async fn act(
+    context: &RolloutContext,
+    workload: &WorkloadKey,
+    gathered: &Gathered,
+    tracker: &mut Tracker,
+    now: std::time::Instant,
+) -> Decision {
+    let mut pods: Option<Vec<PodFacts>> = None;
+    let mut steps = 0;
+    loop {
+        let decision = decide::decide(&Situation {
+            view: gathered.view.as_deref(),
+            bound: &gathered.bound,
+            wanted: gathered.wanted.as_deref(),
+            tracker,
+            pods: pods.as_deref(),
+            now,
+        });
+        let (Some(view), Some(wanted)) = (gathered.view.as_deref(), gathered.wanted.as_deref())
+        else {
+            return decision;
+        };
+        steps += 1;
+        if steps > MOST_STEPS {
+            return decision;
+        }
+        let pass = Pass {
+            context,
+            workload,
+            view,
+            wanted,
+            bound: &gathered.bound,
+            now,
+        };
+        match &decision {
+            Decision::ListPods => pods = pass.list(tracker).await,
+            Decision::Stamp => pass.stamp(tracker).await,
+            Decision::InStep { record: true, .. } => pass.record(tracker).await,
+            Decision::Settle { refresh: true, .. } => pass.refresh(tracker),
+            Decision::InStep { record: false, .. }
+            | Decision::Settle { refresh: false, .. }
+            | Decision::Unbound
+            | Decision::Retry { .. }
+            | Decision::Restarting { .. }
+            | Decision::Verified
+            | Decision::Failed { .. }
+            | Decision::Paused { .. }
+            | Decision::Waiting(_)
+            | Decision::Conflict { .. } => return decision,
+        }
+    }
+}
+
+/// The one exit: what is remembered, told and put up.
+fn conclude(
+    context: &RolloutContext,
+    workload: &WorkloadKey,
+    gathered: &Gathered,
+    mut tracker: Tracker,
+    decision: &Decision,
+) {
+    let kind = workload.kind.as_str();
+    context.metrics.reconcile("rollout", decision.name());
+    if let Some(what) = tracker.announce(decision) {
+        match (what, tracker.awaited_since()) {
+            (Announcement::Verified, Some(since)) => {
+                let seconds = since.elapsed().as_secs_f64();
+                context.metrics.rollout_verified(kind, seconds);
+            }
+            (Announcement::Failed, _) => context.metrics.rollout_failed(kind),
+            (Announcement::Verified | Announcement::Started | Announcement::Conflict, _) => {}
+        }
+        tell(context, workload, gathered, what, decision);
+    }
+    tracker.concluded(decision, &gathered.bound);
+    let known = gathered.view.is_some() && gathered.wanted.is_some();
+    context.memory.set(workload, known.then_some(tracker));
+    let status = report::status(workload, gathered.wanted.as_deref(), decision);
+    let keys: Vec<_> = gathered
+        .bound
+        .iter()
+        .map(|bound| bound.vault_secret.clone())
+        .collect();
+    for changed in context.board.publish(workload, status, &keys) {
+        (context.report)(changed);
+    }
+}
+
+fn tell(
+    context: &RolloutContext,
+    workload: &WorkloadKey,
+    gathered: &Gathered,
+    what: Announcement,
+    decision: &Decision,
+) {
+    let uid = gathered.view.as_ref().map_or("", |view| view.uid.as_str());
+    let note = report::note(workload, uid, what, decision, &gathered.bound);
+    tracing::info!(%workload, reason = what.reason(), message = note.message, "rollout");
+    (context.notify)(note);
+}
+
+/// What the requests of one pass share.
+struct Pass<'a> {
+    context: &'a RolloutContext,
+    workload: &'a WorkloadKey,
+    view: &'a WorkloadView,
+    wanted: &'a str,
+    bound: &'a [Bound],
+    now: std::time::Instant,
+}
+
+impl Pass<'_> {
+    async fn list(&self, tracker: &mut Tracker) -> Option<Vec<PodFacts>> {
+        let Self {
+            context,
+            workload,
+            view,
+            ..
+        } = *self;
+        let namespace = &workload.namespace;
+        let listed = exec::list_pods(&context.client, namespace, &view.selector).await;
+        let pods = match listed {
+            Ok(pods) => pods,
+            Err(error) => {
+                self.failed(tracker, Attempt::List, &error);
+                return None;
+            }
+        };
+        let is_deployment = |name: &str| {
+            let key = ObjectKey::new(namespace, name);
+            context.deployments.get(&key).is_some()
+        };
+        let pods: Vec<_> = pods
+            .iter()
+            .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_deployment))
+            .collect();
+        let progress = decide::progress(&pods, Some(self.wanted), view);
+        tracker.listed(&pods, self.bound, progress, self.now);
+        Some(pods)
+    }
+
+    async fn stamp(&self, tracker: &mut Tracker) {
+        let Self {
+            context,
+            workload,
+            view,
+            wanted,
+            ..
+        } = *self;
+        let body = patch::stamp(workload, view, wanted);
+        match exec::apply(&context.client, &context.metrics, workload, &body).await {
+            Ok(generation) => {
+                tracing::info!(%workload, hash = wanted, "stamped the pod template");
+                tracker.stamped(generation, self.now);
+                context.metrics.rollout_started(workload.kind.as_str());
+                let note = report::note(
+                    workload,
+                    &view.uid,
+                    Announcement::Started,
+                    &Decision::Stamp,
+                    self.bound,
+                );
+                (context.notify)(note);
+            }
+            Err(ExecError::Conflict { manager }) => tracker.refused(manager, view.stamp.clone()),
+            Err(error) => self.failed(tracker, Attempt::Stamp, &error),
+        }
+    }
+
+    async fn record(&self, tracker: &mut Tracker) {
+        let Self {
+            context, workload, ..
+        } = *self;
+        let body = patch::record(workload, self.view, self.wanted);
+        match exec::apply(&context.client, &context.metrics, workload, &body).await {
+            Ok(_) => {
+                tracing::info!(%workload, hash = self.wanted, "in step without a restart");
+                tracker.recorded();
+            }
+            Err(error) => self.failed(tracker, Attempt::Record, &error),
+        }
+    }
+
+    fn refresh(&self, tracker: &mut Tracker) {
+        for bound in self.bound {
+            (self.context.refresh)(bound.vault_secret.clone());
+        }
+        tracker.refreshed(self.now);
+    }
+
+    fn failed(&self, tracker: &mut Tracker, attempt: Attempt, error: &ExecError) {
+        let line = error.line();
+        tracing::warn!(workload = %self.workload, error = line, "a request of a rollout failed and is made again");
+        tracker.failed(attempt, line, seed(self.workload), self.now);
+    }
+}
+
+fn seed(workload: &WorkloadKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    workload.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

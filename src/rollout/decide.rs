@@ -1,0 +1,288 @@
+//! Pure: what to do about one workload.
+//!
+//! A workload is in step when its template carries the wanted hash, or when each of its pods provably
+//! started with the current data. Where that cannot be proved it is restarted: it may be one restart too
+//! many, never one too few.
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    bind::Bound,
+    decision::{Decision, Progress, Waiting},
+    pod::PodFacts,
+    tracker::{Episode, Proof, Tracker},
+    view::WorkloadView,
+};
+
+/// How much later than the data a pod must have been made. Times of the apiserver are whole seconds, and
+/// the kubelet may hand out a Secret from a cache that lags a little.
+const SLACK: SignedDuration = SignedDuration::from_secs(3);
+
+/// However often the wanted hash changes, a restart waits no longer than so many settle windows.
+const MOST_WINDOWS: u32 = 3;
+
+/// A hash that was taken away so often is not stamped again.
+const MOST_STAMPS: u32 = 2;
+
+/// How often pods are listed while the counters say complete and the pods do not.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The same once the restart is overdue, and while somebody else holds the stamp.
+const LOOK_SELDOM: Duration = Duration::from_mins(1);
+
+/// Everything a decision depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// The workload, if it exists.
+    pub view: Option<&'a WorkloadView>,
+    /// The managed Secrets it is bound to.
+    pub bound: &'a [Bound],
+    /// The hash it should carry, [`wanted`](super::bind::wanted) by `bound`.
+    pub wanted: Option<&'a str>,
+    /// What is remembered of it, `view` and `pods` included.
+    pub tracker: &'a Tracker,
+    /// Its pods, if they were listed in this pass.
+    pub pods: Option<&'a [PodFacts]>,
+    /// Now.
+    pub now: Instant,
+}
+
+/// What to do about the workload.
+pub fn decide(situation: &Situation<'_>) -> Decision {
+    let Situation {
+        view,
+        wanted,
+        tracker,
+        ..
+    } = *situation;
+    let Some(wanted) = wanted else {
+        return Decision::Unbound;
+    };
+    let Some(view) = view else {
+        return Decision::Waiting(Waiting::NoSuchWorkload);
+    };
+    if view.deleting {
+        return Decision::Unbound;
+    }
+    if tracker.is_ahead_of(view) {
+        return under_way(situation, view, Progress::none_of(view));
+    }
+    if view.stamp.as_deref() == Some(wanted) {
+        return verify(situation, view);
+    }
+    if view.in_step.as_deref() == Some(wanted) {
+        return Decision::InStep {
+            record: false,
+            again: None,
+        };
+    }
+    if tracker.course.proof != Proof::Missing {
+        return proved(situation);
+    }
+    out_of_step(situation, view)
+}
+
+/// The pods were proved to run the data: the proof is to stand on the workload.
+fn proved(situation: &Situation<'_>) -> Decision {
+    let again = blocked(situation).map(|(until, _)| until);
+    Decision::InStep {
+        record: again.is_none() && situation.tracker.course.proof != Proof::Recorded,
+        again,
+    }
+}
+
+fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
+    let Situation { pods, now, .. } = *situation;
+    if pods.is_some_and(|pods| all_run_current(pods, situation)) {
+        return proved(situation);
+    }
+    if let Some((until, message)) = blocked(situation) {
+        return Decision::Retry { until, message };
+    }
+    let new = Episode::starting(now);
+    let episode = situation.tracker.episode.as_ref().unwrap_or(&new);
+    if pods.is_none() && !episode.looked {
+        return Decision::ListPods;
+    }
+    if view.paused {
+        return Decision::Paused { stamped: false };
+    }
+    if let Some((manager, holds)) = opponent(situation, view) {
+        return look_or(situation, LOOK_SELDOM, |again| Decision::Conflict {
+            manager,
+            holds,
+            again,
+        });
+    }
+    let until = stamp_at(episode, situation.bound);
+    if now < until {
+        return Decision::Settle {
+            until,
+            refresh: !episode.refreshed,
+        };
+    }
+    match pods {
+        None => Decision::ListPods,
+        Some(_) => Decision::Stamp,
+    }
+}
+
+/// Who keeps us from stamping, and whether by holding the annotation.
+fn opponent(situation: &Situation<'_>, view: &WorkloadView) -> Option<(Option<String>, bool)> {
+    let course = &situation.tracker.course;
+    if let Some(refused) = course
+        .refused
+        .as_ref()
+        .filter(|refused| refused.stamp == view.stamp)
+    {
+        return Some((Some(refused.manager.clone()), true));
+    }
+    (course.stamps >= MOST_STAMPS).then(|| (view.last_foreign_manager.clone(), false))
+}
+
+/// When the settle window ends: it begins anew with each change, but not for ever.
+fn stamp_at(episode: &Episode, bound: &[Bound]) -> Instant {
+    let settle = longest(bound, |bound| bound.settle);
+    (episode.last_change + settle).min(episode.first_seen + settle * MOST_WINDOWS)
+}
+
+/// The template carries the wanted hash: see whether every pod does.
+fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
+    let Situation { tracker, pods, .. } = *situation;
+    if tracker.course.verified {
+        return Decision::Verified;
+    }
+    if !view.is_complete() {
+        return if view.paused {
+            Decision::Paused { stamped: true }
+        } else {
+            under_way(situation, view, Progress::counted(view))
+        };
+    }
+    if let Some(pods) = pods {
+        let progress = progress(pods, situation.wanted, view);
+        return if progress.ready >= progress.wanted {
+            Decision::Verified
+        } else {
+            under_way(situation, view, progress)
+        };
+    }
+    let known = tracker.course.listed.map(|(_, progress)| progress);
+    look_or(situation, interval(situation), |_| {
+        under_way(
+            situation,
+            view,
+            known.unwrap_or_else(|| Progress::none_of(view)),
+        )
+    })
+}
+
+/// The rollout goes on, waits for somebody, or is overdue.
+fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress) -> Decision {
+    let (now, deadline) = (situation.now, deadline(situation));
+    let complete = view.is_complete() && !situation.tracker.is_ahead_of(view);
+    // While the counters are not complete, their change is what wakes us.
+    let look = complete.then(|| next_look(situation, interval(situation)));
+    if let Some(manual) = view.manual {
+        return Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress,
+            again: look,
+        });
+    }
+    if now >= deadline {
+        return Decision::Failed {
+            progress,
+            after: longest(situation.bound, |bound| bound.verify_timeout),
+            again: look,
+        };
+    }
+    Decision::Restarting {
+        progress,
+        again: look.map_or(deadline, |look| look.min(deadline)),
+    }
+}
+
+/// How often pods are listed while only they are not as they should be.
+fn interval(situation: &Situation<'_>) -> Duration {
+    if situation.now < deadline(situation) {
+        LOOK_AGAIN
+    } else {
+        LOOK_SELDOM
+    }
+}
+
+/// When the restart counts as failed.
+fn deadline(situation: &Situation<'_>) -> Instant {
+    let course = &situation.tracker.course;
+    let since = course
+        .carried_since
+        .or_else(|| course.stamped.map(|stamped| stamped.at))
+        .unwrap_or(situation.now);
+    since + longest(situation.bound, |bound| bound.verify_timeout)
+}
+
+/// Lists pods if `interval` has passed since the last list; `otherwise` takes when it has.
+fn look_or(
+    situation: &Situation<'_>,
+    interval: Duration,
+    otherwise: impl FnOnce(Instant) -> Decision,
+) -> Decision {
+    let at = next_look(situation, interval);
+    if situation.pods.is_none() && situation.now >= at {
+        Decision::ListPods
+    } else {
+        otherwise(at)
+    }
+}
+
+/// When to list pods next: at once if they never were, later after a failure.
+fn next_look(situation: &Situation<'_>, interval: Duration) -> Instant {
+    let course = &situation.tracker.course;
+    let regular = course.listed.map_or(situation.now, |(at, _)| at + interval);
+    blocked(situation).map_or(regular, |(until, _)| until.max(regular))
+}
+
+/// Until when no request is made after one that failed, and what failed.
+fn blocked(situation: &Situation<'_>) -> Option<(Instant, String)> {
+    let trouble = situation.tracker.course.trouble.as_ref()?;
+    (situation.now < trouble.retry_at).then(|| (trouble.retry_at, trouble.message.clone()))
+}
+
+/// Whether each of `pods` provably runs the current data of every Secret. No pods at all do.
+fn all_run_current(pods: &[PodFacts], situation: &Situation<'_>) -> bool {
+    let tracker = situation.tracker;
+    let in_doubt = |bound: &&Bound| !tracker.is_settled(&bound.data);
+    situation.bound.iter().filter(in_doubt).all(|bound| {
+        pods.iter().all(|pod| {
+            let concerned = bound.listed || pod.secrets.contains(&bound.data.secret);
+            !concerned
+                || is_later(pod.created, bound.data.since)
+                || tracker.has_proof(pod, &bound.data)
+        })
+    })
+}
+
+/// Whether a pod made at `created` can only have read data that was there at `since`.
+fn is_later(created: Timestamp, since: Timestamp) -> bool {
+    created.duration_since(since) > SLACK
+}
+
+/// How many of `pods` are ready and carry `wanted`.
+pub fn progress(pods: &[PodFacts], wanted: Option<&str>, view: &WorkloadView) -> Progress {
+    let current = |pod: &&PodFacts| pod.ready && pod.stamp.as_deref() == wanted;
+    let size = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Progress {
+        ready: size(pods.iter().filter(current).count()),
+        wanted: view.counters.wanted.max(size(pods.len())),
+    }
+}
+
+fn longest(bound: &[Bound], of: impl Fn(&Bound) -> Duration) -> Duration {
+    bound.iter().map(of).max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

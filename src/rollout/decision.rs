@@ -1,0 +1,163 @@
+//! Pure: what can be decided about a workload.
+
+use std::time::{Duration, Instant};
+
+use super::view::{Manual, WorkloadView};
+
+/// What to do about a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: it is bound to no managed Secret, or on its way out.
+    Unbound,
+    /// List its pods and decide again. Never decided with `pods` at hand.
+    ListPods,
+    /// Nothing but perhaps to write the proof on the workload: its pods run the current data without a stamp.
+    InStep {
+        /// Write the proof.
+        record: bool,
+        /// When to try again to write it.
+        again: Option<Instant>,
+    },
+    /// Wait for more changes.
+    Settle {
+        /// When to go on.
+        until: Instant,
+        /// Ask for all its Secrets to be read now, so that what changed together is one restart.
+        refresh: bool,
+    },
+    /// Wait after a request that failed.
+    Retry {
+        /// When to try again.
+        until: Instant,
+        /// What failed.
+        message: String,
+    },
+    /// Write the wanted hash into the template.
+    Stamp,
+    /// Wait for the rollout.
+    Restarting {
+        /// How far it is.
+        progress: Progress,
+        /// When to look again if nothing is heard before.
+        again: Instant,
+    },
+    /// Nothing: every pod carries the wanted hash and was seen ready.
+    Verified,
+    /// The rollout is overdue. It is still watched.
+    Failed {
+        /// How far it is.
+        progress: Progress,
+        /// How long it was given.
+        after: Duration,
+        /// When to look again, if that is worth while.
+        again: Option<Instant>,
+    },
+    /// Nothing while the Deployment is paused.
+    Paused {
+        /// Whether its template carries the wanted hash already.
+        stamped: bool,
+    },
+    /// Nothing until somebody else acts.
+    Waiting(Waiting),
+    /// Nothing: somebody else holds the stamp or takes it away.
+    Conflict {
+        /// Name of the other field manager, as far as known.
+        manager: Option<String>,
+        /// Whether it holds the annotation; else it took it away again and again.
+        holds: bool,
+        /// When to see whether its doing brought the pods in step.
+        again: Instant,
+    },
+}
+
+/// What somebody else must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Create the workload, which is named as a target.
+    NoSuchWorkload,
+    /// Delete the pods, or lower the partition.
+    ManualUpdate {
+        /// Why.
+        manual: Manual,
+        /// How far it is.
+        progress: Progress,
+        /// When to list the pods again, if the counters say complete.
+        again: Option<Instant>,
+    },
+}
+
+/// Pods ready with the current data, of those wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Ready with the current data.
+    pub ready: u32,
+    /// Wanted, or there if they are more.
+    pub wanted: u32,
+}
+
+impl Waiting {
+    /// Whether what is waited for is the end of a rollout.
+    pub fn is_rollout(&self) -> bool {
+        matches!(self, Self::ManualUpdate { .. })
+    }
+}
+
+impl Decision {
+    /// Its name, for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unbound => "Unbound",
+            Self::ListPods => "ListPods",
+            Self::InStep { .. } => "InStep",
+            Self::Settle { .. } => "Settle",
+            Self::Retry { .. } => "Retry",
+            Self::Stamp => "Stamp",
+            Self::Restarting { .. } => "Restarting",
+            Self::Verified => "Verified",
+            Self::Failed { .. } => "Failed",
+            Self::Paused { .. } => "Paused",
+            Self::Waiting(_) => "Waiting",
+            Self::Conflict { .. } => "Conflict",
+        }
+    }
+
+    /// When to look at the workload again, besides when it or a Secret of it changes.
+    pub fn again(&self) -> Option<Instant> {
+        match self {
+            Self::Settle { until, .. } | Self::Retry { until, .. } => Some(*until),
+            Self::Restarting { again, .. } | Self::Conflict { again, .. } => Some(*again),
+            Self::InStep { again, .. }
+            | Self::Failed { again, .. }
+            | Self::Waiting(Waiting::ManualUpdate { again, .. }) => *again,
+            Self::Unbound
+            | Self::ListPods
+            | Self::Stamp
+            | Self::Verified
+            | Self::Paused { .. }
+            | Self::Waiting(Waiting::NoSuchWorkload) => None,
+        }
+    }
+}
+
+impl Progress {
+    /// As the counters of the workload say.
+    pub fn counted(view: &WorkloadView) -> Self {
+        let seen = view.observed_generation >= view.generation;
+        Self {
+            ready: if seen {
+                view.counters.ready_and_updated().min(view.counters.wanted)
+            } else {
+                0
+            },
+            wanted: view.counters.wanted,
+        }
+    }
+
+    /// None of the pods yet.
+    pub fn none_of(view: &WorkloadView) -> Self {
+        Self {
+            ready: 0,
+            wanted: view.counters.wanted,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Effects: apiserver. The three requests a rollout makes; none of them chooses anything.
+
+use std::time::Duration;
+
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment, StatefulSet},
+    core::v1::Pod,
+};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
+    core::Status,
+};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::WorkloadKey;
+use crate::{
+    api::vault_secret::WorkloadKind,
+    names::{ROLLOUT_MANAGER, SECRETS_HASH},
+    telemetry::{chain::chain, metrics::Metrics},
+};
+
+/// A request that takes longer is given up and made again later.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pods per page, as kubectl does it: one page for nearly every workload, and a bound for the others.
+const PAGE: u32 = 500;
+
+/// Longest message of the apiserver that goes into a status.
+const LONGEST_CAUSE: usize = 300;
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The list of pods failed.
+    #[error("listing the pods failed")]
+    ListPods(#[source] Box<kube::Error>),
+    /// The write on the workload failed.
+    #[error("writing the annotation failed")]
+    Apply(#[source] Box<kube::Error>),
+    /// There was no answer in time.
+    #[error("the apiserver did not answer within {} seconds", TIMEOUT.as_secs())]
+    TimedOut,
+    /// Our annotation has another field manager too, which gave it another value.
+    #[error("the annotation belongs to the field manager {manager}")]
+    Conflict {
+        /// The other field manager.
+        manager: String,
+    },
+}
+
+impl ExecError {
+    /// The message and its cause in one line, fit for a status.
+    pub fn line(&self) -> String {
+        let cause = match self {
+            Self::TimedOut | Self::Conflict { .. } => return self.to_string(),
+            Self::ListPods(error) | Self::Apply(error) => {
+                if let kube::Error::Api(status) = error.as_ref() {
+                    status.message.clone()
+                } else {
+                    chain(error)
+                }
+            }
+        };
+        let cause: String = cause.chars().take(LONGEST_CAUSE).collect();
+        format!("{self}: {cause}")
+    }
+}
+
+/// All pods that `selector` selects in `namespace`.
+pub async fn list_pods(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+) -> Result<Vec<Pod>, ExecError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let mut pods = Vec::new();
+    let mut page = ListParams::default().labels(selector).limit(PAGE);
+    loop {
+        let list = timeout(TIMEOUT, api.list(&page))
+            .await
+            .map_err(|_| ExecError::TimedOut)?
+            .map_err(|error| ExecError::ListPods(Box::new(error)))?;
+        pods.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(pods),
+        }
+    }
+}
+
+/// Applies `body` to `workload` and returns the generation it has then.
+pub async fn apply(
+    client: &Client,
+    metrics: &Metrics,
+    workload: &WorkloadKey,
+    body: &Value,
+) -> Result<i64, ExecError> {
+    let resource = resource(workload.kind);
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &workload.namespace, &resource);
+    let params = PatchParams::apply(ROLLOUT_MANAGER);
+    let patch = Patch::Apply(body);
+    let written = timeout(TIMEOUT, api.patch_metadata(&workload.name, &params, &patch))
+        .await
+        .map_err(|_| ExecError::TimedOut)
+        .and_then(|answer| answer.map_err(apply_error));
+    let result = if written.is_ok() { "ok" } else { "error" };
+    metrics.apiserver_write(plural(workload.kind), result);
+    Ok(written?.metadata.generation.unwrap_or_default())
+}
+
+fn apply_error(error: kube::Error) -> ExecError {
+    if let kube::Error::Api(status) = &error
+        && let Some(manager) = conflicting_manager(status)
+    {
+        return ExecError::Conflict { manager };
+    }
+    ExecError::Apply(Box::new(error))
+}
+
+/// The field manager that a refused apply names: `conflict with "kubectl" using apps/v1`.
+fn conflicting_manager(status: &Status) -> Option<String> {
+    let causes = status.details.as_ref().map(|details| &details.causes)?;
+    let conflict = causes.iter().find(|cause| {
+        cause.reason == "FieldManagerConflict" && cause.field.ends_with(SECRETS_HASH)
+    })?;
+    conflict.message.split('"').nth(1).map(str::to_owned)
+}
+
+fn resource(kind: WorkloadKind) -> ApiResource {
+    match kind {
+        WorkloadKind::Deployment => ApiResource::erase::<Deployment>(&()),
+        WorkloadKind::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
+        WorkloadKind::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
+    }
+}
+
+fn plural(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::Deployment => "deployments",
+        WorkloadKind::StatefulSet => "statefulsets",
+        WorkloadKind::DaemonSet => "daemonsets",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Pure: what is written on a workload, to the letter. Both are server-side applies of one field manager.
+//!
+//! What a field manager applied before and leaves out now is taken away. So the stamp takes away a proof
+//! that stood before, which must not outlive it, and the proof must repeat a stamp, or it would restart the pods.
+
+use serde_json::{Value, json};
+
+use super::{WorkloadKey, view::WorkloadView};
+use crate::names::{IN_STEP, SECRETS_HASH};
+
+/// Puts `hash` into the pod template: this is the restart.
+pub fn stamp(workload: &WorkloadKey, view: &WorkloadView, hash: &str) -> Value {
+    let mut body = identity(workload, view);
+    put(&mut body, "spec", template(hash));
+    body
+}
+
+/// Notes on the workload that its pods were proved to run the data of `hash`. Its template stays as it is.
+pub fn record(workload: &WorkloadKey, view: &WorkloadView, hash: &str) -> Value {
+    let mut body = identity(workload, view);
+    if let Some(metadata) = body.get_mut("metadata") {
+        put(metadata, "annotations", json!({ IN_STEP: hash }));
+    }
+    if let Some(stamp) = view.stamp.as_deref().filter(|_| view.stamp_is_ours) {
+        put(&mut body, "spec", template(stamp));
+    }
+    body
+}
+
+/// With the UID, so that a workload that was replaced meanwhile is not touched and one that is gone not created.
+fn identity(workload: &WorkloadKey, view: &WorkloadView) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": workload.kind.as_str(),
+        "metadata": {
+            "name": workload.name,
+            "namespace": workload.namespace,
+            "uid": view.uid,
+        },
+    })
+}
+
+fn template(hash: &str) -> Value {
+    json!({ "template": { "metadata": { "annotations": { SECRETS_HASH: hash } } } })
+}
+
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Value::Object(fields) = object {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

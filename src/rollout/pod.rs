@@ -1,0 +1,255 @@
+//! Pure: what is known of one pod, and which Secrets a pod spec uses.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerState, ContainerStatus, EnvFromSource, EnvVar, LocalObjectReference, Pod, PodSpec,
+        PodStatus, Volume,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+
+use super::WorkloadKey;
+use crate::{api::vault_secret::WorkloadKind, names::SECRETS_HASH};
+
+/// Label by which a Deployment tells its ReplicaSets, and they their pods, apart.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// One pod of a workload, at the time it was listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// UID.
+    pub uid: String,
+    /// When the apiserver made it.
+    pub created: Timestamp,
+    /// Every Secret it uses.
+    pub secrets: BTreeSet<String>,
+    /// Whether it has a node: before, nothing of it can have started.
+    pub scheduled: bool,
+    /// Whether a container of it is known to have started. The kubelet reports late: `false` proves little.
+    pub started: bool,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// The hash its template carried when it was made.
+    pub stamp: Option<String>,
+}
+
+impl PodFacts {
+    /// `pod`, unless it is finished, on its way out, or not one of `workload`'s.
+    ///
+    /// `is_deployment` says whether there is a Deployment of that name in the namespace.
+    pub fn project(
+        pod: &Pod,
+        workload: &WorkloadKey,
+        uid: &str,
+        is_deployment: impl Fn(&str) -> bool,
+    ) -> Option<Self> {
+        let status = pod.status.clone().unwrap_or_default();
+        if pod.metadata.deletion_timestamp.is_some() || is_finished(&status) {
+            return None;
+        }
+        if !belongs(pod, workload, uid, is_deployment) {
+            return None;
+        }
+        let annotations = pod.metadata.annotations.as_ref();
+        let spec = pod.spec.as_ref();
+        Some(Self {
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            created: pod
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::MIN, |time| time.0),
+            secrets: spec.map(secrets_of).unwrap_or_default(),
+            scheduled: spec.is_some_and(|spec| spec.node_name.is_some()),
+            started: is_started(&status),
+            ready: is_ready(&status),
+            stamp: annotations.and_then(|all| all.get(SECRETS_HASH)).cloned(),
+        })
+    }
+}
+
+fn is_finished(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+fn is_started(status: &PodStatus) -> bool {
+    let pending = matches!(status.phase.as_deref(), None | Some("Pending"));
+    let containers = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    !pending
+        || containers
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(has_ever_started)
+}
+
+fn has_ever_started(container: &ContainerStatus) -> bool {
+    let past_waiting = |state: &Option<ContainerState>| {
+        state
+            .as_ref()
+            .is_some_and(|state| state.running.is_some() || state.terminated.is_some())
+    };
+    past_waiting(&container.state)
+        || past_waiting(&container.last_state)
+        || container.restart_count > 0
+        || container.started == Some(true)
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Whether `pod`, which `workload` selects, is one of its pods. In doubt it is: that costs a restart, not a stale pod.
+fn belongs(
+    pod: &Pod,
+    workload: &WorkloadKey,
+    uid: &str,
+    is_deployment: impl Fn(&str) -> bool,
+) -> bool {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let controller = owners.iter().find(|owner| owner.controller == Some(true));
+    match (workload.kind, controller) {
+        (_, None) => may_be_adopted(pod, workload),
+        (WorkloadKind::Deployment, Some(owner)) => {
+            owner.kind == "ReplicaSet"
+                && deployment_of(owner, pod)
+                    .is_none_or(|name| name == workload.name || !is_deployment(name))
+        }
+        (WorkloadKind::StatefulSet | WorkloadKind::DaemonSet, Some(owner)) => owner.uid == uid,
+    }
+}
+
+/// The Deployment that `owner` of `pod` is a ReplicaSet of: its name is followed by the hash of the template.
+fn deployment_of<'a>(owner: &'a OwnerReference, pod: &Pod) -> Option<&'a str> {
+    let hash = pod.metadata.labels.as_ref()?.get(TEMPLATE_HASH)?;
+    owner.name.strip_suffix(hash)?.strip_suffix('-')
+}
+
+/// Whether a pod without a controller is one that `workload` takes over when it gets to it,
+/// as after `kubectl delete --cascade=orphan` and a new workload of the same name.
+fn may_be_adopted(pod: &Pod, workload: &WorkloadKey) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    match workload.kind {
+        WorkloadKind::Deployment => labels.is_some_and(|labels| labels.contains_key(TEMPLATE_HASH)),
+        WorkloadKind::StatefulSet => pod
+            .metadata
+            .name
+            .as_deref()
+            .and_then(|name| name.strip_prefix(&workload.name)?.strip_prefix('-'))
+            .is_some_and(|ordinal| ordinal.parse::<u32>().is_ok()),
+        WorkloadKind::DaemonSet => true,
+    }
+}
+
+/// Every Secret that pods of `spec` use.
+pub fn secrets_of(spec: &PodSpec) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let init = spec.init_containers.iter().flatten();
+    for container in spec.containers.iter().chain(init) {
+        from_environment(
+            container.env.as_ref(),
+            container.env_from.as_ref(),
+            &mut names,
+        );
+    }
+    for container in spec.ephemeral_containers.iter().flatten() {
+        from_environment(
+            container.env.as_ref(),
+            container.env_from.as_ref(),
+            &mut names,
+        );
+    }
+    for volume in spec.volumes.iter().flatten() {
+        names.extend(of_volume(volume));
+    }
+    names.extend(
+        spec.image_pull_secrets
+            .iter()
+            .flatten()
+            .map(|secret| secret.name.clone()),
+    );
+    names.remove("");
+    names
+}
+
+fn from_environment(
+    variables: Option<&Vec<EnvVar>>,
+    sources: Option<&Vec<EnvFromSource>>,
+    names: &mut BTreeSet<String>,
+) {
+    let single = variables.into_iter().flatten().filter_map(|variable| {
+        let key = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
+        Some(key.name.clone())
+    });
+    let whole = sources
+        .into_iter()
+        .flatten()
+        .filter_map(|source| Some(source.secret_ref.as_ref()?.name.clone()));
+    names.extend(single.chain(whole));
+}
+
+/// The Secrets of one volume. Each kind of volume that can name one has a row.
+fn of_volume(volume: &Volume) -> Vec<String> {
+    let local = |secret: &Option<LocalObjectReference>| Some(secret.as_ref()?.name.clone());
+    let single = [
+        volume
+            .secret
+            .as_ref()
+            .and_then(|source| source.secret_name.clone()),
+        volume
+            .csi
+            .as_ref()
+            .and_then(|source| local(&source.node_publish_secret_ref)),
+        volume
+            .cephfs
+            .as_ref()
+            .and_then(|source| local(&source.secret_ref)),
+        volume
+            .cinder
+            .as_ref()
+            .and_then(|source| local(&source.secret_ref)),
+        volume
+            .flex_volume
+            .as_ref()
+            .and_then(|source| local(&source.secret_ref)),
+        volume
+            .iscsi
+            .as_ref()
+            .and_then(|source| local(&source.secret_ref)),
+        volume
+            .rbd
+            .as_ref()
+            .and_then(|source| local(&source.secret_ref)),
+        volume
+            .storageos
+            .as_ref()
+            .and_then(|source| local(&source.secret_ref)),
+        volume
+            .scale_io
+            .as_ref()
+            .map(|source| source.secret_ref.name.clone()),
+        volume
+            .azure_file
+            .as_ref()
+            .map(|source| source.secret_name.clone()),
+    ];
+    let projected = volume
+        .projected
+        .iter()
+        .flat_map(|source| source.sources.iter().flatten())
+        .filter_map(|source| Some(source.secret.as_ref()?.name.clone()));
+    single.into_iter().flatten().chain(projected).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Pure: how a decision reads in the status of a VaultSecret and in events.
+
+use super::{
+    WorkloadKey,
+    bind::Bound,
+    decision::{Decision, Progress, Waiting},
+    view::Manual,
+};
+use crate::api::vault_secret::{WorkloadState, WorkloadStatus};
+
+/// Something that happened to a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Announcement {
+    /// The pod template was stamped.
+    Started,
+    /// Every pod was seen ready with the current data.
+    Verified,
+    /// That was not seen in time.
+    Failed,
+    /// Somebody else holds the stamp or takes it away.
+    Conflict,
+}
+
+/// What to tell about a workload, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutNote {
+    /// Which workload.
+    pub workload: WorkloadKey,
+    /// Its UID.
+    pub uid: String,
+    /// What happened.
+    pub what: Announcement,
+    /// The same for people.
+    pub message: String,
+}
+
+impl Announcement {
+    /// The reason of the event.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Started => "RolloutStarted",
+            Self::Verified => "RolloutVerified",
+            Self::Failed => "RolloutFailed",
+            Self::Conflict => "RestartConflict",
+        }
+    }
+}
+
+/// How `workload` reads in the status of the VaultSecrets it is bound to; `None` when it is bound to none.
+///
+/// In a steady state it says nothing that changes by itself: a status is not written because pods come and go.
+pub fn status(
+    workload: &WorkloadKey,
+    wanted: Option<&str>,
+    decision: &Decision,
+) -> Option<WorkloadStatus> {
+    Some(WorkloadStatus {
+        kind: workload.kind,
+        name: workload.name.clone(),
+        state: state(decision)?,
+        hash: wanted.map(str::to_owned),
+        pods: progress(decision).map(|Progress { ready, wanted }| format!("{ready}/{wanted}")),
+        message: message(workload, decision),
+    })
+}
+
+fn state(decision: &Decision) -> Option<WorkloadState> {
+    Some(match decision {
+        Decision::Unbound => return None,
+        Decision::InStep { .. } | Decision::Verified => WorkloadState::Verified,
+        Decision::ListPods | Decision::Settle { .. } | Decision::Retry { .. } | Decision::Stamp => {
+            WorkloadState::Pending
+        }
+        Decision::Restarting { .. } => WorkloadState::Restarting,
+        Decision::Failed { .. } | Decision::Conflict { .. } => WorkloadState::Failed,
+        Decision::Paused { .. } => WorkloadState::Paused,
+        Decision::Waiting(_) => WorkloadState::Waiting,
+    })
+}
+
+fn progress(decision: &Decision) -> Option<Progress> {
+    match decision {
+        Decision::Restarting { progress, .. }
+        | Decision::Failed { progress, .. }
+        | Decision::Waiting(Waiting::ManualUpdate { progress, .. }) => Some(*progress),
+        Decision::Unbound
+        | Decision::ListPods
+        | Decision::InStep { .. }
+        | Decision::Settle { .. }
+        | Decision::Retry { .. }
+        | Decision::Stamp
+        | Decision::Verified
+        | Decision::Paused { .. }
+        | Decision::Waiting(Waiting::NoSuchWorkload)
+        | Decision::Conflict { .. } => None,
+    }
+}
+
+/// What it waits for, or what failed.
+fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
+    Some(match decision {
+        Decision::Retry { message, .. } => message.clone(),
+        Decision::Failed {
+            progress: Progress { ready, wanted },
+            after,
+            ..
+        } => format!(
+            "{ready} of {wanted} pods are ready with the current data after {}s",
+            after.as_secs()
+        ),
+        Decision::Paused { stamped: false } => {
+            "the Deployment is paused; it is restarted when it is resumed".to_owned()
+        }
+        Decision::Paused { stamped: true } => {
+            "the Deployment is paused; its restart goes on when it is resumed".to_owned()
+        }
+        Decision::Waiting(Waiting::NoSuchWorkload) => {
+            format!("no such {}", workload.kind.as_str())
+        }
+        Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
+        Decision::Conflict { manager, holds, .. } => conflict(manager.as_deref(), *holds),
+        Decision::Unbound
+        | Decision::ListPods
+        | Decision::InStep { .. }
+        | Decision::Settle { .. }
+        | Decision::Stamp
+        | Decision::Restarting { .. }
+        | Decision::Verified => return None,
+    })
+}
+
+fn by_hand(manual: Manual) -> String {
+    match manual {
+        Manual::OnDelete => {
+            "the update strategy is OnDelete: delete the pods to restart them".to_owned()
+        }
+        Manual::Partition(ordinal) => format!(
+            "the partition of the rolling update keeps the pods below {ordinal} back: lower it to restart them"
+        ),
+    }
+}
+
+fn conflict(manager: Option<&str>, holds: bool) -> String {
+    let who = manager.map_or_else(
+        || "another field manager".to_owned(),
+        |name| format!("the field manager {name}"),
+    );
+    let does = if holds { "holds" } else { "took away twice" };
+    format!("RestartConflict: {who} {does} the annotation that restarts the pods")
+}
+
+/// The note for `what`, which happened to `workload`.
+pub fn note(
+    workload: &WorkloadKey,
+    uid: &str,
+    what: Announcement,
+    decision: &Decision,
+    bound: &[Bound],
+) -> RolloutNote {
+    let secrets: Vec<_> = bound
+        .iter()
+        .map(|bound| bound.data.secret.as_str())
+        .collect();
+    let secrets = secrets.join(", ");
+    let text = match what {
+        Announcement::Started => format!("restarting the pods for new data of {secrets}"),
+        Announcement::Verified => format!("every pod runs with the current data of {secrets}"),
+        Announcement::Failed | Announcement::Conflict => {
+            message(workload, decision).unwrap_or_default()
+        }
+    };
+    RolloutNote {
+        workload: workload.clone(),
+        uid: uid.to_owned(),
+        what,
+        message: text,
+    }
+}
+
+#[cfg(test)]
+mod tests;

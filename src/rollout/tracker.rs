@@ -1,0 +1,353 @@
+//! Pure: what is remembered of a workload between two passes.
+//!
+//! It is a memory, not a state: a process that lost it comes to the same end, with a few more lists and at
+//! worst one more restart.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    bind::{Bound, Data},
+    decision::{Decision, Progress},
+    pod::PodFacts,
+    report::Announcement,
+    view::WorkloadView,
+};
+
+/// First pause after a request that failed; it doubles from there.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest pause after requests that failed.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// What is remembered of one workload.
+#[derive(Clone, Debug, Default)]
+pub struct Tracker {
+    uid: String,
+    /// Data that all pods of the workload were found to run, and that every later one started with.
+    settled: Vec<Data>,
+    /// Pods, by UID, that were seen not to have read anything older than this data.
+    proofs: Vec<(String, Data)>,
+    /// Since when the workload is out of step, if it is.
+    pub(super) episode: Option<Episode>,
+    /// What belongs to the hash that is wanted now.
+    pub(super) course: Course,
+}
+
+/// The time during which a workload is out of step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Episode {
+    /// When it was first seen so.
+    pub first_seen: Instant,
+    /// When the wanted hash last changed, or the stamp was taken away.
+    pub last_change: Instant,
+    /// Whether its pods were looked at since the last change.
+    pub looked: bool,
+    /// Whether its Secrets were asked to be read anew.
+    pub refreshed: bool,
+}
+
+/// What is remembered for one wanted hash.
+#[derive(Clone, Debug, Default)]
+pub struct Course {
+    /// The hash.
+    pub wanted: String,
+    /// How often the template was stamped with it.
+    pub stamps: u32,
+    /// The last of these stamps.
+    pub stamped: Option<Stamped>,
+    /// Since when the template is seen to carry it.
+    pub carried_since: Option<Instant>,
+    /// Whether every pod was seen to carry it.
+    pub verified: bool,
+    /// Whether every pod was proved to run the data without a stamp.
+    pub proof: Proof,
+    /// Whether the end of a rollout to it was waited for.
+    pub awaited: bool,
+    /// The last list of pods, and how many of them were ready with the current data.
+    pub listed: Option<(Instant, Progress)>,
+    /// The last request that failed.
+    pub trouble: Option<Trouble>,
+    /// The field manager that holds the annotation.
+    pub refused: Option<Refused>,
+    /// What was last told about it.
+    pub announced: Option<Announcement>,
+}
+
+/// That every pod runs the wanted data without a stamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// It was not proved.
+    #[default]
+    Missing,
+    /// It was proved.
+    Found,
+    /// It was proved and that was written on the workload.
+    Recorded,
+}
+
+/// A stamp that the apiserver took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// When.
+    pub at: Instant,
+    /// Generation of the workload with it.
+    pub generation: i64,
+}
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// To list pods.
+    List,
+    /// To stamp the template.
+    Stamp,
+    /// To write the proof on the workload.
+    Record,
+}
+
+/// Requests of one kind that failed one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which kind.
+    pub attempt: Attempt,
+    /// How many.
+    pub failures: u32,
+    /// When to try again.
+    pub retry_at: Instant,
+    /// What failed last.
+    pub message: String,
+}
+
+/// A stamp that the apiserver refused because the annotation is somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The other field manager.
+    pub manager: String,
+    /// What the template carried at that time: there is no point in trying again before that changes.
+    pub stamp: Option<String>,
+}
+
+impl Episode {
+    /// One that begins now.
+    pub fn starting(now: Instant) -> Self {
+        Self {
+            first_seen: now,
+            last_change: now,
+            looked: false,
+            refreshed: false,
+        }
+    }
+}
+
+impl Tracker {
+    /// Takes in how the workload looks and which hash it should carry.
+    pub fn see(&mut self, view: &WorkloadView, wanted: &str, now: Instant) {
+        if self.uid != view.uid {
+            *self = Self {
+                uid: view.uid.clone(),
+                ..Self::default()
+            };
+        }
+        if self.course.wanted != wanted {
+            self.course = Course {
+                wanted: wanted.to_owned(),
+                ..Course::default()
+            };
+            if let Some(episode) = &mut self.episode {
+                (episode.last_change, episode.looked) = (now, false);
+            }
+        }
+        let behind = self.is_ahead_of(view);
+        let carries = view.stamp.as_deref() == Some(wanted);
+        let course = &mut self.course;
+        if carries {
+            course.carried_since.get_or_insert(now);
+        } else if !behind {
+            (course.carried_since, course.verified) = (None, false);
+        }
+        if carries
+            || behind
+            || course.proof != Proof::Missing
+            || view.in_step.as_deref() == Some(wanted)
+        {
+            self.episode = None;
+        } else {
+            self.episode.get_or_insert_with(|| Episode::starting(now));
+        }
+    }
+
+    /// Whether the stamp we wrote is newer than `view`.
+    pub fn is_ahead_of(&self, view: &WorkloadView) -> bool {
+        self.course
+            .stamped
+            .is_some_and(|stamped| view.generation < stamped.generation)
+    }
+
+    /// Takes in the pods as just listed.
+    pub fn listed(&mut self, pods: &[PodFacts], bound: &[Bound], progress: Progress, now: Instant) {
+        self.proofs
+            .retain(|(uid, _)| pods.iter().any(|pod| pod.uid == *uid));
+        for pod in pods {
+            for bound in bound.iter().filter(|bound| will_read_current(pod, bound)) {
+                if !self.has_proof(pod, &bound.data) {
+                    self.proofs.push((pod.uid.clone(), bound.data.clone()));
+                }
+            }
+        }
+        self.course.listed = Some((now, progress));
+        self.succeeded(Attempt::List);
+        if let Some(episode) = &mut self.episode {
+            episode.looked = true;
+        }
+    }
+
+    /// Whether `pod` was once seen not to have read anything older than `data`.
+    pub fn has_proof(&self, pod: &PodFacts, data: &Data) -> bool {
+        self.proofs
+            .iter()
+            .any(|(uid, proved)| *uid == pod.uid && proved.is_same_as(data))
+    }
+
+    /// Whether all pods are known to run `data`, and so is each that came since.
+    pub fn is_settled(&self, data: &Data) -> bool {
+        self.settled.iter().any(|settled| settled.is_same_as(data))
+    }
+
+    /// Notes that the Secrets were asked to be read anew.
+    pub fn refreshed(&mut self, now: Instant) {
+        self.episode
+            .get_or_insert_with(|| Episode::starting(now))
+            .refreshed = true;
+    }
+
+    /// Notes a stamp that the apiserver took.
+    pub fn stamped(&mut self, generation: i64, now: Instant) {
+        let course = &mut self.course;
+        course.stamps += 1;
+        course.stamped = Some(Stamped {
+            at: now,
+            generation,
+        });
+        (course.verified, course.awaited, course.listed) = (false, true, None);
+        (course.refused, course.announced) = (None, None);
+        self.succeeded(Attempt::Stamp);
+        self.episode = None;
+    }
+
+    /// Notes that the annotation belongs to the field manager `manager`.
+    pub fn refused(&mut self, manager: String, stamp: Option<String>) {
+        self.course.refused = Some(Refused { manager, stamp });
+    }
+
+    /// Notes that the proof stands on the workload.
+    pub fn recorded(&mut self) {
+        self.course.proof = Proof::Recorded;
+        self.succeeded(Attempt::Record);
+    }
+
+    /// Notes a request that failed. `seed` spreads workloads that failed together.
+    pub fn failed(&mut self, attempt: Attempt, message: String, seed: u64, now: Instant) {
+        let before = self.course.trouble.as_ref();
+        let failures = before
+            .filter(|trouble| trouble.attempt == attempt)
+            .map_or(0, |trouble| trouble.failures);
+        self.course.trouble = Some(Trouble {
+            attempt,
+            failures: failures.saturating_add(1),
+            retry_at: now + pause(failures, seed),
+            message,
+        });
+    }
+
+    fn succeeded(&mut self, attempt: Attempt) {
+        self.course
+            .trouble
+            .take_if(|trouble| trouble.attempt == attempt);
+    }
+
+    /// What is to be told about the way the pass ends, if it was not told before.
+    pub fn announce(&mut self, decision: &Decision) -> Option<Announcement> {
+        let course = &mut self.course;
+        let announcement = match decision {
+            Decision::Verified if course.awaited => Announcement::Verified,
+            Decision::Failed { .. } => Announcement::Failed,
+            Decision::Conflict { .. } => Announcement::Conflict,
+            Decision::Unbound
+            | Decision::ListPods
+            | Decision::InStep { .. }
+            | Decision::Settle { .. }
+            | Decision::Retry { .. }
+            | Decision::Stamp
+            | Decision::Restarting { .. }
+            | Decision::Verified
+            | Decision::Paused { .. }
+            | Decision::Waiting(_) => return None,
+        };
+        (course.announced.replace(announcement) != Some(announcement)).then_some(announcement)
+    }
+
+    /// Since when the end of the rollout is waited for.
+    pub fn awaited_since(&self) -> Option<Instant> {
+        let stamped = self.course.stamped.map(|stamped| stamped.at);
+        stamped.or(self.course.carried_since)
+    }
+
+    /// Takes in how the pass ended.
+    pub fn concluded(&mut self, decision: &Decision, bound: &[Bound]) {
+        let course = &mut self.course;
+        match decision {
+            Decision::InStep { .. } => {
+                if course.proof == Proof::Missing {
+                    course.proof = Proof::Found;
+                }
+                self.episode = None;
+            }
+            Decision::Verified => course.verified = true,
+            Decision::Restarting { .. } | Decision::Failed { .. } => course.awaited = true,
+            Decision::Waiting(waiting) => course.awaited |= waiting.is_rollout(),
+            Decision::Unbound
+            | Decision::ListPods
+            | Decision::Settle { .. }
+            | Decision::Retry { .. }
+            | Decision::Stamp
+            | Decision::Paused { .. }
+            | Decision::Conflict { .. } => {}
+        }
+        if matches!(decision, Decision::InStep { .. } | Decision::Verified) {
+            self.settled = bound.iter().map(|bound| bound.data.clone()).collect();
+            self.proofs.clear();
+        }
+    }
+}
+
+/// Whether what `pod` will read is the data of `bound` or newer, though the pod may be older.
+///
+/// Nothing of it has run, and nothing older can have been read for it: it has no node, or the Secret was
+/// not there before. That no container is reported as started is not enough, because the kubelet
+/// reports late and mounts volumes earlier.
+fn will_read_current(pod: &PodFacts, bound: &Bound) -> bool {
+    !pod.started && (!pod.scheduled || bound.born)
+}
+
+/// Doubles up to [`LONGEST_PAUSE`], less up to a quarter by `seed`.
+fn pause(failures: u32, seed: u64) -> Duration {
+    let full = FIRST_PAUSE
+        .saturating_mul(1_u32 << failures.min(10))
+        .min(LONGEST_PAUSE);
+    let less = u32::try_from(seed % 250).unwrap_or_default();
+    full * (1000 - less) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_differ_by_seed() {
+        let seconds: Vec<_> = (0..9).map(|n| pause(n, 0).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause(u32::MAX, 0), LONGEST_PAUSE);
+        assert_eq!(pause(0, 249), Duration::from_millis(751));
+        assert_eq!(pause(0, 250), pause(0, 0));
+    }
+}

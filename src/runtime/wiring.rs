@@ -1,0 +1,222 @@
+//! Effects: memory. Which objects to look at again when another one changed: keys, never what happened.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    api::{
+        refs::{AuthKind, ConnectionKind},
+        vault_auth::AuthSpec,
+    },
+    auth::AuthId,
+    cache::Change,
+    connection::resolve::ca_secret,
+    names::ObjectKey,
+    queue::Queue,
+    rollout::view::WorkloadView,
+    secret_view::SecretView,
+    sync::{
+        memory::Memories,
+        resolve::{ConnectionId, target_name},
+    },
+    view::{AuthView, ConnectionView, NamespaceView, ObjectView, VaultSecretView},
+    world::{Listener, World},
+};
+
+/// What is to be looked at.
+pub struct Queues {
+    /// `VaultSecrets` whose Secret may be out of step.
+    pub syncs: Arc<Queue<ObjectKey>>,
+    /// `VaultSecrets` whose status may be out of date.
+    pub reports: Arc<Queue<ObjectKey>>,
+    /// Connections.
+    pub connections: Arc<Queue<ConnectionId>>,
+    /// Auth objects.
+    pub auths: Arc<Queue<AuthId>>,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            syncs: Arc::new(Queue::new("syncs")),
+            reports: Arc::new(Queue::new("reports")),
+            connections: Arc::new(Queue::new("connections")),
+            auths: Arc::new(Queue::new("auths")),
+        }
+    }
+}
+
+/// Fills the queues from changes.
+pub struct Wiring {
+    /// What is known of the cluster.
+    pub world: Arc<World>,
+    /// The queues to fill.
+    pub queues: Arc<Queues>,
+    /// Told of Secrets that go.
+    pub memories: Arc<Memories>,
+    /// Before the first full list everything is queued for itself, so references need not be followed.
+    pub following: AtomicBool,
+}
+
+impl Wiring {
+    /// From now on references are followed.
+    pub fn started(&self) {
+        self.following.store(true, Ordering::Relaxed);
+    }
+
+    /// Every connection there is.
+    pub fn connections(&self) -> Vec<ConnectionId> {
+        [ConnectionKind::VaultConnection, ConnectionKind::ClusterVaultConnection]
+            .into_iter()
+            .flat_map(|kind| {
+                let all = self.world.connections(kind).all();
+                all.into_iter().map(move |(key, _)| ConnectionId { kind, key })
+            })
+            .collect()
+    }
+
+    /// A connection became usable, unusable, or another one.
+    pub fn connection_changed(&self, id: &ConnectionId) {
+        self.sync_scope(&id.key.namespace);
+        self.check_auths(&id.key.namespace);
+    }
+
+    /// Reads the sources of a `VaultSecret` anew.
+    pub fn refresh(&self, key: &ObjectKey) {
+        self.memories.ask_fresh(key, Instant::now());
+        self.queues.syncs.add(key.clone());
+    }
+
+    /// All `VaultSecrets` of a namespace; of all namespaces if it is empty.
+    fn sync_scope(&self, namespace: &str) {
+        let scope = if namespace.is_empty() {
+            self.world.vault_secrets.all()
+        } else {
+            self.world.vault_secrets.in_namespace(namespace)
+        };
+        for (key, _) in scope {
+            self.queues.syncs.add(key);
+        }
+    }
+
+    fn check_auths(&self, namespace: &str) {
+        for kind in [AuthKind::VaultAuth, AuthKind::ClusterVaultAuth] {
+            let cache = self.world.auths(kind);
+            let scope = if namespace.is_empty() { cache.all() } else { cache.in_namespace(namespace) };
+            for (key, _) in scope {
+                self.queues.auths.add(AuthId { kind, key });
+            }
+        }
+    }
+
+    /// Whoever depends on a Secret that is not ours: a target in the way, a login, a certificate authority.
+    fn follow_secret(&self, key: &ObjectKey) {
+        for (vault_secret, view) in self.world.vault_secrets.in_namespace(&key.namespace) {
+            let aims_here = |spec: &_| target_name(&vault_secret, spec) == key.name;
+            if view.spec.as_deref().is_ok_and(aims_here) {
+                self.queues.syncs.add(vault_secret);
+            }
+        }
+        for (kind, namespace) in [(AuthKind::VaultAuth, key.namespace.as_str()), (AuthKind::ClusterVaultAuth, "")] {
+            for (_, auth) in self.world.auths(kind).in_namespace(namespace) {
+                match auth.spec.as_deref().map(|spec| reads(spec, key)) {
+                    Ok(Reads::FromConsumer) => self.sync_scope(&key.namespace),
+                    Ok(Reads::Fixed) => self.sync_scope(""),
+                    Ok(Reads::Not) | Err(_) => {}
+                }
+            }
+        }
+        for id in self.connections() {
+            let view = self.world.connection(&id);
+            let spec = view.as_ref().and_then(|view| view.spec.as_deref().ok());
+            if spec.and_then(|spec| ca_secret(&id, spec)).as_ref() == Some(key) {
+                self.queues.connections.add(id);
+            }
+        }
+    }
+}
+
+/// How a login depends on a Secret.
+enum Reads {
+    Not,
+    FromConsumer,
+    Fixed,
+}
+
+fn reads(spec: &AuthSpec, secret: &ObjectKey) -> Reads {
+    let app_role = spec.app_role.iter().flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
+    let mut references = app_role.chain(spec.token.iter().map(|method| &method.secret_ref));
+    let found = references.find(|reference| {
+        reference.name == secret.name && reference.namespace.as_ref().is_none_or(|namespace| *namespace == secret.namespace)
+    });
+    match found {
+        None => Reads::Not,
+        Some(reference) if reference.namespace.is_some() => Reads::Fixed,
+        Some(_) => Reads::FromConsumer,
+    }
+}
+
+/// Whether an object came, went, or asks for something else than before.
+fn asks_otherwise<S: PartialEq, T: serde::de::DeserializeOwned + Default>(change: &Change<ObjectView<S, T>>) -> bool {
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) => new.asks_otherwise_than(old),
+        _ => true,
+    }
+}
+
+impl Listener for Wiring {
+    fn vault_secret(&self, change: &Change<VaultSecretView>) {
+        if asks_otherwise(change) {
+            self.queues.syncs.add(change.key.clone());
+        } else {
+            self.queues.reports.add(change.key.clone());
+        }
+    }
+
+    fn auth(&self, kind: AuthKind, change: &Change<AuthView>) {
+        self.queues.auths.add(AuthId { kind, key: change.key.clone() });
+        if asks_otherwise(change) && self.following.load(Ordering::Relaxed) {
+            self.sync_scope(&change.key.namespace);
+        }
+    }
+
+    fn connection(&self, kind: ConnectionKind, change: &Change<ConnectionView>) {
+        let id = ConnectionId { kind, key: change.key.clone() };
+        if asks_otherwise(change) {
+            if self.following.load(Ordering::Relaxed) {
+                self.connection_changed(&id);
+            }
+            self.queues.connections.add(id);
+        }
+    }
+
+    fn secret(&self, change: &Change<SecretView>) {
+        let managed = |view: &Option<Arc<SecretView>>| {
+            let managed = view.as_ref()?.managed.as_ref()?;
+            Some(ObjectKey::new(&change.key.namespace, &managed.vault_secret))
+        };
+        let (old, new) = (managed(&change.old), managed(&change.new));
+        for owner in old.iter().chain(&new) {
+            if change.new.is_none() {
+                self.memories.secret_gone(owner);
+            }
+            self.queues.syncs.add(owner.clone());
+        }
+        let foreign = new.is_none();
+        if foreign && self.following.load(Ordering::Relaxed) {
+            self.follow_secret(&change.key);
+        }
+    }
+
+    fn namespace(&self, change: &Change<NamespaceView>) {
+        if self.following.load(Ordering::Relaxed) {
+            self.sync_scope(&change.key.name);
+        }
+    }
+
+    fn workload(&self, _change: &Change<WorkloadView>) {}
+}
