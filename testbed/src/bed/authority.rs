@@ -1,4 +1,4 @@
-//! Pure: certificates — an authority made for one bed, and what it signs.
+//! Effects: randomness — an authority made for one bed, and what it signs.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,

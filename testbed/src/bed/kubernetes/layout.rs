@@ -1,19 +1,20 @@
-//! Effects: processes, files — the control plane: etcd, apiserver, controller manager, scheduler and KWOK.
+//! Effects: processes, files — the files and command lines of the control plane's processes.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fs, path::Path};
 
-use serde_json::json;
-
-use super::{
-    authority::{Authority, Certificate},
-    directory::Directory,
-    ports, ready,
-};
+use super::{Access, Programs};
 use crate::{
+    bed::{
+        authority::{Authority, Certificate},
+        directory::Directory,
+        ports,
+    },
     error::BedError,
-    parts::Tool,
-    process::{Launch, Process},
+    process::Launch,
 };
+
+/// The name of the apiserver's audit log in the bed's directory.
+pub(crate) const AUDIT_LOG: &str = "audit.log";
 
 /// Static tokens: nothing but loopback can reach the apiserver, and it dies with the test.
 const ADMIN_TOKEN: &str = "testbed-admin";
@@ -39,126 +40,24 @@ const USERS: [(&str, &str, &str); 4] = [
 /// High enough that the control plane never makes a test wait.
 const CLIENT_LIMITS: [&str; 2] = ["--kube-api-qps=500", "--kube-api-burst=1000"];
 
-/// The running control plane.
-pub(crate) struct ControlPlane {
-    // Clients before servers: dropped in this order, nothing logs about a server that went away.
-    pub(crate) kwok: Process,
-    pub(crate) scheduler: Process,
-    pub(crate) controller_manager: Process,
-    pub(crate) apiserver: Process,
-    pub(crate) etcd: Process,
-    pub(crate) access: Access,
-}
-
-/// What a client needs to reach the apiserver.
-#[derive(Debug, Clone)]
-pub(crate) struct Access {
-    /// `https://127.0.0.1:<port>`.
-    pub(crate) url: String,
-    /// The authority of the apiserver's certificate, as PEM.
-    pub(crate) ca: String,
-    /// The admin's kubeconfig.
-    pub(crate) kubeconfig: PathBuf,
-}
-
-/// The paths of the programs.
-pub(crate) struct Programs {
-    pub(crate) etcd: PathBuf,
-    pub(crate) apiserver: PathBuf,
-    pub(crate) controller_manager: PathBuf,
-    pub(crate) scheduler: PathBuf,
-    pub(crate) kwok: PathBuf,
-}
-
-impl Programs {
-    /// Finds or builds them. Blocks.
-    pub(crate) fn locate() -> Result<Self, BedError> {
-        Ok(Self {
-            etcd: Tool::Etcd.locate()?,
-            apiserver: Tool::Apiserver.locate()?,
-            controller_manager: Tool::ControllerManager.locate()?,
-            scheduler: Tool::Scheduler.locate()?,
-            kwok: Tool::Kwok.locate()?,
-        })
-    }
-}
-
-impl Access {
-    /// A kubeconfig for `token`: JSON, which YAML includes.
-    pub(crate) fn kubeconfig_text(&self, token: &str) -> String {
-        use base64::Engine as _;
-        let ca = base64::engine::general_purpose::STANDARD.encode(&self.ca);
-        json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "bed", "cluster": {"server": self.url, "certificate-authority-data": ca}}],
-            "users": [{"name": "bed", "user": {"token": token}}],
-            "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": "bed"}}],
-            "current-context": "bed",
-        })
-        .to_string()
-    }
-}
-
 /// What the launches have in common.
-struct Layout<'a> {
+pub(super) struct Layout<'a> {
     directory: &'a Directory,
     programs: Programs,
-    access: Access,
-    etcd_ports: [u16; 2],
-    ports: ComponentPorts,
+    pub(super) access: Access,
+    pub(super) etcd_ports: [u16; 2],
+    pub(super) ports: ComponentPorts,
 }
 
-struct ComponentPorts {
-    apiserver: u16,
-    controller_manager: u16,
-    scheduler: u16,
-    kwok: u16,
-}
-
-/// Starts everything and returns when the apiserver serves and the others are healthy.
-pub(crate) async fn start(
-    directory: &Directory,
-    programs: Programs,
-) -> Result<ControlPlane, BedError> {
-    let layout = Layout::prepare(directory, programs)?;
-    let ComponentPorts {
-        apiserver: _,
-        controller_manager,
-        scheduler,
-        kwok,
-    } = layout.ports;
-    let etcd = layout.etcd().start()?;
-    ready::answers(
-        &etcd,
-        &format!("http://127.0.0.1:{}/readyz", layout.etcd_ports[0]),
-    )
-    .await?;
-    let apiserver = layout.apiserver().start()?;
-    ready::answers(&apiserver, &format!("{}/readyz", layout.access.url)).await?;
-    let plane = ControlPlane {
-        kwok: layout.kwok().start()?,
-        scheduler: layout.scheduler().start()?,
-        controller_manager: layout.controller_manager().start()?,
-        apiserver,
-        etcd,
-        access: layout.access,
-    };
-    let [controller_manager, scheduler, kwok] = [
-        format!("https://127.0.0.1:{controller_manager}/healthz"),
-        format!("https://127.0.0.1:{scheduler}/healthz"),
-        format!("http://127.0.0.1:{kwok}/healthz"),
-    ];
-    tokio::try_join!(
-        ready::answers(&plane.controller_manager, &controller_manager),
-        ready::answers(&plane.scheduler, &scheduler),
-        ready::answers(&plane.kwok, &kwok),
-    )?;
-    Ok(plane)
+pub(super) struct ComponentPorts {
+    pub(super) apiserver: u16,
+    pub(super) controller_manager: u16,
+    pub(super) scheduler: u16,
+    pub(super) kwok: u16,
 }
 
 impl<'a> Layout<'a> {
-    fn prepare(directory: &'a Directory, programs: Programs) -> Result<Self, BedError> {
+    pub(super) fn prepare(directory: &'a Directory, programs: Programs) -> Result<Self, BedError> {
         let [client, peer, apiserver, controller_manager, scheduler, kwok] =
             ports::free().map_err(BedError::Prepare)?;
         let authority = Authority::new("testbed apiserver authority")?;
@@ -191,9 +90,9 @@ impl<'a> Layout<'a> {
             .map(|(token, user, group)| format!("{token},{user},{user},{group}"))
             .join("\n");
         let stages = concat!(
-            include_str!("../../stages/node.yaml"),
+            include_str!("../../../stages/node.yaml"),
             "---\n",
-            include_str!("../../stages/pod.yaml")
+            include_str!("../../../stages/pod.yaml")
         );
         let mut files = vec![
             ("ca.pem".to_owned(), authority.pem()),
@@ -219,12 +118,12 @@ impl<'a> Layout<'a> {
         }
         for (name, content) in files {
             let path = self.directory.join(name);
-            std::fs::write(&path, content).map_err(BedError::file(&path))?;
+            fs::write(&path, content).map_err(BedError::file(&path))?;
         }
         Ok(())
     }
 
-    fn etcd(&self) -> Launch {
+    pub(super) fn etcd(&self) -> Launch {
         let [client, peer] = self
             .etcd_ports
             .map(|port| format!("http://127.0.0.1:{port}"));
@@ -243,7 +142,7 @@ impl<'a> Layout<'a> {
         )
     }
 
-    fn apiserver(&self) -> Launch {
+    pub(super) fn apiserver(&self) -> Launch {
         self.launch(
             "kube-apiserver",
             &self.programs.apiserver,
@@ -271,7 +170,7 @@ impl<'a> Layout<'a> {
         )
     }
 
-    fn controller_manager(&self) -> Launch {
+    pub(super) fn controller_manager(&self) -> Launch {
         let component = self.component("testbed-controller-manager", self.ports.controller_manager);
         let own = [
             self.path_flag("--service-account-private-key-file", "service-accounts.key"),
@@ -284,7 +183,7 @@ impl<'a> Layout<'a> {
         )
     }
 
-    fn scheduler(&self) -> Launch {
+    pub(super) fn scheduler(&self) -> Launch {
         let component = self.component("testbed-scheduler", self.ports.scheduler);
         self.launch("kube-scheduler", &self.programs.scheduler, component)
     }
@@ -303,7 +202,7 @@ impl<'a> Layout<'a> {
         flags
     }
 
-    fn kwok(&self) -> Launch {
+    pub(super) fn kwok(&self) -> Launch {
         self.launch(
             "kwok",
             &self.programs.kwok,
@@ -322,7 +221,7 @@ impl<'a> Layout<'a> {
     fn launch(
         &self,
         name: &'static str,
-        program: &std::path::Path,
+        program: &Path,
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Launch {
         Launch {
@@ -344,9 +243,6 @@ impl<'a> Layout<'a> {
         argument
     }
 }
-
-/// The name of the apiserver's audit log in the bed's directory.
-pub(crate) const AUDIT_LOG: &str = "audit.log";
 
 fn kubeconfig_name(token: &str) -> String {
     format!("{}.kubeconfig", token.trim_start_matches("testbed-"))
