@@ -22,7 +22,9 @@ pub(super) fn run(args: RunArgs) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(CliError::StartRuntime)?;
-    threads.block_on(runtime::run(settings)).map_err(CliError::Run)
+    threads
+        .block_on(runtime::run(settings))
+        .map_err(CliError::Run)
 }
 
 /// Sets this process apart from the one that had the same pod name before it.

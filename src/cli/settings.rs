@@ -94,7 +94,10 @@ impl Settings {
             admin_address: address(&admin_address)?,
             workers: count("--workers", workers)?,
             rollout_workers: count("--rollout-workers", rollout_workers)?,
-            default_refresh_interval: duration("--default-refresh-interval", &default_refresh_interval)?,
+            default_refresh_interval: duration(
+                "--default-refresh-interval",
+                &default_refresh_interval,
+            )?,
             staleness_budget: duration("--staleness-budget", &staleness_budget)?,
             allow_insecure_tls,
             log_format,
