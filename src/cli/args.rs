@@ -20,7 +20,7 @@ pub struct Args {
 pub enum Command {
     /// Run the operator.
     ///
-    /// It needs a kubeconfig or, inside a cluster, a ServiceAccount with the rights the Helm chart grants. It
+    /// It needs a kubeconfig or, inside a cluster, the rights the Helm chart grants. It
     /// logs to stderr, and stops within seconds of SIGTERM.
     Run(RunArgs),
     /// Print the custom resource definitions.

@@ -42,6 +42,25 @@ mod tests {
     }
 
     #[test]
+    fn committed_definitions_are_up_to_date() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        for dir in ["crds", "charts/lockstep/crds"] {
+            for crd in crate::api::crds() {
+                let path = root
+                    .join(dir)
+                    .join(format!("{}.yaml", crd.spec.names.plural));
+                let committed = std::fs::read_to_string(&path).unwrap_or_default();
+                let how = "see CONTRIBUTING.md for how to write it again";
+                assert!(
+                    committed == yaml(&crd).unwrap(),
+                    "{} is out of date, {how}",
+                    path.display()
+                );
+            }
+        }
+    }
+
+    #[test]
     fn one_file_per_kind() {
         let dir = tempfile::tempdir().unwrap();
         crds(&CrdsArgs {
