@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderValue, header::USER_AGENT};
 use jiff::Timestamp;
 use kube::{Client, Config};
 use tokio::{
@@ -136,6 +137,9 @@ async fn client() -> Result<Client, RunError> {
         .await
         .map_err(|error| RunError::InferConfig(kube::Error::InferConfig(error)))?;
     config.default_retry = false;
+    // So that audit logs tell who it was.
+    let agent = HeaderValue::from_static(concat!("lockstep/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
     Client::try_from(config).map_err(RunError::BuildClient)
 }
 

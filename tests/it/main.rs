@@ -1,1 +1,6 @@
-//! Integration tests.
+//! Everything that is proved against the real parts: a Kubernetes control plane, Vault, and the operator as a process.
+//!
+//! `support` holds the stage; every other module is one group of promises.
+
+mod everyday;
+mod support;
