@@ -1,6 +1,6 @@
 //! Effects: stderr — sets up the log of the process and the panic hook.
 //!
-//! The user's filter decides what he wants to see, [`ceiling`] what he may see: libraries below us print
+//! The user's filter decides what he wants to see, the ceiling what he may see: libraries below us print
 //! request and response bodies when asked for enough detail (`kube_client` even at WARN, when an answer
 //! does not decode), and those hold secrets. A directive cannot lift the ceiling, however specific it is.
 
