@@ -121,11 +121,15 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         &mut tasks,
         &operator.stop,
     );
-    let (leadership, election) = operator.campaign(last.clone());
+    let (leadership, mut election) = operator.campaign(last.clone());
     let result = operator
-        .lead(leadership, election, caches, &mut tasks)
+        .lead(leadership, &mut election, caches, &mut tasks)
         .await;
     last.cancel();
+    // Now that nothing writes any more, the lease is given back.
+    if !election.is_finished() {
+        drop(timeout(SHUTDOWN, election).await);
+    }
     drop(timeout(SHUTDOWN, admin).await);
     signals.abort();
     result
@@ -224,6 +228,7 @@ impl Operator {
 
     fn campaign(&self, stop: CancellationToken) -> (watch::Receiver<Leadership>, Election) {
         if !self.settings.leader_election {
+            self.metrics.leader(true);
             let (sender, leadership) = election::unopposed();
             let election = tokio::spawn(async move {
                 stop.cancelled().await;
@@ -242,7 +247,7 @@ impl Operator {
     async fn lead(
         &self,
         mut leadership: watch::Receiver<Leadership>,
-        mut election: Election,
+        election: &mut Election,
         caches: admin::Gate,
         tasks: &mut JoinSet<()>,
     ) -> Result<(), RunError> {
@@ -257,12 +262,12 @@ impl Operator {
         tokio::select! {
             () = begin => self.start(tasks).await?,
             () = stop.cancelled() => {}
-            ended = &mut election => return lost(ended),
+            ended = &mut *election => return lost(ended),
         }
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            ended = &mut election => lost(ended),
+            ended = &mut *election => lost(ended),
             _ = tasks.join_next() => Err(RunError::TaskEnded),
         };
         stop.cancel();

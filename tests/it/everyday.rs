@@ -5,7 +5,7 @@ use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::eventually;
 use serde_json::json;
 
-use crate::support::{SOON, Stage};
+use crate::support::{GARBAGE, Stage};
 
 #[tokio::test]
 async fn a_secret_follows_vault_and_is_repaired_and_deleted() {
@@ -37,9 +37,11 @@ async fn a_secret_follows_vault_and_is_repaired_and_deleted() {
     assert_ne!(again.metadata.uid, second.metadata.uid);
 
     team.delete::<VaultSecret>("app").await;
-    eventually(SOON, "the Secret goes with its VaultSecret", async || {
-        team.secret("app").await.is_none()
-    })
+    eventually(
+        GARBAGE,
+        "the Secret goes with its VaultSecret",
+        async || team.secret("app").await.is_none(),
+    )
     .await
     .unwrap();
 }

@@ -15,6 +15,9 @@ pub use self::team::Team;
 /// How long anything may take that takes milliseconds on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// How long the garbage collector may take: it looks for new kinds every 30 seconds.
+pub const GARBAGE: Duration = Duration::from_secs(120);
+
 /// What an operator of a test is started with, unless it says otherwise.
 const ARGUMENTS: [&str; 1] = ["--leader-election=false"];
 
