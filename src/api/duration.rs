@@ -22,7 +22,7 @@ const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h|d))+$";
 const MAX_LENGTH: usize = 32;
 
 /// Upper bound of any duration here. It keeps every later addition to a clock in range.
-const MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const MAX: Duration = Duration::from_hours(366 * 24);
 
 impl GoDuration {
     /// The length of time.
@@ -46,7 +46,7 @@ impl FromStr for GoDuration {
     type Err = ParseDurationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let value = parse(text).ok_or(ParseDurationError::Form(text.chars().count()))?;
+        let value = parse(text).ok_or_else(|| ParseDurationError::Form(text.chars().count()))?;
         if value > MAX {
             return Err(ParseDurationError::TooLong);
         }
