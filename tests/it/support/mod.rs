@@ -4,13 +4,17 @@
 //! same time. Tests that kill, seal, pause, or count everything have a stage to themselves ([`Stage::own`]).
 
 mod team;
+mod workloads;
 
 use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
-pub use self::team::Team;
+pub use self::{
+    team::Team,
+    workloads::{InStep, env_from, pod_stamp, settle, workload},
+};
 
 /// How long anything may take that takes milliseconds on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(30);
