@@ -35,9 +35,9 @@ pub struct RolloutContext {
     pub secrets: Arc<Cache<SecretView>>,
     /// All Deployments.
     pub deployments: Arc<Cache<WorkloadView>>,
-    /// All StatefulSets.
+    /// All `StatefulSets`.
     pub stateful_sets: Arc<Cache<WorkloadView>>,
-    /// All DaemonSets.
+    /// All `DaemonSets`.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
     /// The workloads to look at.
     pub queue: Arc<Queue<WorkloadKey>>,
