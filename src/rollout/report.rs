@@ -6,7 +6,10 @@ use super::{
     decision::{Decision, Progress, Waiting},
     view::Manual,
 };
-use crate::api::vault_secret::{WorkloadState, WorkloadStatus};
+use crate::{
+    api::vault_secret::{WorkloadState, WorkloadStatus},
+    telemetry::events::EventReason,
+};
 
 /// Something that happened to a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +39,12 @@ pub struct RolloutNote {
 
 impl Announcement {
     /// The reason of the event.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(self) -> EventReason {
         match self {
-            Self::Started => "RolloutStarted",
-            Self::Verified => "RolloutVerified",
-            Self::Failed => "RolloutFailed",
-            Self::Conflict => "RestartConflict",
+            Self::Started => EventReason::RolloutStarted,
+            Self::Verified => EventReason::RolloutVerified,
+            Self::Failed => EventReason::RolloutFailed,
+            Self::Conflict => EventReason::RestartConflict,
         }
     }
 }
