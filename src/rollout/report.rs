@@ -1,5 +1,7 @@
 //! Pure: how a decision reads in the status of a VaultSecret and in events.
 
+use std::time::Duration;
+
 use super::{
     WorkloadKey,
     bind::Bound,
@@ -108,8 +110,8 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             after,
             ..
         } => format!(
-            "{ready} of {wanted} pods are ready with the current data after {}s",
-            after.as_secs()
+            "{ready} of {wanted} pods are ready with the current data after {}",
+            length(*after)
         ),
         Decision::Paused { stamped: false } => {
             "the Deployment is paused; it is restarted when it is resumed".to_owned()
@@ -132,6 +134,13 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
     })
 }
 
+fn length(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 fn by_hand(manual: Manual) -> String {
     match manual {
         Manual::OnDelete => {
@@ -148,7 +157,7 @@ fn conflict(manager: Option<&str>, holds: bool) -> String {
         || "another field manager".to_owned(),
         |name| format!("the field manager {name}"),
     );
-    let does = if holds { "holds" } else { "took away twice" };
+    let does = if holds { "holds" } else { "twice took away" };
     format!("RestartConflict: {who} {does} the annotation that restarts the pods")
 }
 

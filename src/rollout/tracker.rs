@@ -45,6 +45,8 @@ pub struct Episode {
     pub looked: Option<Evidence>,
     /// Whether its Secrets were asked to be read anew.
     pub refreshed: bool,
+    /// Whether a restart is held up by somebody: then a change does not prolong the wait, it begins a new one.
+    pub held: bool,
 }
 
 /// What is remembered for one wanted hash.
@@ -138,6 +140,7 @@ impl Episode {
             last_change: now,
             looked: None,
             refreshed: false,
+            held: false,
         }
     }
 }
@@ -157,6 +160,7 @@ impl Tracker {
                 began: Some(now),
                 ..Course::default()
             };
+            self.episode.take_if(|episode| episode.held);
             if let Some(episode) = &mut self.episode {
                 (episode.last_change, episode.looked) = (now, None);
             }
@@ -315,13 +319,16 @@ impl Tracker {
             Decision::Verified => course.verified = true,
             Decision::Restarting { .. } | Decision::Failed { .. } => course.awaited = true,
             Decision::Waiting(waiting) => course.awaited |= waiting.is_rollout(),
+            Decision::Paused { .. } | Decision::Conflict { .. } => {
+                if let Some(episode) = &mut self.episode {
+                    episode.held = true;
+                }
+            }
             Decision::Unbound
             | Decision::ListPods
             | Decision::Settle { .. }
             | Decision::Retry { .. }
-            | Decision::Stamp
-            | Decision::Paused { .. }
-            | Decision::Conflict { .. } => {}
+            | Decision::Stamp => {}
         }
         if matches!(decision, Decision::InStep { .. } | Decision::Verified) {
             self.settled = bound.iter().map(|bound| bound.data.clone()).collect();

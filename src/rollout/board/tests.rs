@@ -24,7 +24,11 @@ fn only_vault_secrets_with_something_new_to_say_are_returned() {
     let board = Board::default();
     let publish = |state: Option<WorkloadState>, bound: &[&str]| {
         let bound: Vec<_> = bound.iter().map(|name| key(name)).collect();
-        board.publish(&deployment("web"), state.map(|state| status("web", state)), &bound)
+        board.publish(
+            &deployment("web"),
+            state.map(|state| status("web", state)),
+            &bound,
+        )
     };
     assert_eq!(publish(Some(Pending), &["a", "b"]), [key("a"), key("b")]);
     assert_eq!(publish(Some(Pending), &["b", "a"]), []);
@@ -41,10 +45,19 @@ fn only_vault_secrets_with_something_new_to_say_are_returned() {
 fn workloads_that_need_attention_come_first() {
     use WorkloadState::{Failed, Pending, Verified};
     let board = Board::default();
-    for (name, state) in [("a", Verified), ("c", Failed), ("b", Pending), ("d", Failed)] {
+    for (name, state) in [
+        ("a", Verified),
+        ("c", Failed),
+        ("b", Pending),
+        ("d", Failed),
+    ] {
         board.publish(&deployment(name), Some(status(name, state)), &[key("s")]);
     }
-    let names: Vec<_> = board.workloads(&key("s")).into_iter().map(|status| status.name).collect();
+    let names: Vec<_> = board
+        .workloads(&key("s"))
+        .into_iter()
+        .map(|status| status.name)
+        .collect();
     assert_eq!(names, ["c", "d", "b", "a"]);
     assert_eq!(board.workloads(&key("other")), []);
 }

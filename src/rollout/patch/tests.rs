@@ -8,7 +8,10 @@ use crate::{
 
 #[test]
 fn the_stamp_is_one_annotation_of_the_template_and_takes_an_old_proof_away() {
-    let proved = WorkloadView { in_step: Some("h0".into()), ..view() };
+    let proved = WorkloadView {
+        in_step: Some("h0".into()),
+        ..view()
+    };
     let expected = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -30,13 +33,24 @@ fn the_proof_is_one_annotation_of_the_workload() {
     });
     let set = workload(WorkloadKind::StatefulSet, "web");
     assert_eq!(record(&set, &view(), "h1"), expected);
-    let foreign = WorkloadView { stamp: Some("h0".into()), ..view() };
-    assert_eq!(record(&set, &foreign, "h1"), expected, "a stamp that is not ours is not ours to repeat");
+    let foreign = WorkloadView {
+        stamp: Some("h0".into()),
+        ..view()
+    };
+    assert_eq!(
+        record(&set, &foreign, "h1"),
+        expected,
+        "a stamp that is not ours is not ours to repeat"
+    );
 }
 
 #[test]
 fn the_proof_repeats_our_stamp_lest_the_template_change() {
-    let stamped = WorkloadView { stamp: Some("h0".into()), stamp_is_ours: true, ..view() };
+    let stamped = WorkloadView {
+        stamp: Some("h0".into()),
+        stamp_is_ours: true,
+        ..view()
+    };
     let expected = json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",

@@ -15,33 +15,79 @@ fn references() -> Vec<(&'static str, Value)> {
     let env = json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "k"}}}]);
     let from = json!([{"prefix": "P_", "secretRef": {"name": "x"}}]);
     vec![
-        ("containers env", json!({"containers": [{"name": "c", "env": env}]})),
-        ("containers envFrom", json!({"containers": [{"name": "c", "envFrom": from}]})),
-        ("initContainers env", json!({"initContainers": [{"name": "c", "env": env}]})),
-        ("initContainers envFrom", json!({"initContainers": [{"name": "c", "envFrom": from}]})),
-        ("ephemeralContainers env", json!({"ephemeralContainers": [{"name": "c", "env": env}]})),
-        ("ephemeralContainers envFrom", json!({"ephemeralContainers": [{"name": "c", "envFrom": from}]})),
-        ("imagePullSecrets", json!({"imagePullSecrets": [{"name": "x"}]})),
+        (
+            "containers env",
+            json!({"containers": [{"name": "c", "env": env}]}),
+        ),
+        (
+            "containers envFrom",
+            json!({"containers": [{"name": "c", "envFrom": from}]}),
+        ),
+        (
+            "initContainers env",
+            json!({"initContainers": [{"name": "c", "env": env}]}),
+        ),
+        (
+            "initContainers envFrom",
+            json!({"initContainers": [{"name": "c", "envFrom": from}]}),
+        ),
+        (
+            "ephemeralContainers env",
+            json!({"ephemeralContainers": [{"name": "c", "env": env}]}),
+        ),
+        (
+            "ephemeralContainers envFrom",
+            json!({"ephemeralContainers": [{"name": "c", "envFrom": from}]}),
+        ),
+        (
+            "imagePullSecrets",
+            json!({"imagePullSecrets": [{"name": "x"}]}),
+        ),
         ("secret", volume(json!({"secret": {"secretName": "x"}}))),
         (
             "projected",
-            volume(json!({"projected": {"sources": [{"configMap": {"name": "y"}}, {"secret": {"name": "x"}}]}})),
+            volume(
+                json!({"projected": {"sources": [{"configMap": {"name": "y"}}, {"secret": {"name": "x"}}]}}),
+            ),
         ),
-        ("csi", volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "x"}}}))),
-        ("cephfs", volume(json!({"cephfs": {"monitors": [], "secretRef": {"name": "x"}}}))),
-        ("cinder", volume(json!({"cinder": {"volumeID": "1", "secretRef": {"name": "x"}}}))),
-        ("flexVolume", volume(json!({"flexVolume": {"driver": "d", "secretRef": {"name": "x"}}}))),
+        (
+            "csi",
+            volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "x"}}})),
+        ),
+        (
+            "cephfs",
+            volume(json!({"cephfs": {"monitors": [], "secretRef": {"name": "x"}}})),
+        ),
+        (
+            "cinder",
+            volume(json!({"cinder": {"volumeID": "1", "secretRef": {"name": "x"}}})),
+        ),
+        (
+            "flexVolume",
+            volume(json!({"flexVolume": {"driver": "d", "secretRef": {"name": "x"}}})),
+        ),
         (
             "iscsi",
-            volume(json!({"iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t", "secretRef": {"name": "x"}}})),
+            volume(
+                json!({"iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t", "secretRef": {"name": "x"}}}),
+            ),
         ),
-        ("rbd", volume(json!({"rbd": {"image": "i", "monitors": [], "secretRef": {"name": "x"}}}))),
-        ("storageos", volume(json!({"storageos": {"secretRef": {"name": "x"}}}))),
+        (
+            "rbd",
+            volume(json!({"rbd": {"image": "i", "monitors": [], "secretRef": {"name": "x"}}})),
+        ),
+        (
+            "storageos",
+            volume(json!({"storageos": {"secretRef": {"name": "x"}}})),
+        ),
         (
             "scaleIO",
             volume(json!({"scaleIO": {"gateway": "g", "system": "s", "secretRef": {"name": "x"}}})),
         ),
-        ("azureFile", volume(json!({"azureFile": {"secretName": "x", "shareName": "s"}}))),
+        (
+            "azureFile",
+            volume(json!({"azureFile": {"secretName": "x", "shareName": "s"}})),
+        ),
     ]
 }
 
@@ -116,7 +162,10 @@ fn a_running_pod_is_projected() {
 #[test]
 fn pods_that_are_finished_or_on_their_way_out_do_not_count() {
     for phase in ["Succeeded", "Failed"] {
-        assert_eq!(facts(&pod(|pod| pod["status"]["phase"] = json!(phase))), None);
+        assert_eq!(
+            facts(&pod(|pod| pod["status"]["phase"] = json!(phase))),
+            None
+        );
     }
     let leaving = pod(|pod| pod["metadata"]["deletionTimestamp"] = json!(at(200).to_string()));
     assert_eq!(facts(&leaving), None);
@@ -132,16 +181,44 @@ fn a_pod_has_started_as_soon_as_any_container_ever_did() {
     };
     let cases = [
         ("no status", json!({}), false),
-        ("all waiting", json!({"phase": "Pending", "containerStatuses": [waiting()]}), false),
-        ("init waiting", json!({"initContainerStatuses": [waiting()]}), false),
-        ("init terminated", json!({"initContainerStatuses": [status(json!({"terminated": {"exitCode": 0}}))]}), true),
-        ("running", json!({"containerStatuses": [waiting(), status(json!({"running": {}}))]}), true),
-        ("ephemeral running", json!({"ephemeralContainerStatuses": [status(json!({"running": {}}))]}), true),
-        ("ran before", with("lastState", json!({"terminated": {"exitCode": 1}})), true),
+        (
+            "all waiting",
+            json!({"phase": "Pending", "containerStatuses": [waiting()]}),
+            false,
+        ),
+        (
+            "init waiting",
+            json!({"initContainerStatuses": [waiting()]}),
+            false,
+        ),
+        (
+            "init terminated",
+            json!({"initContainerStatuses": [status(json!({"terminated": {"exitCode": 0}}))]}),
+            true,
+        ),
+        (
+            "running",
+            json!({"containerStatuses": [waiting(), status(json!({"running": {}}))]}),
+            true,
+        ),
+        (
+            "ephemeral running",
+            json!({"ephemeralContainerStatuses": [status(json!({"running": {}}))]}),
+            true,
+        ),
+        (
+            "ran before",
+            with("lastState", json!({"terminated": {"exitCode": 1}})),
+            true,
+        ),
         ("restarted", with("restartCount", json!(1)), true),
         ("started", with("started", json!(true)), true),
         ("empty last state", with("lastState", json!({})), false),
-        ("running phase without statuses", json!({"phase": "Running"}), true),
+        (
+            "running phase without statuses",
+            json!({"phase": "Running"}),
+            true,
+        ),
         ("unknown phase", json!({"phase": "Unknown"}), true),
     ];
     for (case, status, started) in cases {
@@ -158,14 +235,24 @@ fn a_pod_is_scheduled_when_it_has_a_node() {
 
 #[test]
 fn a_deployment_owns_the_pods_of_its_replica_sets_and_in_doubt_those_of_others() {
-    let of = |name: &str| pod(|pod| pod["metadata"]["ownerReferences"] = json!([owner("ReplicaSet", name, "rs")]));
+    let of = |name: &str| {
+        pod(|pod| pod["metadata"]["ownerReferences"] = json!([owner("ReplicaSet", name, "rs")]))
+    };
     let cases = [
         ("its own", of("web-5d"), true),
         ("of another Deployment", of("web-canary-5d"), false),
         ("of a Deployment that is gone", of("old-5d"), true),
         ("named otherwise", of("handmade"), true),
-        ("of a Job", pod(|pod| pod["metadata"]["ownerReferences"] = json!([owner("Job", "web", "j")])), false),
-        ("orphaned", pod(|pod| pod["metadata"]["ownerReferences"] = json!([])), true),
+        (
+            "of a Job",
+            pod(|pod| pod["metadata"]["ownerReferences"] = json!([owner("Job", "web", "j")])),
+            false,
+        ),
+        (
+            "orphaned",
+            pod(|pod| pod["metadata"]["ownerReferences"] = json!([])),
+            true,
+        ),
         (
             "bare",
             pod(|pod| {
@@ -190,8 +277,16 @@ fn the_others_own_pods_by_uid_and_those_they_will_adopt() {
         PodFacts::project(&pod, &workload(kind, "web"), "w1", |_| false).is_some()
     };
     for kind in [WorkloadKind::StatefulSet, WorkloadKind::DaemonSet] {
-        assert!(own(kind, "web-0", json!([owner(kind.as_str(), "web", "w1")])));
-        assert!(!own(kind, "web-0", json!([owner(kind.as_str(), "web", "w0")])));
+        assert!(own(
+            kind,
+            "web-0",
+            json!([owner(kind.as_str(), "web", "w1")])
+        ));
+        assert!(!own(
+            kind,
+            "web-0",
+            json!([owner(kind.as_str(), "web", "w0")])
+        ));
         assert!(own(kind, "web-0", json!([])));
     }
     assert!(!own(WorkloadKind::StatefulSet, "web-debug", json!([])));
