@@ -36,6 +36,8 @@ pub mod view;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod model;
 
 /// One workload; ordered by namespace first.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
