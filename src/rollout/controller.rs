@@ -133,8 +133,8 @@ fn conclude(
     if let Some(what) = tracker.announce(decision) {
         match (what, tracker.awaited_since()) {
             (Announcement::Verified, Some(since)) => {
-                let seconds = since.elapsed().as_secs_f64();
-                context.metrics.rollout_verified(kind, seconds);
+                let took = Instant::now().into_std().saturating_duration_since(since);
+                context.metrics.rollout_verified(kind, took.as_secs_f64());
             }
             (Announcement::Failed, _) => context.metrics.rollout_failed(kind),
             (Announcement::Verified | Announcement::Started | Announcement::Conflict, _) => {}

@@ -345,4 +345,46 @@ proptest! {
             world.last
         );
     }
+
+    #[test]
+    fn pods_that_were_there_before_the_secret_cost_no_restart(
+        age in 0..20_000_u64,
+        paces in [pace(), pace()],
+        last in pace(),
+    ) {
+        // Even the fastest kubelet takes a moment to start a container.
+        let paces = paces.map(|pace| Pace { start: pace.start + 50, ..pace });
+        let mut world = World::new(age, paces);
+        for _ in 0..100 {
+            world.pass();
+            world.now += 250;
+            world.roll(last);
+        }
+        prop_assert_eq!(&world.stamps, &Vec::<String>::new());
+        prop_assert!(matches!(world.last, Decision::InStep { .. }), "{:?}", world.last);
+    }
+
+    #[test]
+    fn one_change_is_at_most_one_restart(
+        paces in [pace(), pace()],
+        last in pace(),
+        kills in prop::collection::vec((0..6_usize, pace(), 0..3_000_u64), 0..10),
+    ) {
+        let mut world = World::new(1_000, paces);
+        world.now += 30_000;
+        world.happen(Event::Rotate);
+        world.pass();
+        for (index, pace, wait) in kills {
+            world.happen(Event::Wait(wait));
+            world.happen(Event::Kill(index, pace));
+            world.pass();
+        }
+        for _ in 0..200 {
+            world.now += 250;
+            world.roll(last);
+            world.pass();
+        }
+        prop_assert!(world.stamps.len() <= 1);
+        prop_assert!(matches!(world.last, Decision::InStep { .. } | Decision::Verified), "{:?}", world.last);
+    }
 }
