@@ -35,9 +35,9 @@ pub struct RolloutContext {
     pub secrets: Arc<Cache<SecretView>>,
     /// All Deployments.
     pub deployments: Arc<Cache<WorkloadView>>,
-    /// All StatefulSets.
+    /// All `StatefulSets`.
     pub stateful_sets: Arc<Cache<WorkloadView>>,
-    /// All DaemonSets.
+    /// All `DaemonSets`.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
     /// The workloads to look at.
     pub queue: Arc<Queue<WorkloadKey>>,
@@ -152,6 +152,12 @@ fn listed_by(follows: &Follows) -> impl Iterator<Item = WorkloadKey> {
     let namespace = &follows.key.namespace;
     let targets = follows.policy.targets.iter();
     targets.map(|target| WorkloadKey::of_target(namespace, target))
+}
+
+/// The workload that changed.
+pub fn changed_workload(change: &Change<WorkloadView>) -> Option<WorkloadKey> {
+    let view = change.new.as_ref().or(change.old.as_ref())?;
+    Some(WorkloadKey::new(view.kind, &change.key))
 }
 
 /// Whether a change of a Secret can change what a workload should carry.

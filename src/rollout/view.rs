@@ -13,13 +13,20 @@ use k8s_openapi::{
 use kube::{Resource, core::Selector};
 
 use super::pod::secrets_of;
-use crate::names::{IN_STEP, ROLLOUT_MANAGER, SECRETS_HASH};
+use crate::{
+    api::vault_secret::WorkloadKind,
+    names::{IN_STEP, ROLLOUT_MANAGER, SECRETS_HASH},
+};
 
 /// One Deployment, StatefulSet or DaemonSet, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadView {
+    /// Kind.
+    pub kind: WorkloadKind,
     /// UID.
     pub uid: String,
+    /// When the apiserver made it.
+    pub created: Timestamp,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Generation of the spec.
@@ -81,6 +88,11 @@ impl WorkloadView {
         let owns = |path: &[&str]| own_entry(metadata).is_some_and(|entry| has_field(entry, path));
         let in_step_is_ours = owns(&["f:metadata", "f:annotations", &field(IN_STEP)]);
         Self {
+            kind: K::KIND,
+            created: metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::MIN, |time| time.0),
             uid: metadata.uid.clone().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
             generation: metadata.generation.unwrap_or_default(),
@@ -144,11 +156,16 @@ pub struct Shape<'a> {
 
 /// A kind of workload that can be restarted.
 pub trait Workload: Resource {
+    /// Which kind.
+    const KIND: WorkloadKind;
+
     /// What is needed of its spec and status.
     fn shape(&self) -> Shape<'_>;
 }
 
 impl Workload for Deployment {
+    const KIND: WorkloadKind = WorkloadKind::Deployment;
+
     fn shape(&self) -> Shape<'_> {
         let (Some(spec), status) = (&self.spec, self.status.clone().unwrap_or_default()) else {
             return Shape::default();
@@ -170,6 +187,8 @@ impl Workload for Deployment {
 }
 
 impl Workload for StatefulSet {
+    const KIND: WorkloadKind = WorkloadKind::StatefulSet;
+
     fn shape(&self) -> Shape<'_> {
         let (Some(spec), status) = (&self.spec, self.status.clone().unwrap_or_default()) else {
             return Shape::default();
@@ -196,6 +215,8 @@ impl Workload for StatefulSet {
 }
 
 impl Workload for DaemonSet {
+    const KIND: WorkloadKind = WorkloadKind::DaemonSet;
+
     fn shape(&self) -> Shape<'_> {
         let (Some(spec), status) = (&self.spec, self.status.clone().unwrap_or_default()) else {
             return Shape::default();

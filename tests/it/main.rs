@@ -2,7 +2,11 @@
 //!
 //! `support` holds the stage; every other module is one group of promises.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod adoption;
+mod counts;
+mod crashes;
 mod everyday;
 mod rollouts;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use lockstep_testbed::{BedError, parts::PartError};
+use lockstep_testbed::{BedError, eventually::NotYet, parts::PartError, process::ProcessError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,24 @@ pub(crate) enum Failure {
         /// Why it failed.
         source: io::Error,
     },
+    /// The operator could not be built.
+    #[error("cargo could not build the operator; what it said is above")]
+    Build,
+    /// The apiserver refused something.
+    #[error("ask the apiserver")]
+    Kubernetes(#[from] kube::Error),
+    /// Vault did not answer.
+    #[error("ask Vault")]
+    Http(#[source] reqwest::Error),
+    /// The operator could not be handled.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Something did not come about in time.
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
+    /// Something was never seen.
+    #[error("{0} were not seen in time")]
+    Unseen(String),
     /// The async runtime or its signals could not be set up.
     #[error("prepare the program")]
     Prepare(#[source] io::Error),

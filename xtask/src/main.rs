@@ -5,6 +5,8 @@
 )]
 
 mod bed;
+mod bench;
+mod cargo;
 mod failure;
 mod test;
 
@@ -33,6 +35,9 @@ enum Command {
     },
     /// Starts a control plane and a Vault, says how to reach them, and stays until Ctrl-C.
     Bed,
+    /// Measures the operator, built for release, against a plain loop.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Runs all tests, against real parts; what follows is passed to `cargo test`.
     Test {
         /// Passed to `cargo test --workspace` as they are.
@@ -41,11 +46,19 @@ enum Command {
     },
 }
 
+/// What to measure.
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// A first sync of many objects, and three intervals at rest.
+    Sync(bench::SyncArguments),
+}
+
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Parts { parts } => provide(&parts),
         Command::Bed => bed::run(),
+        Command::Bench(Bench::Sync(arguments)) => bench::sync(arguments),
         Command::Test { arguments } => test::run(&arguments),
     };
     match result {

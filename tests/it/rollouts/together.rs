@@ -68,6 +68,7 @@ async fn the_second_of_two_changes_within_a_second_is_not_lost() {
     team.vault_secret("app", settle("0s")).await;
     team.apply(&workload("Deployment", "app", &env_from(&["app"])))
         .await;
+    team.polled("app").await;
     let before = team.in_step("app", ("Deployment", "app"), None).await;
 
     let mut pace = tokio::time::interval(Duration::from_millis(350));

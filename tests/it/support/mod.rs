@@ -81,10 +81,10 @@ impl Stage {
 
     /// Starts an operator and waits until it is ready.
     pub async fn start_operator(&mut self, arguments: &[&str]) {
-        let arguments = ARGUMENTS
+        let usual = ARGUMENTS
             .iter()
-            .chain(arguments)
-            .map(|text| (*text).to_owned());
+            .filter(|usual| !sets_anew(arguments, usual));
+        let arguments = usual.chain(arguments).map(|text| (*text).to_owned());
         let operator = self.bed().operator(&options(arguments.collect())).unwrap();
         operator.wait_ready(SOON).await.unwrap();
         self.operator = Some(operator);
@@ -114,6 +114,14 @@ impl Deref for Stage {
     fn deref(&self) -> &Bed {
         self.bed()
     }
+}
+
+/// Whether `arguments` give the flag of `usual` another value.
+fn sets_anew(arguments: &[&str], usual: &str) -> bool {
+    let flag = |argument: &str| argument.split_once('=').map(|(flag, _)| flag.to_owned());
+    arguments
+        .iter()
+        .any(|argument| flag(argument) == flag(usual))
 }
 
 /// How to start the operator under test with these arguments.
