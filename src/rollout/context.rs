@@ -154,12 +154,6 @@ fn listed_by(follows: &Follows) -> impl Iterator<Item = WorkloadKey> {
     targets.map(|target| WorkloadKey::of_target(namespace, target))
 }
 
-/// The workload that changed.
-pub fn changed_workload(change: &Change<WorkloadView>) -> Option<WorkloadKey> {
-    let view = change.new.as_ref().or(change.old.as_ref())?;
-    Some(WorkloadKey::new(view.kind, &change.key))
-}
-
 /// Whether a change of a Secret can change what a workload should carry.
 pub fn secret_change_matters(change: &Change<SecretView>) -> bool {
     let of = |view: &Option<Arc<SecretView>>| {

@@ -69,10 +69,15 @@ async fn answer(apiserver: Arc<Apiserver>, request: Request) -> impl IntoRespons
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let asked = (parts.method.to_string(), parts.uri.to_string(), body);
     apiserver.asked.lock().unwrap().push(asked);
-    let (code, body) = apiserver.answers.lock().unwrap().pop_front().unwrap_or((
-        500,
-        json!({"kind": "Status", "code": 500, "message": "not expected"}),
-    ));
+    let (code, body) = apiserver
+        .answers
+        .lock()
+        .unwrap()
+        .pop_front()
+        .unwrap_or_else(|| {
+            let unexpected = json!({"kind": "Status", "code": 500, "message": "not expected"});
+            (500, unexpected)
+        });
     (
         StatusCode::from_u16(code).unwrap(),
         [("content-type", "application/json")],
