@@ -3,4 +3,5 @@
 //! `support` holds the stage; every other module is one group of promises.
 
 mod everyday;
+mod examples;
 mod support;
