@@ -5,6 +5,7 @@
 )]
 
 mod bed;
+mod demo;
 mod failure;
 mod test;
 
@@ -33,6 +34,12 @@ enum Command {
     },
     /// Starts a control plane and a Vault, says how to reach them, and stays until Ctrl-C.
     Bed,
+    /// Shows what the operator does, on a real control plane and a real Vault, in less than a minute.
+    Demo {
+        /// Leave everything up at the end, say how to reach it, and stay until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Runs all tests, against real parts; what follows is passed to `cargo test`.
     Test {
         /// Passed to `cargo test --workspace` as they are.
@@ -46,6 +53,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Parts { parts } => provide(&parts),
         Command::Bed => bed::run(),
+        Command::Demo { keep } => demo::run(keep),
         Command::Test { arguments } => test::run(&arguments),
     };
     match result {
