@@ -22,6 +22,13 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
+/// Every kind of workload.
+const KINDS: [WorkloadKind; 3] = [
+    WorkloadKind::Deployment,
+    WorkloadKind::StatefulSet,
+    WorkloadKind::DaemonSet,
+];
+
 /// Returns what is needed of each VaultSecret of a namespace.
 pub type FollowsOf = Arc<dyn Fn(&str) -> Vec<Follows> + Send + Sync>;
 
@@ -129,14 +136,25 @@ impl RolloutContext {
         keys.into_iter().collect()
     }
 
-    fn using(&self, secret: &ObjectKey) -> BTreeSet<WorkloadKey> {
-        let kinds = [
-            WorkloadKind::Deployment,
-            WorkloadKind::StatefulSet,
-            WorkloadKind::DaemonSet,
-        ];
+    /// All workloads there are, and those that are named as targets though they are not there.
+    pub fn every_workload(&self) -> BTreeSet<WorkloadKey> {
         let mut keys = BTreeSet::new();
-        for kind in kinds {
+        for kind in KINDS {
+            let all = self.cache(kind).all();
+            keys.extend(all.iter().map(|(key, _)| WorkloadKey::new(kind, key)));
+        }
+        let secrets = self.secrets.all();
+        let managed = secrets.iter().filter(|(_, view)| view.managed.is_some());
+        let namespaces: BTreeSet<_> = managed.map(|(key, _)| key.namespace.as_str()).collect();
+        for namespace in namespaces {
+            keys.extend((self.follows)(namespace).iter().flat_map(listed_by));
+        }
+        keys
+    }
+
+    fn using(&self, secret: &ObjectKey) -> BTreeSet<WorkloadKey> {
+        let mut keys = BTreeSet::new();
+        for kind in KINDS {
             let all = self.cache(kind).in_namespace(&secret.namespace);
             keys.extend(
                 all.iter()
@@ -152,12 +170,6 @@ fn listed_by(follows: &Follows) -> impl Iterator<Item = WorkloadKey> {
     let namespace = &follows.key.namespace;
     let targets = follows.policy.targets.iter();
     targets.map(|target| WorkloadKey::of_target(namespace, target))
-}
-
-/// The workload that changed.
-pub fn changed_workload(change: &Change<WorkloadView>) -> Option<WorkloadKey> {
-    let view = change.new.as_ref().or(change.old.as_ref())?;
-    Some(WorkloadKey::new(view.kind, &change.key))
 }
 
 /// Whether a change of a Secret can change what a workload should carry.

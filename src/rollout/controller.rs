@@ -46,6 +46,10 @@ pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: Cancellatio
         () = synced => {}
     }
     let queue = Arc::clone(&context.queue);
+    // A target that does not exist has no event of its own.
+    for workload in context.every_workload() {
+        queue.add(workload);
+    }
     work(queue, workers, stop, move |key| {
         let context = Arc::clone(&context);
         async move { reconcile(&context, &key).await }

@@ -32,7 +32,6 @@ pub fn workload(kind: WorkloadKind, name: &str) -> WorkloadKey {
 /// A Deployment of three ready pods, made at 100, that uses the Secret `db`.
 pub fn view() -> WorkloadView {
     WorkloadView {
-        kind: WorkloadKind::Deployment,
         uid: "w1".into(),
         created: at(100),
         deleting: false,

@@ -265,7 +265,16 @@ impl World {
                     self.tracker.recorded();
                 }
                 Decision::Settle { refresh: true, .. } => self.tracker.refreshed(now),
-                decision => {
+                decision @ (Decision::Unbound
+                | Decision::InStep { record: false, .. }
+                | Decision::Settle { refresh: false, .. }
+                | Decision::Retry { .. }
+                | Decision::Restarting { .. }
+                | Decision::Verified
+                | Decision::Failed { .. }
+                | Decision::Paused { .. }
+                | Decision::Waiting(_)
+                | Decision::Conflict { .. }) => {
                     if let Some(again) = decision.again() {
                         assert!(again > now, "{decision:?} would spin");
                     }

@@ -13,16 +13,11 @@ use k8s_openapi::{
 use kube::{Resource, core::Selector};
 
 use super::pod::secrets_of;
-use crate::{
-    api::vault_secret::WorkloadKind,
-    names::{IN_STEP, ROLLOUT_MANAGER, SECRETS_HASH},
-};
+use crate::names::{IN_STEP, ROLLOUT_MANAGER, SECRETS_HASH};
 
 /// One Deployment, StatefulSet or DaemonSet, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadView {
-    /// Kind.
-    pub kind: WorkloadKind,
     /// UID.
     pub uid: String,
     /// When the apiserver made it.
@@ -88,7 +83,6 @@ impl WorkloadView {
         let owns = |path: &[&str]| own_entry(metadata).is_some_and(|entry| has_field(entry, path));
         let in_step_is_ours = owns(&["f:metadata", "f:annotations", &field(IN_STEP)]);
         Self {
-            kind: K::KIND,
             created: metadata
                 .creation_timestamp
                 .as_ref()
@@ -156,16 +150,11 @@ pub struct Shape<'a> {
 
 /// A kind of workload that can be restarted.
 pub trait Workload: Resource {
-    /// Which kind.
-    const KIND: WorkloadKind;
-
     /// What is needed of its spec and status.
     fn shape(&self) -> Shape<'_>;
 }
 
 impl Workload for Deployment {
-    const KIND: WorkloadKind = WorkloadKind::Deployment;
-
     fn shape(&self) -> Shape<'_> {
         let (Some(spec), status) = (&self.spec, self.status.clone().unwrap_or_default()) else {
             return Shape::default();
@@ -187,8 +176,6 @@ impl Workload for Deployment {
 }
 
 impl Workload for StatefulSet {
-    const KIND: WorkloadKind = WorkloadKind::StatefulSet;
-
     fn shape(&self) -> Shape<'_> {
         let (Some(spec), status) = (&self.spec, self.status.clone().unwrap_or_default()) else {
             return Shape::default();
@@ -215,8 +202,6 @@ impl Workload for StatefulSet {
 }
 
 impl Workload for DaemonSet {
-    const KIND: WorkloadKind = WorkloadKind::DaemonSet;
-
     fn shape(&self) -> Shape<'_> {
         let (Some(spec), status) = (&self.spec, self.status.clone().unwrap_or_default()) else {
             return Shape::default();

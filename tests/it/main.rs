@@ -8,5 +8,6 @@ mod adoption;
 mod counts;
 mod crashes;
 mod everyday;
+mod examples;
 mod rollouts;
 mod support;

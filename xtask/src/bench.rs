@@ -116,7 +116,7 @@ async fn cold(
     let operator = bed.operator(&options(binary, arguments.workers))?;
     let secrets = tokio::time::timeout(PATIENCE, watch.all_there()).await;
     let wall = secrets
-        .map_err(|_| Failure::Unseen("all Secrets".to_owned()))?
+        .map_err(|_| Failure::Wrong("not all Secrets were seen in time".to_owned()))?
         .duration_since(started);
     eventually(PATIENCE, "all objects are reported ready", async || {
         load.all_ready(bed).await

@@ -24,21 +24,37 @@ pub(crate) enum Failure {
     /// The operator could not be built.
     #[error("cargo could not build the operator; what it said is above")]
     Build,
-    /// The apiserver refused something.
-    #[error("ask the apiserver")]
-    Kubernetes(#[from] kube::Error),
     /// Vault did not answer.
     #[error("ask Vault")]
     Http(#[source] reqwest::Error),
     /// The operator could not be handled.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// Something did not come about in time.
+    /// A program ended with an error.
+    #[error("{program}: {output}")]
+    Ended {
+        /// Which one.
+        program: String,
+        /// What it wrote.
+        output: String,
+    },
+    /// A file of this repository could not be read.
+    #[error("read {path}")]
+    File {
+        /// Which one.
+        path: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The apiserver refused or could not be reached.
+    #[error("ask the apiserver")]
+    Kube(#[from] kube::Error),
+    /// What was to be seen was not.
     #[error(transparent)]
-    NotYet(#[from] NotYet),
-    /// Something was never seen.
-    #[error("{0} were not seen in time")]
-    Unseen(String),
+    NotSeen(#[from] NotYet),
+    /// Something was seen that must not be.
+    #[error("{0}")]
+    Wrong(String),
     /// The async runtime or its signals could not be set up.
     #[error("prepare the program")]
     Prepare(#[source] io::Error),

@@ -7,6 +7,7 @@
 mod bed;
 mod bench;
 mod cargo;
+mod demo;
 mod failure;
 mod test;
 
@@ -38,6 +39,12 @@ enum Command {
     /// Measures the operator, built for release, against a plain loop.
     #[command(subcommand)]
     Bench(Bench),
+    /// Shows what the operator does, on a real control plane and a real Vault, in less than a minute.
+    Demo {
+        /// Leave everything up at the end, say how to reach it, and stay until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Runs all tests, against real parts; what follows is passed to `cargo test`.
     Test {
         /// Passed to `cargo test --workspace` as they are.
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Command::Parts { parts } => provide(&parts),
         Command::Bed => bed::run(),
         Command::Bench(Bench::Sync(arguments)) => bench::sync(arguments),
+        Command::Demo { keep } => demo::run(keep),
         Command::Test { arguments } => test::run(&arguments),
     };
     match result {

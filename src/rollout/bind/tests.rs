@@ -52,7 +52,7 @@ fn defaults_are_discovery_ten_seconds_and_ten_minutes() {
         discover: true,
         targets: Vec::new(),
         settle: Duration::from_secs(10),
-        verify_timeout: Duration::from_secs(600),
+        verify_timeout: Duration::from_mins(10),
     };
     assert_eq!(Policy::from_spec(None), expected);
     let unnamed = Follows::from_spec(

@@ -69,10 +69,15 @@ async fn answer(apiserver: Arc<Apiserver>, request: Request) -> impl IntoRespons
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let asked = (parts.method.to_string(), parts.uri.to_string(), body);
     apiserver.asked.lock().unwrap().push(asked);
-    let (code, body) = apiserver.answers.lock().unwrap().pop_front().unwrap_or((
-        500,
-        json!({"kind": "Status", "code": 500, "message": "not expected"}),
-    ));
+    let (code, body) = apiserver
+        .answers
+        .lock()
+        .unwrap()
+        .pop_front()
+        .unwrap_or_else(|| {
+            let unexpected = json!({"kind": "Status", "code": 500, "message": "not expected"});
+            (500, unexpected)
+        });
     (
         StatusCode::from_u16(code).unwrap(),
         [("content-type", "application/json")],
@@ -376,4 +381,22 @@ async fn changes_of_secrets_and_vault_secrets_touch_the_workloads_that_use_them(
             .touched_by_secret(&ObjectKey::new("elsewhere", "db")),
         []
     );
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_exist_is_looked_at_too() {
+    let mut bed = Bed::new().await;
+    bed.context.follows = Arc::new(|namespace| {
+        let mut follows = follows(namespace);
+        let target = json!({"kind": "StatefulSet", "name": "absent"});
+        follows.policy.targets = vec![serde_json::from_value(target).unwrap()];
+        vec![follows]
+    });
+    let absent = WorkloadKey::new(WorkloadKind::StatefulSet, &ObjectKey::new("shop", "absent"));
+    let every: Vec<_> = bed.context.every_workload().into_iter().collect();
+    assert_eq!(every, [deployment("web"), absent.clone()]);
+    assert_eq!(reconcile(&bed.context, &absent).await, None);
+    let status = bed.status().unwrap();
+    assert_eq!(status.state, WorkloadState::Waiting);
+    assert_eq!(status.message.unwrap(), "no such StatefulSet");
 }

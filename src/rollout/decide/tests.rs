@@ -119,9 +119,10 @@ impl Play {
 }
 
 fn restarting(decision: &Decision) -> Option<Progress> {
-    match decision {
-        Decision::Restarting { progress, .. } => Some(*progress),
-        _ => None,
+    if let Decision::Restarting { progress, .. } = decision {
+        Some(*progress)
+    } else {
+        None
     }
 }
 

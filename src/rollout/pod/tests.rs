@@ -5,96 +5,47 @@ use serde_json::{Value, json};
 use super::*;
 use crate::rollout::fixtures::{at, deployment, workload};
 
-/// One row per way in which a pod spec names a Secret.
-fn references() -> Vec<(&'static str, Value)> {
-    let volume = |source: Value| {
-        let mut volume = source;
-        volume["name"] = json!("v");
-        json!({ "volumes": [volume] })
-    };
+/// The ways in which a container or the pod itself names a Secret.
+fn references_outside_volumes() -> Vec<Value> {
     let env = json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "k"}}}]);
     let from = json!([{"prefix": "P_", "secretRef": {"name": "x"}}]);
     vec![
-        (
-            "containers env",
-            json!({"containers": [{"name": "c", "env": env}]}),
-        ),
-        (
-            "containers envFrom",
-            json!({"containers": [{"name": "c", "envFrom": from}]}),
-        ),
-        (
-            "initContainers env",
-            json!({"initContainers": [{"name": "c", "env": env}]}),
-        ),
-        (
-            "initContainers envFrom",
-            json!({"initContainers": [{"name": "c", "envFrom": from}]}),
-        ),
-        (
-            "ephemeralContainers env",
-            json!({"ephemeralContainers": [{"name": "c", "env": env}]}),
-        ),
-        (
-            "ephemeralContainers envFrom",
-            json!({"ephemeralContainers": [{"name": "c", "envFrom": from}]}),
-        ),
-        (
-            "imagePullSecrets",
-            json!({"imagePullSecrets": [{"name": "x"}]}),
-        ),
-        ("secret", volume(json!({"secret": {"secretName": "x"}}))),
-        (
-            "projected",
-            volume(
-                json!({"projected": {"sources": [{"configMap": {"name": "y"}}, {"secret": {"name": "x"}}]}}),
-            ),
-        ),
-        (
-            "csi",
-            volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "x"}}})),
-        ),
-        (
-            "cephfs",
-            volume(json!({"cephfs": {"monitors": [], "secretRef": {"name": "x"}}})),
-        ),
-        (
-            "cinder",
-            volume(json!({"cinder": {"volumeID": "1", "secretRef": {"name": "x"}}})),
-        ),
-        (
-            "flexVolume",
-            volume(json!({"flexVolume": {"driver": "d", "secretRef": {"name": "x"}}})),
-        ),
-        (
-            "iscsi",
-            volume(
-                json!({"iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t", "secretRef": {"name": "x"}}}),
-            ),
-        ),
-        (
-            "rbd",
-            volume(json!({"rbd": {"image": "i", "monitors": [], "secretRef": {"name": "x"}}})),
-        ),
-        (
-            "storageos",
-            volume(json!({"storageos": {"secretRef": {"name": "x"}}})),
-        ),
-        (
-            "scaleIO",
-            volume(json!({"scaleIO": {"gateway": "g", "system": "s", "secretRef": {"name": "x"}}})),
-        ),
-        (
-            "azureFile",
-            volume(json!({"azureFile": {"secretName": "x", "shareName": "s"}})),
-        ),
+        json!({"containers": [{"name": "c", "env": env}]}),
+        json!({"containers": [{"name": "c", "envFrom": from}]}),
+        json!({"initContainers": [{"name": "c", "env": env}]}),
+        json!({"initContainers": [{"name": "c", "envFrom": from}]}),
+        json!({"ephemeralContainers": [{"name": "c", "env": env}]}),
+        json!({"ephemeralContainers": [{"name": "c", "envFrom": from}]}),
+        json!({"imagePullSecrets": [{"name": "x"}]}),
+    ]
+}
+
+/// The kinds of volume that name a Secret.
+fn references_in_volumes() -> Vec<Value> {
+    let secret = json!({"name": "x"});
+    vec![
+        json!({"secret": {"secretName": "x"}}),
+        json!({"projected": {"sources": [{"configMap": {"name": "y"}}, {"secret": secret}]}}),
+        json!({"csi": {"driver": "d", "nodePublishSecretRef": secret}}),
+        json!({"cephfs": {"monitors": [], "secretRef": secret}}),
+        json!({"cinder": {"volumeID": "1", "secretRef": secret}}),
+        json!({"flexVolume": {"driver": "d", "secretRef": secret}}),
+        json!({"iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t", "secretRef": secret}}),
+        json!({"rbd": {"image": "i", "monitors": [], "secretRef": secret}}),
+        json!({"storageos": {"secretRef": secret}}),
+        json!({"scaleIO": {"gateway": "g", "system": "s", "secretRef": secret}}),
+        json!({"azureFile": {"secretName": "x", "shareName": "s"}}),
     ]
 }
 
 #[test]
 fn every_kind_of_reference_is_a_use() {
-    for (case, spec) in references() {
-        let spec: PodSpec = serde_json::from_value(spec).unwrap();
+    let volumes = references_in_volumes().into_iter().map(|mut volume| {
+        volume["name"] = json!("v");
+        json!({"volumes": [volume]})
+    });
+    for case in references_outside_volumes().into_iter().chain(volumes) {
+        let spec: PodSpec = serde_json::from_value(case.clone()).unwrap();
         assert_eq!(secrets_of(&spec), ["x".to_owned()].into(), "{case}");
     }
 }
@@ -126,7 +77,7 @@ fn pod(change: impl FnOnce(&mut Value)) -> Pod {
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [status(json!({"running": {}}))],
+            "containerStatuses": [status(&json!({"running": {}}))],
         },
     });
     change(&mut pod);
@@ -137,7 +88,7 @@ fn owner(kind: &str, name: &str, uid: &str) -> Value {
     json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true})
 }
 
-fn status(state: Value) -> Value {
+fn status(state: &Value) -> Value {
     json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
 }
 
@@ -173,7 +124,7 @@ fn pods_that_are_finished_or_on_their_way_out_do_not_count() {
 
 #[test]
 fn a_pod_has_started_as_soon_as_any_container_ever_did() {
-    let waiting = || status(json!({"waiting": {"reason": "ContainerCreating"}}));
+    let waiting = || status(&json!({"waiting": {"reason": "ContainerCreating"}}));
     let with = |name: &str, value: Value| {
         let mut status = waiting();
         status[name] = value;
@@ -193,17 +144,17 @@ fn a_pod_has_started_as_soon_as_any_container_ever_did() {
         ),
         (
             "init terminated",
-            json!({"initContainerStatuses": [status(json!({"terminated": {"exitCode": 0}}))]}),
+            json!({"initContainerStatuses": [status(&json!({"terminated": {"exitCode": 0}}))]}),
             true,
         ),
         (
             "running",
-            json!({"containerStatuses": [waiting(), status(json!({"running": {}}))]}),
+            json!({"containerStatuses": [waiting(), status(&json!({"running": {}}))]}),
             true,
         ),
         (
             "ephemeral running",
-            json!({"ephemeralContainerStatuses": [status(json!({"running": {}}))]}),
+            json!({"ephemeralContainerStatuses": [status(&json!({"running": {}}))]}),
             true,
         ),
         (

@@ -43,46 +43,58 @@ fn unscheduled(uid: &str, created: i64) -> PodFacts {
     }
 }
 
+/// Seconds after the data was first seen, pods, the Secret, and what that proves.
+type Case = (&'static str, u64, Vec<PodFacts>, Bound, Evidence);
+
+fn check(cases: Vec<Case>) {
+    for (case, seconds, pods, bound, expected) in cases {
+        assert_eq!(
+            evidence_after(seconds, &pods, &[bound], &[]),
+            expected,
+            "{case}"
+        );
+    }
+}
+
 #[test]
-fn what_pods_prove() {
+fn what_the_time_of_a_pod_proves() {
     use Evidence::{Complete, Lacking, TooEarly};
     let db = || bound("db", 100);
-    let listed = || Bound {
-        listed: true,
-        ..bound("other", 100)
-    };
-    let cases: Vec<(&str, u64, Vec<PodFacts>, Bound, Evidence)> = vec![
+    check(vec![
         ("older", 60, vec![pod("a", 99)], db(), Lacking),
         ("within the slack", 60, vec![pod("a", 103)], db(), Lacking),
         ("later", 0, vec![pod("a", 104)], db(), Complete),
-        (
-            "one later, one older",
-            60,
-            vec![pod("a", 104), pod("b", 99)],
-            db(),
-            Lacking,
-        ),
+        ("both", 60, vec![pod("a", 104), pod("b", 99)], db(), Lacking),
         ("no pods, at once", 0, vec![], db(), TooEarly),
         ("no pods, after the lag", 2, vec![], db(), Complete),
         ("no pods, new Secret", 0, vec![], born("db", 100), Complete),
+    ]);
+}
+
+#[test]
+fn what_a_pod_proves_that_has_not_started() {
+    use Evidence::{Complete, Lacking, TooEarly};
+    let (db, new) = (|| bound("db", 100), || born("db", 100));
+    let with_clock = vec![unscheduled("a", 99), pod("b", 104)];
+    check(vec![
         (
-            "waits for a node, at once",
+            "no node, at once",
             1,
             vec![unscheduled("a", 99)],
             db(),
             TooEarly,
         ),
         (
-            "waits for a node",
+            "no node, after the lag",
             2,
             vec![unscheduled("a", 99)],
             db(),
             Complete,
         ),
         (
-            "waits for a node, with the clock of another",
+            "no node, by the clock of another",
             0,
-            vec![unscheduled("a", 99), pod("b", 104)],
+            with_clock,
             db(),
             Complete,
         ),
@@ -97,38 +109,35 @@ fn what_pods_prove() {
             "not started, new Secret",
             0,
             vec![waiting("a", 99)],
-            born("db", 100),
+            new(),
             Complete,
         ),
         (
             "started, new Secret",
             60,
             vec![pod("a", 99)],
-            born("db", 100),
+            new(),
             Lacking,
         ),
+    ]);
+}
+
+#[test]
+fn a_pod_that_does_not_use_a_secret_proves_nothing_unless_the_workload_is_a_target() {
+    let listed = Bound {
+        listed: true,
+        ..bound("other", 100)
+    };
+    check(vec![
         (
-            "does not use it",
+            "not listed",
             2,
             vec![pod("a", 99)],
             bound("other", 100),
-            Complete,
+            Evidence::Complete,
         ),
-        (
-            "does not use it but is listed",
-            2,
-            vec![pod("a", 99)],
-            listed(),
-            Lacking,
-        ),
-    ];
-    for (case, seconds, pods, bound, expected) in cases {
-        assert_eq!(
-            evidence_after(seconds, &pods, &[bound], &[]),
-            expected,
-            "{case}"
-        );
-    }
+        ("listed", 2, vec![pod("a", 99)], listed, Evidence::Lacking),
+    ]);
 }
 
 #[test]

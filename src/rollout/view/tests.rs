@@ -38,8 +38,7 @@ fn the_three_kinds_give_the_same_view() {
         "numberReady": 1, "numberMisscheduled": 0, "observedGeneration": 6,
     });
     let spec = json!({"replicas": 3, "serviceName": "s"});
-    let expected = |kind| WorkloadView {
-        kind,
+    let expected = WorkloadView {
         uid: "w1".into(),
         created: at(100),
         deleting: false,
@@ -55,18 +54,9 @@ fn the_three_kinds_give_the_same_view() {
         manual: None,
         counters: counters(3, 2, 1),
     };
-    assert_eq!(
-        project::<Deployment>(object(&spec, &replicas)),
-        expected(WorkloadKind::Deployment)
-    );
-    assert_eq!(
-        project::<StatefulSet>(object(&spec, &replicas)),
-        expected(WorkloadKind::StatefulSet)
-    );
-    assert_eq!(
-        project::<DaemonSet>(object(&spec, &scheduled)),
-        expected(WorkloadKind::DaemonSet)
-    );
+    assert_eq!(project::<Deployment>(object(&spec, &replicas)), expected);
+    assert_eq!(project::<StatefulSet>(object(&spec, &replicas)), expected);
+    assert_eq!(project::<DaemonSet>(object(&spec, &scheduled)), expected);
 }
 
 #[test]
