@@ -27,6 +27,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::join_all;
 use kube::Client;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     apply::ApplyError,
@@ -79,11 +80,13 @@ pub struct Syncer {
     pub default_interval: Duration,
     /// What was seen in earlier passes.
     pub memories: Arc<Memories>,
+    /// Cancelled when the process ends: then Vault is not waited for, but a write that was begun is finished.
+    pub stop: CancellationToken,
 }
 
 /// How a pass ended.
 pub struct Pass {
-    /// What it did, and to which UID and generation; `None` when there is no such `VaultSecret`.
+    /// What it did, and to which UID and generation; `None` when there is no such `VaultSecret`, or the process ends.
     pub outcome: Option<((String, i64), Outcome)>,
     /// When to look again.
     pub next: Option<Instant>,
@@ -95,6 +98,7 @@ enum Stop {
     Unread(SourceFailure, Instant),
     Unwritten(String),
     Pending,
+    Ending,
 }
 
 impl From<Refusal> for Stop {
@@ -138,7 +142,12 @@ impl Syncer {
                 next,
             };
         };
-        let (outcome, next) = self.look(key, &view).await;
+        let Some((outcome, next)) = self.look(key, &view).await else {
+            return Pass {
+                outcome: None,
+                next: None,
+            };
+        };
         self.metrics.reconcile("sync", outcome.as_str());
         Pass {
             outcome: Some(((view.uid.clone(), view.generation), outcome)),
@@ -146,13 +155,16 @@ impl Syncer {
         }
     }
 
-    async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Look {
+    /// `None` when the process ends.
+    async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Option<Look> {
         let spec = match &view.spec {
             Ok(spec) => Arc::clone(spec),
-            Err(undecodable) => return refused(Refusal::Undecodable(undecodable.clone()), None),
+            Err(undecodable) => {
+                return Some(refused(Refusal::Undecodable(undecodable.clone()), None));
+            }
         };
         if spec.suspend == Some(true) {
-            return (Outcome::Suspended, None);
+            return Some((Outcome::Suspended, None));
         }
         let object = Object {
             key,
@@ -243,7 +255,8 @@ impl Syncer {
                 next,
             })
         });
-        join_all(reads).await.into_iter().collect()
+        let read = self.stop.run_until_cancelled(join_all(reads)).await;
+        read.ok_or(Stop::Ending)?.into_iter().collect()
     }
 
     /// The short way: Vault says the same as last time, and the Secret is as we left it.
@@ -369,8 +382,12 @@ impl Syncer {
     }
 
     /// One exit: from what happened to the outcome and the next look.
-    fn conclude(&self, object: &Object<'_>, result: Result<(InStep, Instant), Stop>) -> Look {
-        match result {
+    fn conclude(
+        &self,
+        object: &Object<'_>,
+        result: Result<(InStep, Instant), Stop>,
+    ) -> Option<Look> {
+        Some(match result {
             Ok((in_step, next)) => (Outcome::InStep(in_step), Some(next)),
             Err(Stop::Refused(refusal)) => {
                 let interval = object
@@ -402,7 +419,8 @@ impl Syncer {
                 Outcome::ConnectionPending,
                 Some(Instant::now() + CONNECTION_PENDING),
             ),
-        }
+            Err(Stop::Ending) => return None,
+        })
     }
 
     /// Takes our keys out of Secrets that were merged into by a `VaultSecret` that is gone.
