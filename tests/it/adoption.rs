@@ -178,7 +178,7 @@ async fn a_stamp_that_is_taken_away_again_and_again_is_reported_with_who_does_it
         team.patch::<Deployment>("app", json!({"spec": spec})).await;
     }
     let status = team.workload_is("app", "app", WorkloadState::Failed).await;
-    let message = "RestartConflict: the field manager somebody took away twice the annotation that restarts the pods";
+    let message = "RestartConflict: the field manager somebody twice took away the annotation that restarts the pods";
     assert_eq!(status.message.as_deref(), Some(message));
     team.condition_is("app", "RolledOut", "False RolloutFailed")
         .await;
