@@ -11,7 +11,7 @@ use super::{
     pod::PodFacts,
     proof::{Evidence, Known, evidence, new_proofs},
     report::Announcement,
-    view::WorkloadView,
+    view::{ForeignWrite, WorkloadView},
 };
 
 /// First pause after a request that failed; it doubles from there.
@@ -60,6 +60,8 @@ pub struct Course {
     pub stamps: u32,
     /// The last of these stamps.
     pub stamped: Option<Stamped>,
+    /// Who else had written the workload last before the first of these stamps.
+    pub foreign_before: Option<ForeignWrite>,
     /// Since when the template is seen to carry it.
     pub carried_since: Option<Instant>,
     /// Whether every pod was seen to carry it.
@@ -168,6 +170,9 @@ impl Tracker {
         let behind = self.is_ahead_of(view);
         let carries = view.stamp.as_deref() == Some(wanted);
         let course = &mut self.course;
+        if course.stamps == 0 {
+            course.foreign_before.clone_from(&view.last_foreign);
+        }
         if carries {
             course.carried_since.get_or_insert(now);
         } else if !behind {
