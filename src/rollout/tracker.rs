@@ -43,7 +43,7 @@ pub struct Episode {
     pub last_change: Instant,
     /// What its pods proved when they were last looked at since the last change.
     pub looked: Option<Evidence>,
-    /// Whether its Secrets were asked to be read anew.
+    /// Whether its Secrets were asked to be read anew since the last change.
     pub refreshed: bool,
     /// Whether a restart is held up by somebody: then a change does not prolong the wait, it begins a new one.
     pub held: bool,
@@ -164,7 +164,8 @@ impl Tracker {
             };
             self.episode.take_if(|episode| episode.held);
             if let Some(episode) = &mut self.episode {
-                (episode.last_change, episode.looked) = (now, None);
+                // What changed a moment later together with this shall be found, too.
+                (episode.last_change, episode.looked, episode.refreshed) = (now, None, false);
             }
         }
         let behind = self.is_ahead_of(view);

@@ -183,7 +183,7 @@ fn a_change_begins_the_window_anew_but_not_for_ever() {
         play.bound[0].data.revision = revision;
         play.settles_until(second, until);
     }
-    assert_eq!(play.refreshes, 1, "once per episode");
+    assert_eq!(play.refreshes, 5, "once per change");
     assert_eq!(play.at(30), Decision::Stamp);
 }
 
