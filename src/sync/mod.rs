@@ -26,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use kube::Client;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -34,7 +34,7 @@ use self::{
     desired::{DesiredSecret, Wanted},
     memory::{Known, Memories, Start},
     outcome::{InStep, Outcome, SourceFailure},
-    plan::{Observed, SecretAction},
+    plan::{ApplyReason, Observed, SecretAction},
     refusal::Refusal,
     resolve::{Resolved, Source},
 };
@@ -59,6 +59,8 @@ use crate::{
 const REFUSED: Duration = Duration::from_mins(10);
 /// First and longest pause after a Secret could not be written.
 const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// The resolution of the apiserver's times.
+const SECOND: Duration = Duration::from_secs(1);
 /// How soon to look for a connection again; becoming usable is an event too.
 const CONNECTION_PENDING: Duration = Duration::from_secs(5);
 
@@ -315,6 +317,10 @@ impl Syncer {
         let (secret, why) = match action {
             SecretAction::Nothing => (secret, None),
             SecretAction::Apply(how) => {
+                if how.why == ApplyReason::DataChanged {
+                    self.let_the_first_second_pass(object.key, secret.as_deref())
+                        .await;
+                }
                 let applied = apply::apply(&self.client, &self.metrics, &desired, &how).await?;
                 tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
                 let secret = Arc::new(applied.0);
@@ -339,6 +345,18 @@ impl Syncer {
                 "the Secret does not carry the operator's mark after it was written".to_owned(),
             )
         })
+    }
+
+    /// The apiserver's times are whole seconds: data written in the second in which the Secret was made would
+    /// look as if there had never been other data, and pods that read that would not be restarted.
+    async fn let_the_first_second_pass(&self, key: &ObjectKey, secret: Option<&SecretView>) {
+        let first_data = secret.is_some_and(|secret| {
+            let since = secret.managed.as_ref().map(|managed| managed.data_since);
+            since.is_some() && since == secret.created
+        });
+        if first_data && let Some(written) = self.memories.written_at(key) {
+            sleep_until(written + SECOND).await;
+        }
     }
 
     fn plan(
@@ -484,7 +502,7 @@ fn in_step(
     resolved: &Resolved,
     read: &[ReadSource<'_>],
     secret: Option<&SecretView>,
-    applied: Option<plan::ApplyReason>,
+    applied: Option<ApplyReason>,
 ) -> Option<InStep> {
     let managed = secret?.managed.as_ref()?;
     let sources = read.iter().map(|read| SourceStatus {
