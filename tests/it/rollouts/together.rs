@@ -88,3 +88,45 @@ async fn the_second_of_two_changes_within_a_second_is_not_lost() {
         assert_eq!(pod_stamp(&pod), Some(after.hash.as_str()));
     }
 }
+
+#[tokio::test]
+async fn a_secret_that_is_polled_seldom_is_read_again_with_each_change_of_the_others() {
+    let stage = Stage::shared().await;
+    let team = stage.team("seldom").await;
+    for (name, interval) in [("first", "2s"), ("seldom", "1h"), ("last", "2s")] {
+        team.put(name, &json!({"password": "one"})).await;
+        let spec = json!({"refreshInterval": interval, "rollout": {"settle": "4s"}});
+        team.vault_secret(name, spec).await;
+    }
+    let pod = env_from(&["first", "seldom", "last"]);
+    team.apply(&workload("Deployment", "app", &pod)).await;
+    team.polled("last").await;
+    let before = team.in_step("first", ("Deployment", "app"), None).await;
+
+    let mark = stage.vault_audit_mark().unwrap();
+    team.put("first", &json!({"password": "two"})).await;
+    team.was_read(mark, "seldom", 1).await;
+    for name in ["seldom", "last"] {
+        team.put(name, &json!({"password": "two"})).await;
+    }
+    let after = team.restarted_once("first", &before).await;
+    team.secret_with("seldom", "password", "two").await;
+    team.polled("last").await;
+    team.not_restarted(&after).await;
+}
+
+#[tokio::test]
+async fn data_that_comes_in_the_second_in_which_its_secret_is_made_is_told_from_the_first() {
+    let stage = Stage::shared().await;
+    let team = stage.team("birth").await;
+    for name in SECRETS {
+        team.put(name, &json!({"password": "one"})).await;
+        team.vault_secret(name, json!({})).await;
+        team.secret_with(name, "password", "one").await;
+        team.put(name, &json!({"password": "two"})).await;
+        team.refresh(name, "now").await;
+        let secret = team.secret_with(name, "password", "two").await.metadata;
+        let written = secret.managed_fields.unwrap()[0].time.clone();
+        assert!(written > secret.creation_timestamp, "{name}: {written:?}");
+    }
+}
