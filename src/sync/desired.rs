@@ -93,6 +93,11 @@ impl DesiredSecret {
         }
     }
 
+    /// The keys of its data.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.data.keys().map(String::as_str)
+    }
+
     /// The object to apply. `data_since` dates data that is older than this write.
     pub fn to_secret(&self, data_since: Option<Timestamp>) -> Secret {
         let mut annotations = self.annotations.clone();

@@ -16,6 +16,7 @@ pub mod apply;
 pub mod credentials;
 pub mod desired;
 pub mod memory;
+pub mod merge;
 pub mod outcome;
 pub mod plan;
 pub mod refusal;
