@@ -2,5 +2,7 @@
 //!
 //! `support` holds the stage; every other module is one group of promises.
 
+mod admission;
 mod everyday;
 mod support;
+mod targets;
