@@ -142,10 +142,8 @@ impl Wiring {
     }
 
     fn roll_out(&self, workloads: Vec<WorkloadKey>) {
-        if self.following.load(Ordering::Relaxed) {
-            for workload in workloads {
-                self.queues.rollouts.add(workload);
-            }
+        for workload in workloads {
+            self.queues.rollouts.add(workload);
         }
     }
 
@@ -234,8 +232,14 @@ impl Listener for Wiring {
     fn vault_secret(&self, change: &Change<VaultSecretView>) {
         if asks_otherwise(change) {
             self.queues.syncs.add(change.key.clone());
+<<<<<<< HEAD
             self.follow_released(change);
             self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
+=======
+            if self.following.load(Ordering::Relaxed) {
+                self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
+            }
+>>>>>>> main
         } else {
             self.queues.reports.add(change.key.clone());
         }
@@ -265,6 +269,7 @@ impl Listener for Wiring {
     }
 
     fn secret(&self, change: &Change<SecretView>) {
+        let following = self.following.load(Ordering::Relaxed);
         let managed = |view: &Option<Arc<SecretView>>| {
             let managed = view.as_ref()?.managed.as_ref()?;
             Some(ObjectKey::new(&change.key.namespace, &managed.vault_secret))
@@ -276,11 +281,10 @@ impl Listener for Wiring {
             }
             self.queues.syncs.add(owner.clone());
         }
-        if secret_change_matters(change) {
+        if following && secret_change_matters(change) {
             self.roll_out(self.rollouts.touched_by_secret(&change.key));
         }
-        let foreign = new.is_none();
-        if foreign && self.following.load(Ordering::Relaxed) {
+        if following && new.is_none() {
             self.follow_secret(&change.key);
         }
     }

@@ -2,7 +2,10 @@
 //!
 //! `support` holds the stage; every other module is one group of promises.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod admission;
 mod everyday;
+mod examples;
 mod support;
 mod targets;
