@@ -92,11 +92,15 @@ fn last_written(metadata: &ObjectMeta) -> Option<Timestamp> {
 
 /// Our field manager's server-side apply entry.
 fn own_entry(metadata: &ObjectMeta) -> Option<&ManagedFieldsEntry> {
-    metadata.managed_fields.as_ref()?.iter().find(|entry| {
-        entry.manager.as_deref() == Some(SECRET_MANAGER)
-            && entry.operation.as_deref() == Some("Apply")
-            && entry.subresource.as_deref().unwrap_or_default().is_empty()
-    })
+    let entries = metadata.managed_fields.as_ref()?;
+    entries.iter().find(|entry| is_own_entry(entry))
+}
+
+/// Whether this entry of the managed fields is our field manager's.
+pub fn is_own_entry(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(SECRET_MANAGER)
+        && entry.operation.as_deref() == Some("Apply")
+        && entry.subresource.as_deref().unwrap_or_default().is_empty()
 }
 
 /// The fields of `fieldsV1` as `/f:data/f:password`; labels and annotations with their value, which is no secret.
