@@ -5,7 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod admission;
+mod adoption;
+mod counts;
+mod crashes;
 mod everyday;
 mod examples;
+mod rollouts;
 mod support;
 mod targets;

@@ -5,13 +5,17 @@
 
 mod inspect;
 mod team;
+mod workloads;
 
 use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
-pub use self::team::{Team, text_of};
+pub use self::{
+    team::{Team, text_of},
+    workloads::{InStep, env_from, pod_stamp, settle, workload},
+};
 
 /// How long anything may take that takes milliseconds on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -78,10 +82,10 @@ impl Stage {
 
     /// Starts an operator and waits until it is ready.
     pub async fn start_operator(&mut self, arguments: &[&str]) {
-        let arguments = ARGUMENTS
+        let usual = ARGUMENTS
             .iter()
-            .chain(arguments)
-            .map(|text| (*text).to_owned());
+            .filter(|usual| !sets_anew(arguments, usual));
+        let arguments = usual.chain(arguments).map(|text| (*text).to_owned());
         let operator = self.bed().operator(&options(arguments.collect())).unwrap();
         operator.wait_ready(SOON).await.unwrap();
         self.operator = Some(operator);
@@ -111,6 +115,14 @@ impl Deref for Stage {
     fn deref(&self) -> &Bed {
         self.bed()
     }
+}
+
+/// Whether `arguments` give the flag of `usual` another value.
+fn sets_anew(arguments: &[&str], usual: &str) -> bool {
+    let flag = |argument: &str| argument.split_once('=').map(|(flag, _)| flag.to_owned());
+    arguments
+        .iter()
+        .any(|argument| flag(argument) == flag(usual))
 }
 
 /// How to start the operator under test with these arguments.
