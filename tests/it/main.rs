@@ -3,4 +3,7 @@
 //! `support` holds the stage; every other module is one group of promises.
 
 mod everyday;
+mod faults;
+mod outages;
+mod tokens;
 mod support;

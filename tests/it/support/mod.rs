@@ -3,6 +3,8 @@
 //! Tests that leave others alone share one stage ([`Stage::shared`]) and work in a [`Team`] of their own, at the
 //! same time. Tests that kill, seal, pause, or count everything have a stage to themselves ([`Stage::own`]).
 
+mod front;
+mod good;
 mod team;
 
 use std::{ops::Deref, path::PathBuf, time::Duration};
@@ -10,7 +12,11 @@ use std::{ops::Deref, path::PathBuf, time::Duration};
 use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
-pub use self::team::Team;
+pub use self::{
+    front::Front,
+    good::{Good, good_data, most_within},
+    team::Team,
+};
 
 /// How long anything may take that takes milliseconds on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(30);
