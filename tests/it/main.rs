@@ -2,8 +2,11 @@
 //!
 //! `support` holds the stage; every other module is one group of promises.
 
+mod architecture;
 mod everyday;
 mod faults;
+mod leaks;
 mod outages;
-mod tokens;
+mod rbac;
 mod support;
+mod tokens;

@@ -5,10 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use kube::api::ListParams;
 use lockstep::api::vault_secret::VaultSecret;
-use lockstep_testbed::{KubernetesRole, VaultRequest};
+use lockstep_testbed::{ApiRequest, AuditMark, KubernetesRole, VaultRequest, eventually};
 use serde_json::{Value, json};
 
 use super::Team;
+
+/// Longer than any recovery may take: the longest pause of one object is a minute.
+const RECOVERY: Duration = Duration::from_secs(90);
 
 /// The data every good Secret holds.
 pub fn good_data() -> Value {
@@ -122,6 +125,45 @@ impl Team<'_> {
             .unwrap();
     }
 
+    /// Makes `count` `VaultSecrets` on as many paths, all at once, and waits until all are ready; returns their names.
+    pub async fn fleet(&self, count: usize) -> Vec<String> {
+        let names: Vec<String> = (0..count).map(|number| format!("app-{number}")).collect();
+        for name in &names {
+            self.put(name, &good_data()).await;
+        }
+        let object = |name: &String| {
+            json!({
+                "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultSecret",
+                "metadata": {"name": name, "namespace": self.namespace},
+                "spec": {
+                    "refreshInterval": "2s",
+                    "sources": [{"name": "main", "kv": {"mount": "secret", "path": self.path(name)}}],
+                },
+            })
+        };
+        let items: Vec<Value> = names.iter().map(object).collect();
+        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}))
+            .await;
+        self.all_are("Ready", "True InStep").await;
+        names
+    }
+
+    /// Waits until the condition `kind` of every `VaultSecret` of the team begins like this.
+    pub async fn all_are(&self, kind: &str, wanted: &str) {
+        let what = format!("{kind} of all is {wanted}");
+        eventually(RECOVERY, &what, async || {
+            let mut found = self.conditions(kind).await;
+            found.retain(|text| !text.starts_with(wanted));
+            if found.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{} others: {found:?}", found.len()))
+            }
+        })
+        .await
+        .unwrap();
+    }
+
     /// The condition `kind` of every `VaultSecret` of the team, as `status reason`.
     pub async fn conditions(&self, kind: &str) -> Vec<String> {
         let api = self.api::<VaultSecret>();
@@ -135,6 +177,19 @@ impl Team<'_> {
             )
         });
         texts.collect()
+    }
+
+    /// What the operator wrote in this namespace, events excepted.
+    pub async fn writes(&self, mark: AuditMark) -> Vec<ApiRequest> {
+        let mut writes = self.stage.writes_by(mark, "lockstep/").await.unwrap();
+        writes.retain(|write| write.namespace == self.namespace && write.resource != "events");
+        writes
+    }
+
+    /// What the operator asked of Vault for this team, at paths that end like this.
+    pub fn asked(&self, mark: AuditMark, end: &str) -> Vec<VaultRequest> {
+        let wanted = |request: &VaultRequest| self.made(request) && request.path.ends_with(end);
+        self.stage.vault_audit_since(mark, wanted).unwrap()
     }
 
     /// Whether a request to Vault was made with a token of this team, or issued one.
