@@ -1,9 +1,11 @@
 //! Everything that is proved against the real parts: a Kubernetes control plane, Vault, and the operator as a process.
 //!
 //! `support` holds the stage; every other module is one group of promises.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
 mod everyday;
+mod examples;
 mod faults;
 mod leaks;
 mod outages;

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use lockstep_testbed::{Bed, parts::Tool};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
@@ -14,7 +14,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
 }
 
 async fn stay() -> Result<ExitCode, Failure> {
-    let mut terminated = signal(SignalKind::terminate()).map_err(Failure::Prepare)?;
+    let interruption = Interruption::watch()?;
     let bed = Bed::start().await?;
     // A shell may read these lines; everything else is a comment to it.
     println!(
@@ -22,6 +22,15 @@ async fn stay() -> Result<ExitCode, Failure> {
         bed.started_in().as_secs_f32(),
         bed.directory().display()
     );
+    print_exports(&bed)?;
+    interruption.wait().await?;
+    println!("# Ending.");
+    drop(bed);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says how to reach the bed from a shell.
+pub(crate) fn print_exports(bed: &Bed) -> Result<(), Failure> {
     println!("export KUBECONFIG={}", bed.kubeconfig().display());
     println!("export VAULT_ADDR={}", bed.vault_address());
     println!("export VAULT_TOKEN={}", bed.vault().token());
@@ -31,13 +40,27 @@ async fn stay() -> Result<ExitCode, Failure> {
         directory(&kubectl),
         directory(&vault)
     );
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::Prepare)?,
-        _ = terminated.recv() => {}
+    Ok(())
+}
+
+/// Ctrl-C or `SIGTERM`.
+pub(crate) struct Interruption(Signal);
+
+impl Interruption {
+    /// From now on `SIGTERM` does not end the process at once.
+    pub(crate) fn watch() -> Result<Self, Failure> {
+        signal(SignalKind::terminate())
+            .map(Self)
+            .map_err(Failure::Prepare)
     }
-    println!("# Ending.");
-    drop(bed);
-    Ok(ExitCode::SUCCESS)
+
+    /// Returns when it comes.
+    pub(crate) async fn wait(mut self) -> Result<(), Failure> {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::Prepare),
+            _ = self.0.recv() => Ok(()),
+        }
+    }
 }
 
 fn directory(program: &Path) -> std::path::Display<'_> {

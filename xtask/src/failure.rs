@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use lockstep_testbed::{BedError, parts::PartError};
+use lockstep_testbed::{BedError, eventually::NotYet, parts::PartError, process::ProcessError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,40 @@ pub(crate) enum Failure {
         /// Why it failed.
         source: io::Error,
     },
+    /// The operator could not be built.
+    #[error("cargo could not build the operator; what it said is above")]
+    Build,
+    /// Vault did not answer.
+    #[error("ask Vault")]
+    Http(#[source] reqwest::Error),
+    /// The operator could not be handled.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A program ended with an error.
+    #[error("{program}: {output}")]
+    Ended {
+        /// Which one.
+        program: String,
+        /// What it wrote.
+        output: String,
+    },
+    /// A file of this repository could not be read.
+    #[error("read {path}")]
+    File {
+        /// Which one.
+        path: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The apiserver refused or could not be reached.
+    #[error("ask the apiserver")]
+    Kube(#[from] kube::Error),
+    /// What was to be seen was not.
+    #[error(transparent)]
+    NotSeen(#[from] NotYet),
+    /// Something was seen that must not be.
+    #[error("{0}")]
+    Wrong(String),
     /// The async runtime or its signals could not be set up.
     #[error("prepare the program")]
     Prepare(#[source] io::Error),

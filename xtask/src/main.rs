@@ -5,6 +5,9 @@
 )]
 
 mod bed;
+mod bench;
+mod cargo;
+mod demo;
 mod failure;
 mod test;
 
@@ -33,6 +36,15 @@ enum Command {
     },
     /// Starts a control plane and a Vault, says how to reach them, and stays until Ctrl-C.
     Bed,
+    /// Measures the operator, built for release, against a plain loop.
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Shows what the operator does, on a real control plane and a real Vault, in less than a minute.
+    Demo {
+        /// Leave everything up at the end, say how to reach it, and stay until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Runs all tests, against real parts; what follows is passed to `cargo test`.
     Test {
         /// Passed to `cargo test --workspace` as they are.
@@ -41,11 +53,20 @@ enum Command {
     },
 }
 
+/// What to measure.
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// A first sync of many objects, and three intervals at rest.
+    Sync(bench::SyncArguments),
+}
+
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Parts { parts } => provide(&parts),
         Command::Bed => bed::run(),
+        Command::Bench(Bench::Sync(arguments)) => bench::sync(arguments),
+        Command::Demo { keep } => demo::run(keep),
         Command::Test { arguments } => test::run(&arguments),
     };
     match result {
