@@ -6,10 +6,16 @@
 
 mod admission;
 mod adoption;
+mod architecture;
 mod counts;
 mod crashes;
 mod everyday;
 mod examples;
+mod faults;
+mod leaks;
+mod outages;
+mod rbac;
 mod rollouts;
 mod support;
 mod targets;
+mod tokens;
