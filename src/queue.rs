@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// How long a key rests after its worker panicked.
-const AFTER_PANIC: Duration = Duration::from_secs(60);
+const AFTER_PANIC: Duration = Duration::from_mins(1);
 
 /// How long running work may go on once the process is asked to stop.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -196,12 +196,9 @@ where
         };
         let (queue, served) = (Arc::clone(&queue), serve(key.clone()));
         running.spawn(async move {
-            let next = match AssertUnwindSafe(served).catch_unwind().await {
-                Ok(next) => next,
-                Err(_) => {
-                    tracing::error!(queue = queue.name, %key, "a panic was contained; the object rests for a minute");
-                    Some(Instant::now() + AFTER_PANIC)
-                }
+            let next = if let Ok(next) = AssertUnwindSafe(served).catch_unwind().await { next } else {
+                tracing::error!(queue = queue.name, %key, "a panic was contained; the object rests for a minute");
+                Some(Instant::now() + AFTER_PANIC)
             };
             queue.done(key, next);
         });
@@ -219,7 +216,10 @@ where
 mod tests {
     use super::*;
 
-    fn served(queue: &Arc<Queue<u32>>) -> (Arc<Mutex<Vec<(u32, Duration)>>>, CancellationToken) {
+    /// What was served, and when.
+    type Log = Arc<Mutex<Vec<(u32, Duration)>>>;
+
+    fn served(queue: &Arc<Queue<u32>>) -> (Log, CancellationToken) {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stop = CancellationToken::new();
         let start = Instant::now();

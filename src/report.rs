@@ -43,6 +43,9 @@ const RETRY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Looks up the workloads of a `VaultSecret`.
+pub type WorkloadsOf = Box<dyn Fn(&ObjectKey) -> Option<Vec<WorkloadStatus>> + Send + Sync>;
+
 /// Writes the status of `VaultSecrets`.
 pub struct Reporter {
     /// Talks to the apiserver.
@@ -56,7 +59,7 @@ pub struct Reporter {
     /// How long a Secret counts as usable while Vault cannot be read.
     pub staleness_budget: Duration,
     /// The workloads of a `VaultSecret`; `None` while not all were looked at.
-    pub workloads: Box<dyn Fn(&ObjectKey) -> Option<Vec<WorkloadStatus>> + Send + Sync>,
+    pub workloads: WorkloadsOf,
     /// Whether Secrets wait to be written.
     pub busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// What is to be reported.
@@ -92,7 +95,12 @@ impl Records {
                 applied: Some(applied),
                 ..
             }) => Some(*applied),
-            _ => pending,
+            Outcome::InStep(_)
+            | Outcome::Suspended
+            | Outcome::Refused(_)
+            | Outcome::SourceFailed(_)
+            | Outcome::ApplyFailed { .. }
+            | Outcome::ConnectionPending => pending,
         };
         records.insert(
             key.clone(),
@@ -222,75 +230,86 @@ fn notes(
     new: &VaultSecretStatus,
     applied: Option<ApplyReason>,
 ) -> Vec<(EventReason, String)> {
-    let mut notes = Vec::new();
+    let written = applied.and_then(|applied| about_the_secret(old, new, applied));
+    written
+        .into_iter()
+        .chain(about_the_sources(old, new))
+        .collect()
+}
+
+fn about_the_secret(
+    old: &VaultSecretStatus,
+    new: &VaultSecretStatus,
+    applied: ApplyReason,
+) -> Option<(EventReason, String)> {
     let target = new.target.as_deref().unwrap_or_default();
     match applied {
-        Some(ApplyReason::DataChanged) => {
+        ApplyReason::DataChanged => {
             let hash = new.rotation_hash.as_deref().unwrap_or_default();
-            notes.push((
-                EventReason::SecretUpdated,
-                format!("Secret {target} has new data, rotation hash {hash}"),
-            ));
+            let note = format!("Secret {target} has new data, rotation hash {hash}");
+            Some((EventReason::SecretUpdated, note))
         }
-        Some(ApplyReason::Repaired) => {
+        ApplyReason::Repaired => {
             let note = format!("Secret {target} was not as it was written, and was put right");
-            notes.push((EventReason::SecretRepaired, note));
+            Some((EventReason::SecretRepaired, note))
         }
-        Some(ApplyReason::Created) if old.rotation_hash.is_some() && old.target == new.target => {
-            notes.push((
-                EventReason::SecretRepaired,
-                format!("Secret {target} was deleted, and was created again"),
-            ));
+        ApplyReason::Created if old.rotation_hash.is_some() && old.target == new.target => {
+            let note = format!("Secret {target} was deleted, and was created again");
+            Some((EventReason::SecretRepaired, note))
         }
-        Some(ApplyReason::Created) | None => {}
+        // The first Secret of an object that works at once is no news: the status says it.
+        ApplyReason::Created => None,
     }
-    let reason = |status: &VaultSecretStatus, kind| {
-        find(&status.conditions, kind)
-            .filter(|found| found.status == "True")
-            .map(|found| found.reason.clone())
-    };
-    let stalled = find(&new.conditions, Kind::Stalled);
-    if let Some(stalled) = stalled
-        && reason(old, Kind::Stalled).as_ref() != Some(&stalled.reason)
-    {
-        notes.push((
-            EventReason::Stalled,
-            format!("{}: {}", stalled.reason, stalled.message),
-        ));
-    }
-    let failing = |status: &VaultSecretStatus| {
-        let unreachable = find(&status.conditions, Kind::SourcesReachable)
-            .filter(|found| found.status == "False");
-        // An outage of a whole connection is told once, in the status of the connection.
-        unreachable
-            .filter(|found| !CONNECTION_WIDE.contains(&found.reason.as_str()))
-            .cloned()
-    };
-    match (failing(old), failing(new)) {
+}
+
+fn about_the_sources(
+    old: &VaultSecretStatus,
+    new: &VaultSecretStatus,
+) -> Option<(EventReason, String)> {
+    let (before, now) = (Trouble::of(old), Trouble::of(new));
+    match (before, now) {
         (before, Some(now))
             if before.as_ref().map(|before| &before.reason) != Some(&now.reason) =>
         {
-            notes.push((EventReason::SourceFailing, now.message));
+            Some((now.event, format!("{}: {}", now.reason, now.message)))
         }
         (Some(_), None) if holds(&new.conditions, Kind::Ready) => {
-            notes.push((
+            let target = new.target.as_deref().unwrap_or_default();
+            Some((
                 EventReason::Recovered,
                 format!("Secret {target} is in step with Vault again"),
-            ));
+            ))
         }
-        _ => {
-            if reason(old, Kind::Stalled).is_some()
-                && stalled.is_none()
-                && holds(&new.conditions, Kind::Ready)
-            {
-                notes.push((
-                    EventReason::Recovered,
-                    format!("Secret {target} is in step with Vault again"),
-                ));
-            }
-        }
+        (_, _) => None,
     }
-    notes
+}
+
+/// What is wrong with one object, if anything.
+struct Trouble {
+    event: EventReason,
+    reason: String,
+    message: String,
+}
+
+impl Trouble {
+    fn of(status: &VaultSecretStatus) -> Option<Self> {
+        let found =
+            |kind, wanted| find(&status.conditions, kind).filter(|found| found.status == wanted);
+        let (event, condition) = match found(Kind::Stalled, "True") {
+            Some(stalled) => (EventReason::Stalled, stalled),
+            None => (
+                EventReason::SourceFailing,
+                found(Kind::SourcesReachable, "False")?,
+            ),
+        };
+        // An outage of a whole connection is told once, in the status of the connection.
+        let told_there = CONNECTION_WIDE.contains(&condition.reason.as_str());
+        (!told_there).then(|| Self {
+            event,
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+        })
+    }
 }
 
 /// Reasons that concern a whole connection.
@@ -304,5 +323,85 @@ fn reference(key: &ObjectKey, view: &VaultSecretView) -> ObjectReference {
         name: Some(key.name.clone()),
         uid: Some(view.uid.clone()),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        revision::Revision,
+        status::vault_secret::{Facts, next},
+        sync::{outcome::SourceFailure, refusal::Refusal},
+        vault::error::VaultErrorKind,
+    };
+
+    fn after(old: &VaultSecretStatus, outcome: &Outcome) -> VaultSecretStatus {
+        let facts = Facts {
+            generation: 1,
+            outcome,
+            secret_exists: true,
+            workloads: Some(&[]),
+            staleness_budget: Duration::from_hours(1),
+        };
+        next(old, &facts, Timestamp::UNIX_EPOCH)
+    }
+
+    fn in_step(applied: Option<ApplyReason>) -> Outcome {
+        Outcome::InStep(InStep {
+            target: "s".into(),
+            revision: Revision::from_annotation("k1:1"),
+            data_since: Timestamp::UNIX_EPOCH,
+            sources: Vec::new(),
+            applied,
+            refresh: None,
+        })
+    }
+
+    fn failed(kind: VaultErrorKind) -> Outcome {
+        Outcome::SourceFailed(SourceFailure {
+            source: "a".into(),
+            kind,
+            message: "m".into(),
+        })
+    }
+
+    #[test]
+    fn each_transition_is_told_once() {
+        use EventReason::{Recovered, SecretRepaired, SecretUpdated, SourceFailing, Stalled};
+        let refused = Outcome::Refused(Refusal::TargetMissing { name: "s".into() });
+        let steps = [
+            (in_step(Some(ApplyReason::Created)), vec![]),
+            (in_step(Some(ApplyReason::DataChanged)), vec![SecretUpdated]),
+            (in_step(Some(ApplyReason::Repaired)), vec![SecretRepaired]),
+            (in_step(Some(ApplyReason::Created)), vec![SecretRepaired]),
+            (failed(VaultErrorKind::Denied), vec![SourceFailing]),
+            (failed(VaultErrorKind::Denied), vec![]),
+            (failed(VaultErrorKind::NotFound), vec![SourceFailing]),
+            (in_step(None), vec![Recovered]),
+            (failed(VaultErrorKind::Sealed), vec![]),
+            (in_step(None), vec![]),
+            (refused.clone(), vec![Stalled]),
+            (refused, vec![]),
+            (
+                in_step(Some(ApplyReason::DataChanged)),
+                vec![SecretUpdated, Recovered],
+            ),
+        ];
+        let mut status = VaultSecretStatus::default();
+        for (number, (outcome, expected)) in steps.iter().enumerate() {
+            let next = after(&status, outcome);
+            let applied = if let Outcome::InStep(in_step) = outcome {
+                in_step.applied
+            } else {
+                None
+            };
+            let told: Vec<_> = notes(&status, &next, applied)
+                .into_iter()
+                .map(|(reason, _)| reason)
+                .collect();
+            assert_eq!(told, *expected, "step {number}");
+            status = next;
+        }
     }
 }

@@ -406,7 +406,7 @@ impl Operator {
             let mut announced = announced.lock().await;
             while let Some(Some(note)) = stopped.run_until_cancelled(announced.recv()).await {
                 events
-                    .publish(&note.object(), note.what.event(), &note.message)
+                    .publish(&note.object(), note.what.reason(), &note.message)
                     .await;
             }
         });

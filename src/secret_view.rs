@@ -155,13 +155,13 @@ fn collect(node: &Value, path: &str, paths: &mut BTreeSet<String>) {
             continue;
         }
         let path = format!("{path}/{name}");
-        match child {
-            Value::Object(deeper) if deeper.keys().any(|key| key != ".") => {
-                collect(child, &path, paths)
-            }
-            _ => {
-                paths.insert(path);
-            }
+        let deeper = child
+            .as_object()
+            .is_some_and(|deeper| deeper.keys().any(|key| key != "."));
+        if deeper {
+            collect(child, &path, paths);
+        } else {
+            paths.insert(path);
         }
     }
 }

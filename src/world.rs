@@ -108,17 +108,18 @@ impl World {
             listener,
             stop,
         };
-        tasks.spawn(
-            watches
-                .own::<VaultSecret, VaultSecretSpec, _, _, _>(&self.vault_secrets, |to, change| {
-                    to.vault_secret(change)
-                }),
-        );
-        tasks.spawn(
-            watches.own::<VaultAuth, VaultAuthSpec, _, _, _>(&self.vault_auths, |to, change| {
-                to.auth(AuthKind::VaultAuth, change)
-            }),
-        );
+        tasks.spawn(watches.own::<VaultSecret, VaultSecretSpec, _, _, _>(
+            &self.vault_secrets,
+            |to, change| {
+                to.vault_secret(change);
+            },
+        ));
+        tasks.spawn(watches.own::<VaultAuth, VaultAuthSpec, _, _, _>(
+            &self.vault_auths,
+            |to, change| {
+                to.auth(AuthKind::VaultAuth, change);
+            },
+        ));
         tasks.spawn(
             watches.own::<ClusterVaultAuth, ClusterVaultAuthSpec, _, _, _>(
                 &self.cluster_vault_auths,
@@ -144,12 +145,12 @@ impl World {
         tasks.spawn(watches.metadata::<Secret, _, _>(
             &self.secrets,
             SecretView::project,
-            |to, change| to.secret(change),
+            Listener::secret,
         ));
         tasks.spawn(watches.metadata::<Namespace, _, _>(
             &self.namespaces,
             NamespaceView::project,
-            |to, change| to.namespace(change),
+            Listener::namespace,
         ));
         tasks.spawn(watches.workload::<Deployment>(WorkloadKind::Deployment, &self.deployments));
         tasks

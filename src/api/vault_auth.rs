@@ -48,7 +48,7 @@ use super::{
     cel,
     validation = Rule::new("[has(self.kubernetes), has(self.appRole), has(self.token)].filter(x, x).size() == 1")
         .message("exactly one login method must be set: kubernetes, appRole or token"),
-    validation = Rule::new("!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.namespace)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.namespace) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.namespace)))) && !(has(self.token) && has(self.token.secretRef.namespace))")
+    validation = Rule::new("!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.__namespace__)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.__namespace__) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.__namespace__)))) && !(has(self.token) && has(self.token.secretRef.__namespace__))")
         .message("a VaultAuth logs in with objects of its own namespace: remove the namespace from the reference, or use a ClusterVaultAuth with identityFrom: Fixed")
 )]
 #[serde(rename_all = "camelCase")]
@@ -107,9 +107,9 @@ pub struct VaultAuthSpec {
         .message("exactly one login method must be set: kubernetes, appRole or token"),
     validation = Rule::new("self.connectionRef.kind == 'ClusterVaultConnection'")
         .message("connectionRef.kind must be ClusterVaultConnection: a cluster-scoped login cannot depend on an object of one namespace"),
-    validation = Rule::new("(has(self.identityFrom) && self.identityFrom == 'Fixed') || (!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.namespace)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.namespace) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.namespace)))) && !(has(self.token) && has(self.token.secretRef.namespace)))")
+    validation = Rule::new("(has(self.identityFrom) && self.identityFrom == 'Fixed') || (!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.__namespace__)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.__namespace__) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.__namespace__)))) && !(has(self.token) && has(self.token.secretRef.__namespace__)))")
         .message("with identityFrom: Consumer the login uses objects of the consuming namespace: remove the namespace from the reference, or set identityFrom: Fixed"),
-    validation = Rule::new("!has(self.identityFrom) || self.identityFrom != 'Fixed' || (!(has(self.kubernetes) && (!has(self.kubernetes.serviceAccountRef) || !has(self.kubernetes.serviceAccountRef.namespace))) && !(has(self.appRole) && (!has(self.appRole.secretIdRef.namespace) || (has(self.appRole.roleIdRef) && !has(self.appRole.roleIdRef.namespace)))) && !(has(self.token) && !has(self.token.secretRef.namespace)))")
+    validation = Rule::new("!has(self.identityFrom) || self.identityFrom != 'Fixed' || (!(has(self.kubernetes) && (!has(self.kubernetes.serviceAccountRef) || !has(self.kubernetes.serviceAccountRef.__namespace__))) && !(has(self.appRole) && (!has(self.appRole.secretIdRef.__namespace__) || (has(self.appRole.roleIdRef) && !has(self.appRole.roleIdRef.__namespace__)))) && !(has(self.token) && !has(self.token.secretRef.__namespace__)))")
         .message("with identityFrom: Fixed every reference of the login method needs a namespace")
 )]
 #[serde(rename_all = "camelCase")]

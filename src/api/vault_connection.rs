@@ -41,7 +41,7 @@ use super::{
 )]
 #[x_kube(
     cel,
-    validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || !((has(self.tls.ca.secret) && has(self.tls.ca.secret.namespace)) || (has(self.tls.ca.configMap) && has(self.tls.ca.configMap.namespace)))")
+    validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || !((has(self.tls.ca.secret) && has(self.tls.ca.secret.__namespace__)) || (has(self.tls.ca.configMap) && has(self.tls.ca.configMap.__namespace__)))")
         .message("tls.ca: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection")
 )]
 #[serde(rename_all = "camelCase")]
@@ -91,7 +91,7 @@ pub struct VaultConnectionSpec {
 )]
 #[x_kube(
     cel,
-    validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || ((!has(self.tls.ca.secret) || has(self.tls.ca.secret.namespace)) && (!has(self.tls.ca.configMap) || has(self.tls.ca.configMap.namespace)))")
+    validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || ((!has(self.tls.ca.secret) || has(self.tls.ca.secret.__namespace__)) && (!has(self.tls.ca.configMap) || has(self.tls.ca.configMap.__namespace__)))")
         .message("tls.ca: namespace is required on a ClusterVaultConnection")
 )]
 #[serde(rename_all = "camelCase")]

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How often a healthy server is looked at, and a certificate authority read again.
-const HEALTHY: Duration = Duration::from_secs(60);
+const HEALTHY: Duration = Duration::from_mins(1);
 /// How often one that does not answer is looked at. The gate of the transport spares it the rest.
 const UNHEALTHY: Duration = Duration::from_secs(5);
 /// How long one request to the apiserver may take.

@@ -16,7 +16,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest and longest time for one request that make sense.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(120);
+    Duration::from_millis(100)..=Duration::from_mins(2);
 
 /// A connection that can be prepared.
 #[derive(Clone, Debug)]
@@ -61,10 +61,10 @@ pub fn resolve(
     if insecure_skip_verify && !allow_insecure_tls {
         return Err("spec.tls.insecureSkipVerify: the operator does not allow it; remove it and set tls.ca, or start the operator with --allow-insecure-tls".to_owned());
     }
-    let timeout = spec
-        .timeout
-        .as_ref()
-        .map_or(TIMEOUT, |timeout| timeout.as_duration());
+    let timeout = spec.timeout.as_ref().map_or(
+        TIMEOUT,
+        super::super::api::duration::GoDuration::as_duration,
+    );
     if !TIMEOUTS.contains(&timeout) {
         return Err("spec.timeout: it must be from 100ms to 2m".to_owned());
     }

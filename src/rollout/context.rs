@@ -22,6 +22,13 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
+/// Every kind of workload.
+const KINDS: [WorkloadKind; 3] = [
+    WorkloadKind::Deployment,
+    WorkloadKind::StatefulSet,
+    WorkloadKind::DaemonSet,
+];
+
 /// Returns what is needed of each VaultSecret of a namespace.
 pub type FollowsOf = Arc<dyn Fn(&str) -> Vec<Follows> + Send + Sync>;
 
@@ -35,9 +42,9 @@ pub struct RolloutContext {
     pub secrets: Arc<Cache<SecretView>>,
     /// All Deployments.
     pub deployments: Arc<Cache<WorkloadView>>,
-    /// All StatefulSets.
+    /// All `StatefulSets`.
     pub stateful_sets: Arc<Cache<WorkloadView>>,
-    /// All DaemonSets.
+    /// All `DaemonSets`.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
     /// The workloads to look at.
     pub queue: Arc<Queue<WorkloadKey>>,
@@ -129,14 +136,25 @@ impl RolloutContext {
         keys.into_iter().collect()
     }
 
-    fn using(&self, secret: &ObjectKey) -> BTreeSet<WorkloadKey> {
-        let kinds = [
-            WorkloadKind::Deployment,
-            WorkloadKind::StatefulSet,
-            WorkloadKind::DaemonSet,
-        ];
+    /// All workloads there are, and those that are named as targets though they are not there.
+    pub fn every_workload(&self) -> BTreeSet<WorkloadKey> {
         let mut keys = BTreeSet::new();
-        for kind in kinds {
+        for kind in KINDS {
+            let all = self.cache(kind).all();
+            keys.extend(all.iter().map(|(key, _)| WorkloadKey::new(kind, key)));
+        }
+        let secrets = self.secrets.all();
+        let managed = secrets.iter().filter(|(_, view)| view.managed.is_some());
+        let namespaces: BTreeSet<_> = managed.map(|(key, _)| key.namespace.as_str()).collect();
+        for namespace in namespaces {
+            keys.extend((self.follows)(namespace).iter().flat_map(listed_by));
+        }
+        keys
+    }
+
+    fn using(&self, secret: &ObjectKey) -> BTreeSet<WorkloadKey> {
+        let mut keys = BTreeSet::new();
+        for kind in KINDS {
             let all = self.cache(kind).in_namespace(&secret.namespace);
             keys.extend(
                 all.iter()

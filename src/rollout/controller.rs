@@ -46,6 +46,10 @@ pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: Cancellatio
         () = synced => {}
     }
     let queue = Arc::clone(&context.queue);
+    // A target that does not exist has no event of its own.
+    for workload in context.every_workload() {
+        queue.add(workload);
+    }
     work(queue, workers, stop, move |key| {
         let context = Arc::clone(&context);
         async move { reconcile(&context, &key).await }
@@ -133,8 +137,8 @@ fn conclude(
     if let Some(what) = tracker.announce(decision) {
         match (what, tracker.awaited_since()) {
             (Announcement::Verified, Some(since)) => {
-                let seconds = since.elapsed().as_secs_f64();
-                context.metrics.rollout_verified(kind, seconds);
+                let took = Instant::now().into_std().saturating_duration_since(since);
+                context.metrics.rollout_verified(kind, took.as_secs_f64());
             }
             (Announcement::Failed, _) => context.metrics.rollout_failed(kind),
             (Announcement::Verified | Announcement::Started | Announcement::Conflict, _) => {}
@@ -164,7 +168,7 @@ fn tell(
 ) {
     let uid = gathered.view.as_ref().map_or("", |view| view.uid.as_str());
     let note = report::note(workload, uid, what, decision, &gathered.bound);
-    tracing::info!(%workload, reason = what.event().as_str(), message = note.message, "rollout");
+    tracing::info!(%workload, reason = what.reason().as_str(), message = note.message, "rollout");
     (context.notify)(note);
 }
 
@@ -203,8 +207,7 @@ impl Pass<'_> {
             .iter()
             .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_deployment))
             .collect();
-        let progress = decide::progress(&pods, Some(self.wanted), view);
-        tracker.listed(&pods, self.bound, progress, self.now);
+        tracker.listed(&pods, view, self.bound, self.now);
         Some(pods)
     }
 

@@ -6,19 +6,14 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::{
     bind::Bound,
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
+    proof::{Evidence, LAG, evidence},
     tracker::{Episode, Proof, Tracker},
     view::WorkloadView,
 };
-
-/// How much later than the data a pod must have been made. Times of the apiserver are whole seconds, and
-/// the kubelet may hand out a Secret from a cache that lags a little.
-const SLACK: SignedDuration = SignedDuration::from_secs(3);
 
 /// However often the wanted hash changes, a restart waits no longer than so many settle windows.
 const MOST_WINDOWS: u32 = 3;
@@ -94,17 +89,28 @@ fn proved(situation: &Situation<'_>) -> Decision {
 }
 
 fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
-    let Situation { pods, now, .. } = *situation;
-    if pods.is_some_and(|pods| all_run_current(pods, situation)) {
+    let Situation {
+        pods,
+        now,
+        tracker,
+        bound,
+        ..
+    } = *situation;
+    let known = tracker.known(view, now);
+    if pods.is_some_and(|pods| evidence(pods, bound, &known) == Evidence::Complete) {
         return proved(situation);
     }
     if let Some((until, message)) = blocked(situation) {
         return Decision::Retry { until, message };
     }
     let new = Episode::starting(now);
-    let episode = situation.tracker.episode.as_ref().unwrap_or(&new);
-    if pods.is_none() && !episode.looked {
+    let episode = tracker.episode.as_ref().unwrap_or(&new);
+    if pods.is_none() && episode.looked.is_none() {
+        // At once: that a pod has not started yet shows only now.
         return Decision::ListPods;
+    }
+    if episode.looked == Some(Evidence::TooEarly) {
+        return look_or_settle(situation, episode, known.began + LAG);
     }
     if view.paused {
         return Decision::Paused { stamped: false };
@@ -116,16 +122,20 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
             again,
         });
     }
-    let until = stamp_at(episode, situation.bound);
-    if now < until {
-        return Decision::Settle {
-            until,
-            refresh: !episode.refreshed,
-        };
+    if now >= stamp_at(episode, bound) && pods.is_some() {
+        return Decision::Stamp;
     }
-    match pods {
-        None => Decision::ListPods,
-        Some(_) => Decision::Stamp,
+    look_or_settle(situation, episode, stamp_at(episode, bound))
+}
+
+/// Waits until `until` and lists the pods then.
+fn look_or_settle(situation: &Situation<'_>, episode: &Episode, until: Instant) -> Decision {
+    if situation.now >= until {
+        return Decision::ListPods;
+    }
+    Decision::Settle {
+        until,
+        refresh: !episode.refreshed && episode.looked == Some(Evidence::Lacking),
     }
 }
 
@@ -142,10 +152,13 @@ fn opponent(situation: &Situation<'_>, view: &WorkloadView) -> Option<(Option<St
     (course.stamps >= MOST_STAMPS).then(|| (view.last_foreign_manager.clone(), false))
 }
 
-/// When the settle window ends: it begins anew with each change, but not for ever.
+/// When the settle window ends: it begins anew with each change, but not for ever. In any case pods that
+/// are made then must not read older data any more.
 fn stamp_at(episode: &Episode, bound: &[Bound]) -> Instant {
     let settle = longest(bound, |bound| bound.settle);
-    (episode.last_change + settle).min(episode.first_seen + settle * MOST_WINDOWS)
+    (episode.last_change + settle)
+        .min(episode.first_seen + settle * MOST_WINDOWS)
+        .max(episode.last_change + LAG)
 }
 
 /// The template carries the wanted hash: see whether every pod does.
@@ -162,7 +175,7 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         };
     }
     if let Some(pods) = pods {
-        let progress = progress(pods, situation.wanted, view);
+        let progress = Progress::listed(pods, &tracker.course.wanted, view);
         return if progress.ready >= progress.wanted {
             Decision::Verified
         } else {
@@ -249,35 +262,6 @@ fn next_look(situation: &Situation<'_>, interval: Duration) -> Instant {
 fn blocked(situation: &Situation<'_>) -> Option<(Instant, String)> {
     let trouble = situation.tracker.course.trouble.as_ref()?;
     (situation.now < trouble.retry_at).then(|| (trouble.retry_at, trouble.message.clone()))
-}
-
-/// Whether each of `pods` provably runs the current data of every Secret. No pods at all do.
-fn all_run_current(pods: &[PodFacts], situation: &Situation<'_>) -> bool {
-    let tracker = situation.tracker;
-    let in_doubt = |bound: &&Bound| !tracker.is_settled(&bound.data);
-    situation.bound.iter().filter(in_doubt).all(|bound| {
-        pods.iter().all(|pod| {
-            let concerned = bound.listed || pod.secrets.contains(&bound.data.secret);
-            !concerned
-                || is_later(pod.created, bound.data.since)
-                || tracker.has_proof(pod, &bound.data)
-        })
-    })
-}
-
-/// Whether a pod made at `created` can only have read data that was there at `since`.
-fn is_later(created: Timestamp, since: Timestamp) -> bool {
-    created.duration_since(since) > SLACK
-}
-
-/// How many of `pods` are ready and carry `wanted`.
-pub fn progress(pods: &[PodFacts], wanted: Option<&str>, view: &WorkloadView) -> Progress {
-    let current = |pod: &&PodFacts| pod.ready && pod.stamp.as_deref() == wanted;
-    let size = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    Progress {
-        ready: size(pods.iter().filter(current).count()),
-        wanted: view.counters.wanted.max(size(pods.len())),
-    }
 }
 
 fn longest(bound: &[Bound], of: impl Fn(&Bound) -> Duration) -> Duration {

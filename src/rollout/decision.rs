@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::view::{Manual, WorkloadView};
+use super::{
+    pod::PodFacts,
+    view::{Manual, WorkloadView},
+};
 
 /// What to do about a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +143,16 @@ impl Decision {
 }
 
 impl Progress {
+    /// As the pods themselves say: how many are ready and carry `wanted`.
+    pub fn listed(pods: &[PodFacts], wanted: &str, view: &WorkloadView) -> Self {
+        let current = |pod: &&PodFacts| pod.ready && pod.stamp.as_deref() == Some(wanted);
+        let size = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            ready: size(pods.iter().filter(current).count()),
+            wanted: view.counters.wanted.max(size(pods.len())),
+        }
+    }
+
     /// As the counters of the workload say.
     pub fn counted(view: &WorkloadView) -> Self {
         let seen = view.observed_generation >= view.generation;

@@ -7,6 +7,7 @@
 //! * [`view`], [`pod`]: what is kept of a workload and of a pod.
 //! * [`bind`]: which managed Secrets a workload is bound to, and so which hash it should carry.
 //! * [`tracker`]: what is remembered of a workload between two passes.
+//! * [`proof`]: whether its pods run the current data without a restart.
 //! * [`decide`], [`decision`]: what to do about it.
 //! * [`report`]: how that reads in a status and in events.
 //! * [`patch`]: what is written.
@@ -28,12 +29,15 @@ pub mod decision;
 pub mod exec;
 pub mod patch;
 pub mod pod;
+pub mod proof;
 pub mod report;
 pub mod tracker;
 pub mod view;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod model;
 
 /// One workload; ordered by namespace first.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

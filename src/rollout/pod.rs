@@ -14,7 +14,7 @@ use k8s_openapi::{
 use super::WorkloadKey;
 use crate::{api::vault_secret::WorkloadKind, names::SECRETS_HASH};
 
-/// Label by which a Deployment tells its ReplicaSets, and they their pods, apart.
+/// Label by which a Deployment tells its `ReplicaSets`, and they their pods, apart.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// One pod of a workload, at the time it was listed.

@@ -1,5 +1,9 @@
 //! Pure: how a decision reads in the status of a VaultSecret and in events.
 
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+
 use super::{
     WorkloadKey,
     bind::Bound,
@@ -10,7 +14,6 @@ use crate::{
     api::vault_secret::{WorkloadState, WorkloadStatus},
     telemetry::events::EventReason,
 };
-use k8s_openapi::api::core::v1::ObjectReference;
 
 /// Something that happened to a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +43,7 @@ pub struct RolloutNote {
 
 impl Announcement {
     /// The reason of the event.
-    pub fn event(self) -> EventReason {
+    pub fn reason(self) -> EventReason {
         match self {
             Self::Started => EventReason::RolloutStarted,
             Self::Verified => EventReason::RolloutVerified,
@@ -123,8 +126,8 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             after,
             ..
         } => format!(
-            "{ready} of {wanted} pods are ready with the current data after {}s",
-            after.as_secs()
+            "{ready} of {wanted} pods are ready with the current data after {}",
+            length(*after)
         ),
         Decision::Paused { stamped: false } => {
             "the Deployment is paused; it is restarted when it is resumed".to_owned()
@@ -147,6 +150,13 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
     })
 }
 
+fn length(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 fn by_hand(manual: Manual) -> String {
     match manual {
         Manual::OnDelete => {
@@ -163,7 +173,7 @@ fn conflict(manager: Option<&str>, holds: bool) -> String {
         || "another field manager".to_owned(),
         |name| format!("the field manager {name}"),
     );
-    let does = if holds { "holds" } else { "took away twice" };
+    let does = if holds { "holds" } else { "twice took away" };
     format!("RestartConflict: {who} {does} the annotation that restarts the pods")
 }
 

@@ -9,6 +9,7 @@ use super::{
     bind::{Bound, Data},
     decision::{Decision, Progress},
     pod::PodFacts,
+    proof::{Evidence, Known, evidence, new_proofs},
     report::Announcement,
     view::WorkloadView,
 };
@@ -40,10 +41,12 @@ pub struct Episode {
     pub first_seen: Instant,
     /// When the wanted hash last changed, or the stamp was taken away.
     pub last_change: Instant,
-    /// Whether its pods were looked at since the last change.
-    pub looked: bool,
+    /// What its pods proved when they were last looked at since the last change.
+    pub looked: Option<Evidence>,
     /// Whether its Secrets were asked to be read anew.
     pub refreshed: bool,
+    /// Whether a restart is held up by somebody: then a change does not prolong the wait, it begins a new one.
+    pub held: bool,
 }
 
 /// What is remembered for one wanted hash.
@@ -51,6 +54,8 @@ pub struct Episode {
 pub struct Course {
     /// The hash.
     pub wanted: String,
+    /// When it was first wanted.
+    pub began: Option<Instant>,
     /// How often the template was stamped with it.
     pub stamps: u32,
     /// The last of these stamps.
@@ -133,8 +138,9 @@ impl Episode {
         Self {
             first_seen: now,
             last_change: now,
-            looked: false,
+            looked: None,
             refreshed: false,
+            held: false,
         }
     }
 }
@@ -151,10 +157,12 @@ impl Tracker {
         if self.course.wanted != wanted {
             self.course = Course {
                 wanted: wanted.to_owned(),
+                began: Some(now),
                 ..Course::default()
             };
+            self.episode.take_if(|episode| episode.held);
             if let Some(episode) = &mut self.episode {
-                (episode.last_change, episode.looked) = (now, false);
+                (episode.last_change, episode.looked) = (now, None);
             }
         }
         let behind = self.is_ahead_of(view);
@@ -183,34 +191,40 @@ impl Tracker {
             .is_some_and(|stamped| view.generation < stamped.generation)
     }
 
-    /// Takes in the pods as just listed.
-    pub fn listed(&mut self, pods: &[PodFacts], bound: &[Bound], progress: Progress, now: Instant) {
+    /// Takes in the pods of `view` as just listed.
+    pub fn listed(
+        &mut self,
+        pods: &[PodFacts],
+        view: &WorkloadView,
+        bound: &[Bound],
+        now: Instant,
+    ) {
+        let found = new_proofs(pods, bound, &self.known(view, now));
         self.proofs
             .retain(|(uid, _)| pods.iter().any(|pod| pod.uid == *uid));
-        for pod in pods {
-            for bound in bound.iter().filter(|bound| will_read_current(pod, bound)) {
-                if !self.has_proof(pod, &bound.data) {
-                    self.proofs.push((pod.uid.clone(), bound.data.clone()));
-                }
+        for proof in found {
+            if !self.proofs.contains(&proof) {
+                self.proofs.push(proof);
             }
         }
-        self.course.listed = Some((now, progress));
         self.succeeded(Attempt::List);
+        let looked = evidence(pods, bound, &self.known(view, now));
         if let Some(episode) = &mut self.episode {
-            episode.looked = true;
+            episode.looked = Some(looked);
         }
+        let progress = Progress::listed(pods, &self.course.wanted, view);
+        self.course.listed = Some((now, progress));
     }
 
-    /// Whether `pod` was once seen not to have read anything older than `data`.
-    pub fn has_proof(&self, pod: &PodFacts, data: &Data) -> bool {
-        self.proofs
-            .iter()
-            .any(|(uid, proved)| *uid == pod.uid && proved.is_same_as(data))
-    }
-
-    /// Whether all pods are known to run `data`, and so is each that came since.
-    pub fn is_settled(&self, data: &Data) -> bool {
-        self.settled.iter().any(|settled| settled.is_same_as(data))
+    /// What is known of the data that the workload should run, besides its pods.
+    pub fn known<'a>(&'a self, view: &WorkloadView, now: Instant) -> Known<'a> {
+        Known {
+            settled: &self.settled,
+            proofs: &self.proofs,
+            created: view.created,
+            began: self.course.began.unwrap_or(now),
+            now,
+        }
     }
 
     /// Notes that the Secrets were asked to be read anew.
@@ -305,28 +319,22 @@ impl Tracker {
             Decision::Verified => course.verified = true,
             Decision::Restarting { .. } | Decision::Failed { .. } => course.awaited = true,
             Decision::Waiting(waiting) => course.awaited |= waiting.is_rollout(),
+            Decision::Paused { .. } | Decision::Conflict { .. } => {
+                if let Some(episode) = &mut self.episode {
+                    episode.held = true;
+                }
+            }
             Decision::Unbound
             | Decision::ListPods
             | Decision::Settle { .. }
             | Decision::Retry { .. }
-            | Decision::Stamp
-            | Decision::Paused { .. }
-            | Decision::Conflict { .. } => {}
+            | Decision::Stamp => {}
         }
         if matches!(decision, Decision::InStep { .. } | Decision::Verified) {
             self.settled = bound.iter().map(|bound| bound.data.clone()).collect();
             self.proofs.clear();
         }
     }
-}
-
-/// Whether what `pod` will read is the data of `bound` or newer, though the pod may be older.
-///
-/// Nothing of it has run, and nothing older can have been read for it: it has no node, or the Secret was
-/// not there before. That no container is reported as started is not enough, because the kubelet
-/// reports late and mounts volumes earlier.
-fn will_read_current(pod: &PodFacts, bound: &Bound) -> bool {
-    !pod.started && (!pod.scheduled || bound.born)
 }
 
 /// Doubles up to [`LONGEST_PAUSE`], less up to a quarter by `seed`.

@@ -20,6 +20,8 @@ use crate::names::{IN_STEP, ROLLOUT_MANAGER, SECRETS_HASH};
 pub struct WorkloadView {
     /// UID.
     pub uid: String,
+    /// When the apiserver made it.
+    pub created: Timestamp,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Generation of the spec.
@@ -81,6 +83,10 @@ impl WorkloadView {
         let owns = |path: &[&str]| own_entry(metadata).is_some_and(|entry| has_field(entry, path));
         let in_step_is_ours = owns(&["f:metadata", "f:annotations", &field(IN_STEP)]);
         Self {
+            created: metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::MIN, |time| time.0),
             uid: metadata.uid.clone().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
             generation: metadata.generation.unwrap_or_default(),

@@ -142,10 +142,8 @@ impl Wiring {
     }
 
     fn roll_out(&self, workloads: Vec<WorkloadKey>) {
-        if self.following.load(Ordering::Relaxed) {
-            for workload in workloads {
-                self.queues.rollouts.add(workload);
-            }
+        for workload in workloads {
+            self.queues.rollouts.add(workload);
         }
     }
 
@@ -220,7 +218,9 @@ impl Listener for Wiring {
     fn vault_secret(&self, change: &Change<VaultSecretView>) {
         if asks_otherwise(change) {
             self.queues.syncs.add(change.key.clone());
-            self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
+            if self.following.load(Ordering::Relaxed) {
+                self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
+            }
         } else {
             self.queues.reports.add(change.key.clone());
         }
@@ -250,6 +250,7 @@ impl Listener for Wiring {
     }
 
     fn secret(&self, change: &Change<SecretView>) {
+        let following = self.following.load(Ordering::Relaxed);
         let managed = |view: &Option<Arc<SecretView>>| {
             let managed = view.as_ref()?.managed.as_ref()?;
             Some(ObjectKey::new(&change.key.namespace, &managed.vault_secret))
@@ -261,11 +262,10 @@ impl Listener for Wiring {
             }
             self.queues.syncs.add(owner.clone());
         }
-        if secret_change_matters(change) {
+        if following && secret_change_matters(change) {
             self.roll_out(self.rollouts.touched_by_secret(&change.key));
         }
-        let foreign = new.is_none();
-        if foreign && self.following.load(Ordering::Relaxed) {
+        if following && new.is_none() {
             self.follow_secret(&change.key);
         }
     }

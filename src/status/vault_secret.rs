@@ -169,13 +169,13 @@ fn source_failed(
     } = failure;
     let message = format!("source {source}: {message}");
     let unreachable = Wanted::no(Kind::SourcesReachable, kind.as_str(), &message);
-    let from_this_generation = old.observed_generation == Some(facts.generation)
-        && holds(&old.conditions, Kind::Synced)
-        && find(&old.conditions, Kind::Synced)
-            .is_some_and(|synced| synced.observed_generation == Some(facts.generation));
+    // An edit that could not be synced yet makes this `False`, so it also tells the generation.
+    let from_this_generation =
+        old.observed_generation == Some(facts.generation) && holds(&old.conditions, Kind::Synced);
     if !facts.secret_exists || !from_this_generation {
         return vec![
             Wanted::no(Kind::Ready, kind.as_str(), &message),
+            Wanted::no(Kind::Synced, kind.as_str(), &message),
             unreachable,
             Wanted::yes(Kind::Reconciling, kind.as_str(), "it is tried again"),
         ];

@@ -194,15 +194,15 @@ mod tests {
         }
     }
 
-    fn known() -> Option<Known> {
+    fn known() -> Known {
         let wanted = Wanted {
             revision: crate::revision::Revision::from_annotation("k1:0"),
             fields: 0,
         };
-        Some(Known {
+        Known {
             fingerprints: Vec::new(),
             wanted,
-        })
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -233,10 +233,10 @@ mod tests {
         assert_eq!(start.fresh_since, Some(now));
         let later = now + Duration::from_secs(1);
         memories.ask_fresh(&key, later);
-        memories.succeeded(&key, known(), &start);
+        memories.succeeded(&key, Some(known()), &start);
         let next = memories.begin(&key, &view(Some("1"), 1), later);
         assert_eq!(next.fresh_since, Some(later));
-        memories.succeeded(&key, known(), &next);
+        memories.succeeded(&key, Some(known()), &next);
         assert_eq!(
             memories.begin(&key, &view(Some("1"), 1), later).fresh_since,
             None
@@ -247,7 +247,7 @@ mod tests {
     async fn another_generation_is_not_known() {
         let (memories, key) = (Memories::default(), ObjectKey::new("n", "a"));
         let start = memories.begin(&key, &view(None, 1), Instant::now());
-        memories.succeeded(&key, known(), &start);
+        memories.succeeded(&key, Some(known()), &start);
         assert!(
             memories
                 .begin(&key, &view(None, 1), Instant::now())

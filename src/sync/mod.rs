@@ -55,9 +55,9 @@ use crate::{
 };
 
 /// A refusal heals by an event. This is the net below the events; looking costs no request.
-const REFUSED: Duration = Duration::from_secs(600);
+const REFUSED: Duration = Duration::from_mins(10);
 /// First and longest pause after a Secret could not be written.
-const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How soon to look for a connection again; becoming usable is an event too.
 const CONNECTION_PENDING: Duration = Duration::from_secs(5);
 
@@ -381,7 +381,10 @@ impl Syncer {
                     .and_then(|spec| spec.refresh_interval.as_ref());
                 refused(
                     refusal,
-                    Some(interval.map_or(self.default_interval, |interval| interval.as_duration())),
+                    Some(interval.map_or(
+                        self.default_interval,
+                        super::api::duration::GoDuration::as_duration,
+                    )),
                 )
             }
             Err(Stop::Unread(failure, retry_at)) => {

@@ -172,7 +172,13 @@ mod tests {
         use CreationPolicy::{Merge, Orphan, Owner};
         let ours = |revision, fields| Some(view(Some(("me", revision, fields))));
         let theirs = Some(view(Some(("other", "r1", 1))));
-        let rows: [(Option<SecretView>, bool, CreationPolicy, Result<&str, &str>); 13] = [
+        type Row = (
+            Option<SecretView>,
+            bool,
+            CreationPolicy,
+            Result<&'static str, &'static str>,
+        );
+        let rows: [Row; 13] = [
             (None, false, Owner, Ok("Created since- force-")),
             (None, false, Orphan, Ok("Created since- force-")),
             (None, false, Merge, Err("TargetMissing")),

@@ -32,7 +32,7 @@ pub enum Refusal {
         namespace: String,
     },
     /// The auth object named is not there.
-    #[error("spec.authRef: there is no {} named {name}{}; create it or correct the reference", auth_kind(*.kind), in_namespace(.namespace))]
+    #[error("spec.authRef: there is no {} named {name}{}; create it or correct the reference", auth_kind(*.kind), in_namespace(.namespace.as_deref()))]
     AuthNotFound {
         /// Kind of the reference.
         kind: AuthKind,
@@ -60,7 +60,7 @@ pub enum Refusal {
         why: String,
     },
     /// The connection the auth object names is not there.
-    #[error("{auth}: spec.connectionRef: there is no {} named {name}{}; create it or correct the reference", connection_kind(*.kind), in_namespace(.namespace))]
+    #[error("{auth}: spec.connectionRef: there is no {} named {name}{}; create it or correct the reference", connection_kind(*.kind), in_namespace(.namespace.as_deref()))]
     ConnectionNotFound {
         /// Which auth object.
         auth: String,
@@ -211,9 +211,8 @@ fn connection_kind(kind: ConnectionKind) -> &'static str {
     }
 }
 
-fn in_namespace(namespace: &Option<String>) -> String {
+fn in_namespace(namespace: Option<&str>) -> String {
     namespace
-        .as_ref()
         .map(|namespace| format!(" in namespace {namespace}"))
         .unwrap_or_default()
 }

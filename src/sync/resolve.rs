@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use super::refusal::Refusal;
 use crate::{
     api::{
+        duration::GoDuration,
         refs::{AuthKind, AuthRef, ConnectionKind, SecretKeyRef},
-        vault_auth::{AllowedNamespaces, AuthSpec, IdentityFrom},
+        vault_auth::{AllowedNamespaces, AppRoleMethod, AuthSpec, IdentityFrom, KubernetesMethod},
         vault_secret::{
             CreationPolicy, DeletionPolicy, KeysSpec, KvSource, SourceSpec, TargetSpec,
             VaultSecretSpec,
@@ -25,10 +26,10 @@ use crate::{
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Vault's and the apiserver's shortest useful lifetime of a ServiceAccount token (TokenRequest refuses less).
-const MIN_SERVICE_ACCOUNT_TOKEN: Duration = Duration::from_secs(600);
+const MIN_SERVICE_ACCOUNT_TOKEN: Duration = Duration::from_mins(10);
 
 /// Longest lifetime asked for; anything a login needs is over in seconds.
-const MAX_SERVICE_ACCOUNT_TOKEN: Duration = Duration::from_secs(24 * 3600);
+const MAX_SERVICE_ACCOUNT_TOKEN: Duration = Duration::from_hours(24);
 
 /// What resolving needs to know of other objects, all from memory.
 pub trait Lookup {
@@ -460,76 +461,34 @@ fn method(
     consumer: &str,
     lookup: &impl Lookup,
 ) -> Result<(MountPath, Method), Refusal> {
-    let unusable = |why: String| Refusal::AuthUnusable {
-        auth: auth.to_owned(),
-        why,
-    };
     let home = Home {
         identity_from: spec.identity_from,
         consumer,
     };
-    let (default_mount, method) = match (&spec.kubernetes, &spec.app_role, &spec.token) {
-        (Some(kubernetes), None, None) => {
-            let account = kubernetes.service_account_ref.as_ref();
-            let namespace = home
-                .namespace(account.and_then(|account| account.namespace.as_deref()))
-                .map_err(unusable)?;
-            let ttl = kubernetes
-                .token_ttl
-                .as_ref()
-                .map_or(MIN_SERVICE_ACCOUNT_TOKEN, |ttl| ttl.as_duration());
-            if !(MIN_SERVICE_ACCOUNT_TOKEN..=MAX_SERVICE_ACCOUNT_TOKEN).contains(&ttl) {
-                return Err(unusable(
-                    "spec.kubernetes.tokenTTL must be from 10m to 24h".to_owned(),
-                ));
-            }
-            if kubernetes.audiences.is_empty() {
-                return Err(unusable(
-                    "spec.kubernetes.audiences is empty; name the audience Vault expects"
-                        .to_owned(),
-                ));
-            }
-            let method = Method::Kubernetes {
-                role: kubernetes.role.clone(),
-                service_account: ObjectKey::new(
-                    namespace,
-                    account.map_or(DEFAULT, |account| &account.name),
-                ),
-                audiences: kubernetes.audiences.clone(),
-                ttl,
-            };
-            ("kubernetes", method)
-        }
-        (None, Some(app_role), None) => {
-            let role_id = match (&app_role.role_id, &app_role.role_id_ref) {
-                (Some(role_id), None) => RoleId::Given(role_id.clone()),
-                (None, Some(reference)) => {
-                    RoleId::Read(home.secret(reference, lookup).map_err(unusable)?)
-                }
-                _ => {
-                    return Err(unusable(
-                        "spec.appRole needs exactly one of roleId and roleIdRef".to_owned(),
-                    ));
-                }
-            };
-            let secret_id = home
-                .secret(&app_role.secret_id_ref, lookup)
-                .map_err(unusable)?;
-            ("approle", Method::AppRole { role_id, secret_id })
-        }
+    let found = match (&spec.kubernetes, &spec.app_role, &spec.token) {
+        (Some(kubernetes), None, None) => home
+            .kubernetes(kubernetes)
+            .map(|method| ("kubernetes", method)),
+        (None, Some(app_role), None) => home
+            .app_role(app_role, lookup)
+            .map(|method| ("approle", method)),
         (None, None, Some(token)) => {
-            let token = home.secret(&token.secret_ref, lookup).map_err(unusable)?;
-            ("token", Method::Token { token })
+            let token = home.secret(&token.secret_ref, lookup);
+            token.map(|token| ("token", Method::Token { token }))
         }
-        _ => {
-            return Err(unusable(
-                "spec needs exactly one login method: kubernetes, appRole or token".to_owned(),
-            ));
-        }
+        _ => Err("spec needs exactly one login method: kubernetes, appRole or token".to_owned()),
     };
-    let mount = MountPath::parse(spec.mount.as_deref().unwrap_or(default_mount))
-        .map_err(|error| unusable(format!("spec.mount: {error}")))?;
-    Ok((mount, method))
+    let mounted = found.and_then(|(usual_mount, method)| {
+        let mount = MountPath::parse(spec.mount.as_deref().unwrap_or(usual_mount));
+        Ok((
+            mount.map_err(|error| format!("spec.mount: {error}"))?,
+            method,
+        ))
+    });
+    mounted.map_err(|why| Refusal::AuthUnusable {
+        auth: auth.to_owned(),
+        why,
+    })
 }
 
 /// In which namespace the objects of a login are.
@@ -551,6 +510,44 @@ impl Home<'_> {
                 Err("with identityFrom: Fixed every reference of the login needs a namespace".to_owned())
             }
         }
+    }
+
+    fn kubernetes(&self, method: &KubernetesMethod) -> Result<Method, String> {
+        let account = method.service_account_ref.as_ref();
+        let namespace = self.namespace(account.and_then(|account| account.namespace.as_deref()))?;
+        let ttl = method
+            .token_ttl
+            .as_ref()
+            .map_or(MIN_SERVICE_ACCOUNT_TOKEN, GoDuration::as_duration);
+        if !(MIN_SERVICE_ACCOUNT_TOKEN..=MAX_SERVICE_ACCOUNT_TOKEN).contains(&ttl) {
+            return Err("spec.kubernetes.tokenTTL must be from 10m to 24h".to_owned());
+        }
+        if method.audiences.is_empty() {
+            return Err(
+                "spec.kubernetes.audiences is empty; name the audience Vault expects".to_owned(),
+            );
+        }
+        Ok(Method::Kubernetes {
+            role: method.role.clone(),
+            service_account: ObjectKey::new(
+                namespace,
+                account.map_or(DEFAULT, |account| &account.name),
+            ),
+            audiences: method.audiences.clone(),
+            ttl,
+        })
+    }
+
+    fn app_role(&self, method: &AppRoleMethod, lookup: &impl Lookup) -> Result<Method, String> {
+        let role_id = match (&method.role_id, &method.role_id_ref) {
+            (Some(role_id), None) => RoleId::Given(role_id.clone()),
+            (None, Some(reference)) => RoleId::Read(self.secret(reference, lookup)?),
+            (Some(_), Some(_)) | (None, None) => {
+                return Err("spec.appRole needs exactly one of roleId and roleIdRef".to_owned());
+            }
+        };
+        let secret_id = self.secret(&method.secret_id_ref, lookup)?;
+        Ok(Method::AppRole { role_id, secret_id })
     }
 
     fn secret(&self, reference: &SecretKeyRef, lookup: &impl Lookup) -> Result<SecretKey, String> {

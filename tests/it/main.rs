@@ -2,6 +2,8 @@
 //!
 //! `support` holds the stage; every other module is one group of promises.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod everyday;
 mod examples;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use lockstep_testbed::{BedError, eventually::NotYet, parts::PartError};
+use lockstep_testbed::{BedError, eventually::NotYet, parts::PartError, process::ProcessError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,15 @@ pub(crate) enum Failure {
         /// Why it failed.
         source: io::Error,
     },
+    /// The operator could not be built.
+    #[error("cargo could not build the operator; what it said is above")]
+    Build,
+    /// Vault did not answer.
+    #[error("ask Vault")]
+    Http(#[source] reqwest::Error),
+    /// The operator could not be handled.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// A program ended with an error.
     #[error("{program}: {output}")]
     Ended {

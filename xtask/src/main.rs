@@ -5,6 +5,8 @@
 )]
 
 mod bed;
+mod bench;
+mod cargo;
 mod demo;
 mod failure;
 mod test;
@@ -34,6 +36,9 @@ enum Command {
     },
     /// Starts a control plane and a Vault, says how to reach them, and stays until Ctrl-C.
     Bed,
+    /// Measures the operator, built for release, against a plain loop.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Shows what the operator does, on a real control plane and a real Vault, in less than a minute.
     Demo {
         /// Leave everything up at the end, say how to reach it, and stay until Ctrl-C.
@@ -48,11 +53,19 @@ enum Command {
     },
 }
 
+/// What to measure.
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// A first sync of many objects, and three intervals at rest.
+    Sync(bench::SyncArguments),
+}
+
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Parts { parts } => provide(&parts),
         Command::Bed => bed::run(),
+        Command::Bench(Bench::Sync(arguments)) => bench::sync(arguments),
         Command::Demo { keep } => demo::run(keep),
         Command::Test { arguments } => test::run(&arguments),
     };

@@ -1,1 +1,402 @@
-//! Pure: tests.
+//! Effects: a listening socket. One pass against an apiserver that records what it is asked and answers what it is told.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use axum::{Router, extract::Request, response::IntoResponse};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::vault_secret::{WorkloadKind, WorkloadState, WorkloadStatus},
+    cache::Cache,
+    names::SECRETS_HASH,
+    queue::Queue,
+    revision::Revision,
+    rollout::{
+        bind::Follows,
+        board::Board,
+        context::Memory,
+        fixtures::{at, deployment, s, view},
+        report::RolloutNote,
+    },
+    secret_view::{Managed, SecretView},
+    telemetry::metrics::Metrics,
+};
+
+/// Method, path and query, and body of each request; and the answers still to be given.
+#[derive(Default)]
+struct Apiserver {
+    asked: Mutex<Vec<(String, String, Value)>>,
+    answers: Mutex<VecDeque<(u16, Value)>>,
+}
+
+impl Apiserver {
+    async fn start() -> (Arc<Self>, kube::Client) {
+        let this = Arc::new(Self::default());
+        let served = Arc::clone(&this);
+        let router =
+            Router::new().fallback(move |request: Request| answer(Arc::clone(&served), request));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let config = kube::Config::new(address.parse().unwrap());
+        (this, kube::Client::try_from(config).unwrap())
+    }
+
+    fn will_answer(&self, code: u16, body: Value) {
+        self.answers.lock().unwrap().push_back((code, body));
+    }
+
+    /// What it was asked since the last time.
+    fn asked(&self) -> Vec<(String, String, Value)> {
+        assert_eq!(
+            self.answers.lock().unwrap().len(),
+            0,
+            "an answer was not asked for"
+        );
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+async fn answer(apiserver: Arc<Apiserver>, request: Request) -> impl IntoResponse {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let asked = (parts.method.to_string(), parts.uri.to_string(), body);
+    apiserver.asked.lock().unwrap().push(asked);
+    let (code, body) = apiserver
+        .answers
+        .lock()
+        .unwrap()
+        .pop_front()
+        .unwrap_or_else(|| {
+            let unexpected = json!({"kind": "Status", "code": 500, "message": "not expected"});
+            (500, unexpected)
+        });
+    (
+        StatusCode::from_u16(code).unwrap(),
+        [("content-type", "application/json")],
+        body.to_string(),
+    )
+}
+
+struct Bed {
+    apiserver: Arc<Apiserver>,
+    context: RolloutContext,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What went through the seams.
+#[derive(Default)]
+struct Told {
+    notes: Vec<RolloutNote>,
+    refreshed: Vec<ObjectKey>,
+    reported: Vec<ObjectKey>,
+}
+
+impl Bed {
+    /// The Deployment `web`, and a VaultSecret that writes `db` with data since 200.
+    async fn new() -> Self {
+        let (apiserver, client) = Apiserver::start().await;
+        let told = Arc::new(Mutex::new(Told::default()));
+        let seam = |put: fn(&mut Told, ObjectKey)| {
+            let told = Arc::clone(&told);
+            Arc::new(move |key| put(&mut told.lock().unwrap(), key))
+        };
+        let notes = Arc::clone(&told);
+        let context = RolloutContext {
+            client,
+            follows: Arc::new(|namespace| vec![follows(namespace)]),
+            secrets: Arc::default(),
+            deployments: Arc::default(),
+            stateful_sets: Arc::default(),
+            daemon_sets: Arc::default(),
+            queue: Arc::new(Queue::new("rollouts")),
+            board: Arc::new(Board::default()),
+            metrics: Arc::new(Metrics::new()),
+            notify: Arc::new(move |note| notes.lock().unwrap().notes.push(note)),
+            refresh: seam(|told, key| told.refreshed.push(key)),
+            report: seam(|told, key| told.reported.push(key)),
+            memory: Memory::default(),
+        };
+        let bed = Self {
+            apiserver,
+            context,
+            told,
+        };
+        put(&bed.context.secrets, "db", secret(10));
+        put(&bed.context.deployments, "web", view());
+        bed
+    }
+
+    async fn pass(&self) -> Option<Duration> {
+        let next = reconcile(&self.context, &deployment("web")).await;
+        next.map(|next| next - Instant::now())
+    }
+
+    fn status(&self) -> Option<WorkloadStatus> {
+        self.context
+            .board
+            .workloads(&ObjectKey::new("shop", "vs"))
+            .into_iter()
+            .next()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap()
+    }
+}
+
+fn follows(namespace: &str) -> Follows {
+    let spec = json!({"sources": [], "target": {"name": "db"}, "rollout": {"settle": "0s"}});
+    Follows::from_spec(
+        ObjectKey::new(namespace, "vs"),
+        &serde_json::from_value(spec).unwrap(),
+    )
+}
+
+fn put<V: PartialEq>(cache: &Cache<V>, name: &str, value: V) {
+    cache.insert(ObjectKey::new("shop", name), value);
+}
+
+fn secret(created: i64) -> SecretView {
+    SecretView {
+        uid: "s".into(),
+        resource_version: "1".into(),
+        created: Some(at(created)),
+        managed: Some(Managed {
+            vault_secret: "vs".into(),
+            revision: Revision::from_annotation("k1:1"),
+            data_since: at(200),
+            written: at(200),
+            controller: None,
+            remove_keys: false,
+            fields: 0,
+        }),
+    }
+}
+
+fn pod_list(created: i64, stamp: Option<&str>) -> Value {
+    json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": [{
+        "metadata": {
+            "name": "web-5d-a", "uid": "p1", "creationTimestamp": at(created).to_string(),
+            "annotations": stamp.map(|stamp| json!({SECRETS_HASH: stamp})),
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d", "uid": "r", "controller": true}],
+        },
+        "spec": {"nodeName": "n1", "containers": [], "imagePullSecrets": [{"name": "db"}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    }]})
+}
+
+fn written(generation: i64) -> Value {
+    json!({
+        "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+        "metadata": {"name": "web", "namespace": "shop", "generation": generation},
+    })
+}
+
+fn one_pod(view: WorkloadView) -> WorkloadView {
+    WorkloadView {
+        counters: crate::rollout::fixtures::counters(1, 1, 1),
+        ..view
+    }
+}
+
+const LIST: &str = "/api/v1/namespaces/shop/pods?&labelSelector=app%3Dweb&limit=500";
+const PATCH: &str = "/apis/apps/v1/namespaces/shop/deployments/web?&fieldManager=lockstep-rollout";
+
+async fn later(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(s(seconds)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn pods_in_step_are_recorded_once_and_then_nothing_is_asked_any_more() {
+    let bed = Bed::new().await;
+    bed.apiserver.will_answer(200, pod_list(204, None));
+    bed.apiserver.will_answer(200, written(1));
+    assert_eq!(bed.pass().await, None);
+    let asked = bed.apiserver.asked();
+    assert_eq!((asked[0].0.as_str(), asked[0].1.as_str()), ("GET", LIST));
+    assert_eq!((asked[1].0.as_str(), asked[1].1.as_str()), ("PATCH", PATCH));
+    let status = bed.status().unwrap();
+    let proof = json!({"lockstep.dev/in-step": status.hash.unwrap()});
+    assert_eq!(asked[1].2["metadata"]["annotations"], proof);
+    assert_eq!(status.state, WorkloadState::Verified);
+    assert_eq!(bed.pass().await, None);
+    assert_eq!(bed.apiserver.asked(), []);
+    assert_eq!(bed.told().reported, [ObjectKey::new("shop", "vs")]);
+    assert_eq!(bed.told().notes, []);
+}
+
+#[tokio::test]
+async fn old_pods_are_restarted_and_verified() {
+    let bed = Bed::new().await;
+    bed.apiserver.will_answer(200, pod_list(100, None));
+    assert!(bed.pass().await.unwrap() <= s(2));
+    assert_eq!(bed.status().unwrap().state, WorkloadState::Pending);
+    assert_eq!(bed.told().refreshed, [ObjectKey::new("shop", "vs")]);
+    bed.apiserver.asked();
+
+    later(2).await;
+    bed.apiserver.will_answer(200, pod_list(100, None));
+    bed.apiserver.will_answer(200, written(2));
+    assert!(bed.pass().await.is_some());
+    let status = bed.status().unwrap();
+    let hash = status.hash.unwrap();
+    let asked = bed.apiserver.asked();
+    assert_eq!(asked[1].1, PATCH);
+    assert_eq!(
+        asked[1].2["spec"]["template"]["metadata"]["annotations"],
+        json!({SECRETS_HASH: hash})
+    );
+    assert_eq!(
+        (status.state, status.pods.as_deref()),
+        (WorkloadState::Restarting, Some("0/3"))
+    );
+    assert_eq!(bed.told().notes[0].what, Announcement::Started);
+
+    let rolled = WorkloadView {
+        stamp: Some(hash.clone()),
+        generation: 2,
+        observed_generation: 2,
+        ..one_pod(view())
+    };
+    put(&bed.context.deployments, "web", rolled);
+    bed.apiserver.will_answer(200, pod_list(210, Some(&hash)));
+    assert_eq!(bed.pass().await, None);
+    assert_eq!(bed.status().unwrap().state, WorkloadState::Verified);
+    assert_eq!(bed.told().notes[1].what, Announcement::Verified);
+    bed.apiserver.asked();
+
+    assert_eq!(bed.pass().await, None);
+    assert_eq!(bed.apiserver.asked(), []);
+    assert_eq!(bed.told().notes.len(), 2);
+    assert_eq!(bed.told().refreshed.len(), 1);
+}
+
+#[tokio::test]
+async fn an_annotation_of_somebody_else_is_a_conflict_that_is_told_once() {
+    let bed = Bed::new().await;
+    bed.apiserver.will_answer(200, pod_list(100, None));
+    bed.pass().await;
+    later(2).await;
+    bed.apiserver.will_answer(200, pod_list(100, None));
+    let conflict = json!({
+        "kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict", "message": "Apply failed with 1 conflict",
+        "details": {"causes": [{
+            "reason": "FieldManagerConflict", "message": "conflict with \"helm\" using apps/v1",
+            "field": format!(".spec.template.metadata.annotations.{SECRETS_HASH}"),
+        }]},
+    });
+    bed.apiserver.will_answer(409, conflict);
+    assert!(bed.pass().await.unwrap() > s(50));
+    assert_eq!(bed.apiserver.asked().len(), 3);
+    let status = bed.status().unwrap();
+    assert_eq!(status.state, WorkloadState::Failed);
+    assert!(status.message.unwrap().contains("helm"));
+    bed.pass().await;
+    assert_eq!(bed.apiserver.asked(), []);
+    assert_eq!(bed.told().notes.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_list_is_reported_and_made_again() {
+    let bed = Bed::new().await;
+    let forbidden = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no pods for you"});
+    bed.apiserver.will_answer(403, forbidden);
+    assert!(bed.pass().await.unwrap() <= s(1));
+    let status = bed.status().unwrap();
+    assert_eq!(status.state, WorkloadState::Pending);
+    assert_eq!(
+        status.message.unwrap(),
+        "listing the pods failed: no pods for you"
+    );
+    bed.apiserver.asked();
+    assert!(bed.pass().await.is_some());
+    assert_eq!(bed.apiserver.asked(), []);
+}
+
+#[tokio::test]
+async fn all_pages_of_pods_are_read() {
+    let bed = Bed::new().await;
+    let mut first = pod_list(204, None);
+    first["metadata"] = json!({"continue": "more"});
+    bed.apiserver.will_answer(200, first);
+    bed.apiserver.will_answer(200, pod_list(100, None));
+    bed.pass().await;
+    let asked = bed.apiserver.asked();
+    assert!(asked[1].1.contains("continue=more"), "{}", asked[1].1);
+    assert_eq!(
+        bed.status().unwrap().state,
+        WorkloadState::Pending,
+        "the old pod is on the second page"
+    );
+}
+
+#[tokio::test]
+async fn a_workload_that_is_no_longer_bound_is_taken_down() {
+    let bed = Bed::new().await;
+    bed.apiserver.will_answer(200, pod_list(100, None));
+    bed.pass().await;
+    assert!(bed.status().is_some());
+    bed.context
+        .deployments
+        .remove(&ObjectKey::new("shop", "web"));
+    bed.pass().await;
+    assert_eq!(bed.status(), None);
+    assert_eq!(bed.told().reported.len(), 2);
+}
+
+#[tokio::test]
+async fn changes_of_secrets_and_vault_secrets_touch_the_workloads_that_use_them() {
+    let bed = Bed::new().await;
+    let (db, vs) = (ObjectKey::new("shop", "db"), ObjectKey::new("shop", "vs"));
+    put(&bed.context.daemon_sets, "agent", view());
+    put(
+        &bed.context.stateful_sets,
+        "other",
+        WorkloadView {
+            secrets: [].into(),
+            ..view()
+        },
+    );
+    let agent = WorkloadKey::new(WorkloadKind::DaemonSet, &ObjectKey::new("shop", "agent"));
+    let expected = [deployment("web"), agent];
+    assert_eq!(bed.context.touched_by_secret(&db), expected);
+    assert_eq!(bed.context.touched_by_vault_secret(&vs), expected);
+    assert_eq!(
+        bed.context
+            .touched_by_secret(&ObjectKey::new("shop", "unused")),
+        []
+    );
+    assert_eq!(
+        bed.context
+            .touched_by_secret(&ObjectKey::new("elsewhere", "db")),
+        []
+    );
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_exist_is_looked_at_too() {
+    let mut bed = Bed::new().await;
+    bed.context.follows = Arc::new(|namespace| {
+        let mut follows = follows(namespace);
+        let target = json!({"kind": "StatefulSet", "name": "absent"});
+        follows.policy.targets = vec![serde_json::from_value(target).unwrap()];
+        vec![follows]
+    });
+    let absent = WorkloadKey::new(WorkloadKind::StatefulSet, &ObjectKey::new("shop", "absent"));
+    let every: Vec<_> = bed.context.every_workload().into_iter().collect();
+    assert_eq!(every, [deployment("web"), absent.clone()]);
+    assert_eq!(reconcile(&bed.context, &absent).await, None);
+    let status = bed.status().unwrap();
+    assert_eq!(status.state, WorkloadState::Waiting);
+    assert_eq!(status.message.unwrap(), "no such StatefulSet");
+}

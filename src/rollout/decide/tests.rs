@@ -1,1 +1,633 @@
 //! Pure: tests.
+
+use super::*;
+use crate::rollout::{
+    bind::wanted,
+    decision::Progress,
+    fixtures::{bound, counters, pod, s, view},
+    tracker::Attempt,
+    view::Manual,
+};
+
+/// One workload and everything around it; what is done to it is played as the controller would.
+struct Play {
+    start: Instant,
+    view: Option<WorkloadView>,
+    bound: Vec<Bound>,
+    tracker: Tracker,
+    pods: Vec<PodFacts>,
+    lists: u32,
+    refreshes: u32,
+}
+
+impl Play {
+    /// Three old pods, data that is newer, and nothing looked at yet.
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            view: Some(view()),
+            bound: vec![bound("db", 200)],
+            tracker: Tracker::default(),
+            pods: ["a", "b", "c"].map(|uid| pod(uid, 150)).into(),
+            lists: 0,
+            refreshes: 0,
+        }
+    }
+
+    fn wanted(&self) -> String {
+        wanted(&self.bound).unwrap()
+    }
+
+    fn view(&mut self) -> &mut WorkloadView {
+        self.view.as_mut().unwrap()
+    }
+
+    /// One pass, `seconds` after the start, up to the first decision that writes or waits.
+    fn at(&mut self, seconds: u64) -> Decision {
+        let now = self.start + s(seconds);
+        let hash = wanted(&self.bound);
+        if let (Some(view), Some(hash)) = (&self.view, &hash) {
+            self.tracker.see(view, hash, now);
+        }
+        let mut pods = None;
+        loop {
+            let decision = decide(&Situation {
+                view: self.view.as_ref(),
+                bound: &self.bound,
+                wanted: hash.as_deref(),
+                tracker: &self.tracker,
+                pods: pods.as_deref(),
+                now,
+            });
+            match (&decision, &self.view) {
+                (Decision::ListPods, Some(view)) => {
+                    assert!(pods.is_none(), "asked twice for pods");
+                    self.lists += 1;
+                    self.tracker.listed(&self.pods, view, &self.bound, now);
+                    pods = Some(self.pods.clone());
+                }
+                (Decision::Settle { refresh: true, .. }, _) => {
+                    self.refreshes += 1;
+                    self.tracker.refreshed(now);
+                }
+                _ => {
+                    self.tracker.announce(&decision);
+                    self.tracker.concluded(&decision, &self.bound);
+                    if let Some(again) = decision.again() {
+                        assert!(again > now, "{decision:?} would spin");
+                    }
+                    return decision;
+                }
+            }
+        }
+    }
+
+    /// The apiserver takes the stamp, and the cache shows it.
+    fn stamp(&mut self, seconds: u64) {
+        assert_eq!(self.at(seconds), Decision::Stamp);
+        let hash = self.wanted();
+        let generation = self.view().generation + 1;
+        self.tracker.stamped(generation, self.start + s(seconds));
+        let view = self.view();
+        (view.stamp, view.generation) = (Some(hash), generation);
+    }
+
+    /// Somebody takes the stamp away.
+    fn take_away(&mut self) {
+        let view = self.view();
+        view.stamp = None;
+        view.generation += 1;
+    }
+
+    /// The workload's own controller is done with the pods.
+    fn roll(&mut self) {
+        let stamp = self.view().stamp.clone();
+        let view = self.view();
+        (view.observed_generation, view.counters) = (view.generation, counters(3, 3, 3));
+        for pod in &mut self.pods {
+            pod.stamp.clone_from(&stamp);
+        }
+    }
+
+    fn settles_until(&mut self, seconds: u64, until: u64) {
+        let expected = Decision::Settle {
+            until: self.start + s(until),
+            refresh: false,
+        };
+        assert_eq!(self.at(seconds), expected);
+    }
+}
+
+fn restarting(decision: &Decision) -> Option<Progress> {
+    if let Decision::Restarting { progress, .. } = decision {
+        Some(*progress)
+    } else {
+        None
+    }
+}
+
+const RECORD: Decision = Decision::InStep {
+    record: true,
+    again: None,
+};
+const IN_STEP: Decision = Decision::InStep {
+    record: false,
+    again: None,
+};
+
+#[test]
+fn a_workload_without_managed_secrets_is_left_alone() {
+    let mut play = Play {
+        bound: Vec::new(),
+        ..Play::new()
+    };
+    assert_eq!(play.at(0), Decision::Unbound);
+}
+
+#[test]
+fn a_workload_on_its_way_out_is_left_alone() {
+    let mut play = Play::new();
+    play.view().deleting = true;
+    assert_eq!(play.at(0), Decision::Unbound);
+}
+
+#[test]
+fn a_target_that_does_not_exist_is_waited_for() {
+    let mut play = Play {
+        view: None,
+        ..Play::new()
+    };
+    assert_eq!(play.at(0), Decision::Waiting(Waiting::NoSuchWorkload));
+}
+
+#[test]
+fn old_pods_are_restarted_after_the_settle_window_with_one_look_at_each_end() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.settles_until(9, 10);
+    assert_eq!((play.lists, play.refreshes), (1, 1));
+    assert_eq!(play.at(10), Decision::Stamp);
+    assert_eq!(play.lists, 2);
+}
+
+#[test]
+fn a_change_begins_the_window_anew_but_not_for_ever() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    let change = |play: &mut Play, since| play.bound = vec![bound("db", since)];
+    for (second, until) in [(8, 18), (16, 26), (24, 30), (28, 30)] {
+        play.bound[0].data.revision =
+            crate::revision::Revision::from_annotation(format!("k1:{second}"));
+        let revision = play.bound[0].data.revision.clone();
+        change(&mut play, 200 + i64::try_from(second).unwrap());
+        play.bound[0].data.revision = revision;
+        play.settles_until(second, until);
+    }
+    assert_eq!(play.refreshes, 1, "once per episode");
+    assert_eq!(play.at(30), Decision::Stamp);
+}
+
+#[test]
+fn even_without_a_settle_window_new_pods_must_not_read_old_data() {
+    let mut play = Play::new();
+    play.bound[0].settle = s(0);
+    play.settles_until(0, 2);
+    assert_eq!(play.at(2), Decision::Stamp);
+}
+
+#[test]
+fn the_longest_settle_window_counts() {
+    let mut play = Play::new();
+    play.bound.push(Bound {
+        settle: s(40),
+        ..bound("other", 200)
+    });
+    play.settles_until(0, 40);
+}
+
+#[test]
+fn pods_that_are_later_than_the_data_are_in_step_and_that_is_written_once() {
+    let mut play = Play::new();
+    play.pods = vec![pod("a", 204)];
+    assert_eq!(play.at(0), RECORD);
+    play.tracker.recorded();
+    assert_eq!(play.at(1), IN_STEP);
+    assert_eq!(play.lists, 1);
+    play.view().in_step = Some(play.wanted());
+    assert_eq!(play.at(2), IN_STEP);
+    assert_eq!(play.lists, 1);
+}
+
+#[test]
+fn a_proof_on_the_workload_needs_no_look() {
+    let mut play = Play::new();
+    play.view().in_step = Some(play.wanted());
+    assert_eq!(play.at(0), IN_STEP);
+    assert_eq!(play.lists, 0);
+}
+
+#[test]
+fn a_proof_that_cannot_be_written_is_tried_again_and_counts_meanwhile() {
+    let mut play = Play::new();
+    play.pods = vec![pod("a", 204)];
+    assert_eq!(play.at(0), RECORD);
+    play.tracker
+        .failed(Attempt::Record, "no".into(), 0, play.start);
+    let again = Some(play.start + s(1));
+    play.pods = vec![pod("a", 150)];
+    assert_eq!(
+        play.at(0),
+        Decision::InStep {
+            record: false,
+            again
+        }
+    );
+    assert_eq!(play.at(1), RECORD);
+}
+
+#[test]
+fn without_pods_it_is_in_step_when_the_lag_is_over() {
+    let mut play = Play {
+        pods: Vec::new(),
+        ..Play::new()
+    };
+    play.settles_until(0, 2);
+    assert_eq!(play.refreshes, 0);
+    assert_eq!(play.at(2), RECORD);
+}
+
+#[test]
+fn pods_that_waited_for_a_new_secret_are_in_step_at_once_and_stay_so() {
+    let mut play = Play::new();
+    play.bound[0].born = true;
+    let waiting = |uid: &str| PodFacts {
+        started: false,
+        ..pod(uid, 150)
+    };
+    play.pods = vec![waiting("a"), pod("b", 150)];
+    play.settles_until(0, 10);
+    play.pods = vec![pod("a", 150), pod("c", 205)];
+    assert_eq!(play.at(10), RECORD, "a was seen waiting, b is gone");
+}
+
+#[test]
+fn a_secret_that_is_added_does_not_restart_for_those_that_did_not_change() {
+    let mut play = Play::new();
+    play.view().in_step = Some(play.wanted());
+    assert_eq!(
+        play.at(0),
+        IN_STEP,
+        "the pods are older than the data, but were proved before"
+    );
+    play.bound.push(bound("new", 300));
+    play.view().secrets.insert("new".into());
+    play.settles_until(20, 22);
+    assert_eq!(play.at(22), RECORD);
+}
+
+#[test]
+fn a_stamped_template_is_watched_until_every_pod_is_ready_with_it() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    let view = play.view().clone();
+    play.view().stamp = None;
+    play.view().generation -= 1;
+    assert_eq!(
+        restarting(&play.at(10)),
+        Some(Progress {
+            ready: 0,
+            wanted: 3
+        }),
+        "the cache is behind"
+    );
+    play.view = Some(view);
+    assert_eq!(
+        restarting(&play.at(11)),
+        Some(Progress {
+            ready: 0,
+            wanted: 3
+        }),
+        "not observed yet"
+    );
+    let generation = play.view().generation;
+    play.view().observed_generation = generation;
+    play.view().counters = counters(3, 2, 3);
+    assert_eq!(
+        restarting(&play.at(12)),
+        Some(Progress {
+            ready: 2,
+            wanted: 3
+        })
+    );
+    assert_eq!(play.lists, 2, "no look while the counters are not complete");
+    play.view().counters = counters(3, 3, 3);
+    assert_eq!(
+        restarting(&play.at(13)),
+        Some(Progress {
+            ready: 0,
+            wanted: 3
+        }),
+        "the pods say otherwise"
+    );
+    assert_eq!(play.lists, 3);
+    play.roll();
+    assert_eq!(
+        restarting(&play.at(14)),
+        Some(Progress {
+            ready: 0,
+            wanted: 3
+        }),
+        "looked at a moment ago"
+    );
+    assert_eq!(play.at(18), Decision::Verified);
+    assert_eq!(play.at(19), Decision::Verified);
+    assert_eq!(play.lists, 4);
+}
+
+#[test]
+fn a_pod_that_is_not_ready_or_missing_is_not_verified() {
+    let mut play = Play::new();
+    play.view().stamp = Some(play.wanted());
+    play.roll();
+    play.pods[0].ready = false;
+    assert_eq!(
+        restarting(&play.at(0)),
+        Some(Progress {
+            ready: 2,
+            wanted: 3
+        })
+    );
+    play.pods.remove(0);
+    assert_eq!(
+        restarting(&play.at(5)),
+        Some(Progress {
+            ready: 2,
+            wanted: 3
+        })
+    );
+    play.pods.push(PodFacts {
+        stamp: Some(play.wanted()),
+        ..pod("d", 210)
+    });
+    assert_eq!(play.at(10), Decision::Verified);
+}
+
+#[test]
+fn an_overdue_rollout_failed_and_is_still_watched() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    let progress = Progress {
+        ready: 0,
+        wanted: 3,
+    };
+    assert_eq!(
+        play.at(11),
+        Decision::Restarting {
+            progress,
+            again: play.start + s(611)
+        }
+    );
+    let failed = Decision::Failed {
+        progress,
+        after: s(600),
+        again: None,
+    };
+    assert_eq!(play.at(611), failed);
+    let generation = play.view().generation;
+    play.view().observed_generation = generation;
+    let failed = Decision::Failed {
+        progress,
+        after: s(600),
+        again: Some(play.start + s(672)),
+    };
+    assert_eq!(play.at(612), failed);
+    play.roll();
+    assert_eq!(play.at(672), Decision::Verified);
+}
+
+#[test]
+fn a_paused_deployment_is_looked_at_but_not_stamped() {
+    let mut play = Play::new();
+    play.view().paused = true;
+    assert_eq!(play.at(0), Decision::Paused { stamped: false });
+    assert_eq!(play.at(100), Decision::Paused { stamped: false });
+    assert_eq!(play.lists, 1);
+    play.view().paused = false;
+    assert_eq!(play.at(101), Decision::Stamp);
+}
+
+#[test]
+fn a_paused_deployment_whose_own_rollout_brought_it_in_step_is_not_stamped() {
+    let mut play = Play::new();
+    play.view().paused = true;
+    assert_eq!(play.at(0), Decision::Paused { stamped: false });
+    play.view().paused = false;
+    play.pods = vec![pod("x", 300)];
+    assert_eq!(play.at(101), RECORD);
+}
+
+#[test]
+fn a_deployment_that_is_paused_after_the_stamp_says_so() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.view().paused = true;
+    assert_eq!(play.at(11), Decision::Paused { stamped: true });
+}
+
+#[test]
+fn updates_by_hand_are_stamped_and_waited_for_without_a_deadline() {
+    for manual in [Manual::OnDelete, Manual::Partition(1)] {
+        let mut play = Play::new();
+        play.view().manual = Some(manual);
+        play.settles_until(0, 10);
+        play.stamp(10);
+        let waiting = |ready, again| {
+            let progress = Progress { ready, wanted: 3 };
+            Decision::Waiting(Waiting::ManualUpdate {
+                manual,
+                progress,
+                again,
+            })
+        };
+        assert_eq!(play.at(11), waiting(0, None));
+        let generation = play.view().generation;
+        play.view().observed_generation = generation;
+        play.view().counters = counters(3, 1, 3);
+        assert_eq!(play.at(5000), waiting(1, None));
+        play.view().counters = counters(3, 3, 3);
+        assert_eq!(play.at(5001), waiting(0, Some(play.start + s(5061))));
+        play.roll();
+        assert_eq!(play.at(5061), Decision::Verified);
+    }
+}
+
+#[test]
+fn a_stamp_that_was_taken_away_twice_is_a_conflict_until_the_data_changes() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.take_away();
+    play.settles_until(20, 30);
+    play.stamp(30);
+    play.take_away();
+    let conflict = |again| Decision::Conflict {
+        manager: Some("kubectl".into()),
+        holds: false,
+        again,
+    };
+    assert_eq!(play.at(40), conflict(play.start + s(100)));
+    assert_eq!(play.at(50), conflict(play.start + s(100)));
+    assert_eq!(play.at(100), conflict(play.start + s(160)));
+    play.bound = vec![Bound {
+        data: crate::rollout::fixtures::data("db", "2", 300),
+        ..bound("db", 300)
+    }];
+    play.settles_until(110, 120);
+    assert_eq!(play.at(120), Decision::Stamp);
+}
+
+#[test]
+fn a_conflict_ends_when_whoever_took_the_stamp_away_replaced_the_pods() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.take_away();
+    play.settles_until(20, 30);
+    play.stamp(30);
+    play.take_away();
+    assert!(matches!(play.at(40), Decision::Conflict { .. }));
+    play.pods = vec![pod("x", 300)];
+    assert_eq!(play.at(100), RECORD);
+}
+
+#[test]
+fn a_removal_that_replaced_the_pods_itself_is_no_fight() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.take_away();
+    play.pods = vec![pod("x", 300)];
+    assert_eq!(play.at(20), RECORD);
+}
+
+#[test]
+fn a_rollback_after_the_verification_restarts_nothing() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.roll();
+    assert_eq!(play.at(20), Decision::Verified);
+    play.take_away();
+    assert_eq!(play.at(30), RECORD);
+}
+
+#[test]
+fn an_annotation_that_somebody_else_holds_is_left_alone_until_it_changes() {
+    let mut play = Play::new();
+    play.view().stamp = Some("theirs".into());
+    play.settles_until(0, 10);
+    assert_eq!(play.at(10), Decision::Stamp);
+    play.tracker.refused("helm".into(), Some("theirs".into()));
+    let conflict = |again| Decision::Conflict {
+        manager: Some("helm".into()),
+        holds: true,
+        again,
+    };
+    assert_eq!(play.at(11), conflict(play.start + s(70)));
+    assert_eq!(play.at(70), conflict(play.start + s(130)));
+    play.take_away();
+    assert_eq!(play.at(71), Decision::Stamp);
+}
+
+#[test]
+fn a_failed_list_is_waited_out() {
+    let mut play = Play::new();
+    play.tracker.see(&view(), &play.wanted(), play.start);
+    play.tracker
+        .failed(Attempt::List, "no".into(), 0, play.start);
+    let retry = Decision::Retry {
+        until: play.start + s(1),
+        message: "no".into(),
+    };
+    assert_eq!(play.at(0), retry);
+    play.settles_until(1, 10);
+}
+
+#[test]
+fn a_failed_stamp_is_waited_out_ever_longer() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    let mut now = 10;
+    for pause in [1, 2, 4] {
+        assert_eq!(play.at(now), Decision::Stamp);
+        play.tracker
+            .failed(Attempt::Stamp, "no".into(), 0, play.start + s(now));
+        let retry = Decision::Retry {
+            until: play.start + s(now + pause),
+            message: "no".into(),
+        };
+        assert_eq!(play.at(now), retry);
+        now += pause;
+    }
+    play.stamp(now);
+}
+
+#[test]
+fn a_failed_list_during_verification_is_waited_out() {
+    let mut play = Play::new();
+    play.view().stamp = Some(play.wanted());
+    play.roll();
+    play.tracker
+        .see(&play.view.clone().unwrap(), &play.wanted(), play.start);
+    play.tracker
+        .failed(Attempt::List, "no".into(), 0, play.start);
+    let progress = Progress {
+        ready: 0,
+        wanted: 3,
+    };
+    assert_eq!(
+        play.at(0),
+        Decision::Restarting {
+            progress,
+            again: play.start + s(1)
+        }
+    );
+    assert_eq!(play.at(1), Decision::Verified);
+}
+
+#[test]
+fn another_workload_of_the_same_name_starts_from_nothing() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.view = Some(WorkloadView {
+        uid: "w2".into(),
+        ..view()
+    });
+    play.settles_until(20, 30);
+}
+
+#[test]
+fn verified_is_told_once_and_only_if_it_was_waited_for() {
+    use crate::rollout::report::Announcement::{Failed, Verified};
+    let mut tracker = Tracker::default();
+    tracker.see(&view(), "h", Instant::now());
+    assert_eq!(
+        tracker.announce(&Decision::Verified),
+        None,
+        "was so when the process started"
+    );
+    tracker.stamped(2, Instant::now());
+    let failed = Decision::Failed {
+        progress: Progress::default(),
+        after: s(1),
+        again: None,
+    };
+    assert_eq!(tracker.announce(&failed), Some(Failed));
+    assert_eq!(tracker.announce(&failed), None);
+    assert_eq!(tracker.announce(&Decision::Verified), Some(Verified));
+    assert_eq!(tracker.announce(&Decision::Verified), None);
+}

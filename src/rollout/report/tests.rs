@@ -1,1 +1,136 @@
 //! Pure: tests.
+
+use std::time::Instant;
+
+use super::*;
+use crate::rollout::fixtures::{bound, deployment, s};
+
+/// One of each, and of each reason.
+fn decisions() -> Vec<Decision> {
+    let again = Instant::now();
+    let progress = Progress {
+        ready: 2,
+        wanted: 3,
+    };
+    let by_hand = |manual| {
+        Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress,
+            again: None,
+        })
+    };
+    vec![
+        Decision::Unbound,
+        Decision::ListPods,
+        Decision::InStep {
+            record: false,
+            again: None,
+        },
+        Decision::Settle {
+            until: again,
+            refresh: false,
+        },
+        Decision::Retry {
+            until: again,
+            message: "listing the pods failed: forbidden".into(),
+        },
+        Decision::Stamp,
+        Decision::Restarting { progress, again },
+        Decision::Verified,
+        Decision::Failed {
+            progress,
+            after: s(600),
+            again: None,
+        },
+        Decision::Paused { stamped: false },
+        Decision::Paused { stamped: true },
+        Decision::Waiting(Waiting::NoSuchWorkload),
+        by_hand(Manual::OnDelete),
+        by_hand(Manual::Partition(2)),
+        Decision::Conflict {
+            manager: Some("kubectl".into()),
+            holds: true,
+            again,
+        },
+        Decision::Conflict {
+            manager: Some("argocd".into()),
+            holds: false,
+            again,
+        },
+        Decision::Conflict {
+            manager: None,
+            holds: false,
+            again,
+        },
+    ]
+}
+
+#[test]
+fn every_decision_reads_well_in_a_status() {
+    let lines: Vec<_> = decisions()
+        .iter()
+        .map(|decision| {
+            let name = decision.name();
+            match status(&deployment("web"), Some("h1"), decision) {
+                None => format!("{name}: -"),
+                Some(status) => {
+                    assert_eq!(
+                        (status.name.as_str(), status.hash.as_deref()),
+                        ("web", Some("h1"))
+                    );
+                    let pods = status.pods.unwrap_or_default();
+                    let message = status.message.unwrap_or_default();
+                    format!("{name}: {:?} [{pods}] {message}", status.state)
+                        .trim_end()
+                        .to_owned()
+                }
+            }
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    Unbound: -
+    ListPods: Pending []
+    InStep: Verified []
+    Settle: Pending []
+    Retry: Pending [] listing the pods failed: forbidden
+    Stamp: Pending []
+    Restarting: Restarting [2/3]
+    Verified: Verified []
+    Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m
+    Paused: Paused [] the Deployment is paused; it is restarted when it is resumed
+    Paused: Paused [] the Deployment is paused; its restart goes on when it is resumed
+    Waiting: Waiting [] no such Deployment
+    Waiting: Waiting [2/3] the update strategy is OnDelete: delete the pods to restart them
+    Waiting: Waiting [2/3] the partition of the rolling update keeps the pods below 2 back: lower it to restart them
+    Conflict: Failed [] RestartConflict: the field manager kubectl holds the annotation that restarts the pods
+    Conflict: Failed [] RestartConflict: the field manager argocd twice took away the annotation that restarts the pods
+    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods
+    ");
+}
+
+#[test]
+fn notes_name_the_secrets_or_what_failed() {
+    let both = [bound("api", 1), bound("db", 1)];
+    let failed = Decision::Failed {
+        progress: Progress {
+            ready: 0,
+            wanted: 1,
+        },
+        after: s(90),
+        again: None,
+    };
+    let text =
+        |what, decision: &Decision| note(&deployment("web"), "w1", what, decision, &both).message;
+    assert_eq!(
+        text(Announcement::Started, &Decision::Stamp),
+        "restarting the pods for new data of api, db"
+    );
+    assert_eq!(
+        text(Announcement::Verified, &Decision::Verified),
+        "every pod runs with the current data of api, db"
+    );
+    assert_eq!(
+        text(Announcement::Failed, &failed),
+        "0 of 1 pods are ready with the current data after 90s"
+    );
+}

@@ -1,1 +1,231 @@
+use super::*;
+use crate::{
+    api::vault_secret::WorkloadKind, revision::Revision, sync::refusal::Refusal,
+    vault::error::VaultErrorKind,
+};
 
+const BUDGET: Duration = Duration::from_secs(60);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn in_step() -> Outcome {
+    Outcome::InStep(InStep {
+        target: "s".into(),
+        revision: Revision::from_annotation("k1:1"),
+        data_since: at(5),
+        sources: Vec::new(),
+        applied: None,
+        refresh: Some("now".into()),
+    })
+}
+
+fn failed() -> Outcome {
+    Outcome::SourceFailed(SourceFailure {
+        source: "db".into(),
+        kind: VaultErrorKind::Sealed,
+        message: "Vault is sealed".into(),
+    })
+}
+
+fn facts(outcome: &Outcome, generation: i64) -> Facts<'_> {
+    Facts {
+        generation,
+        outcome,
+        secret_exists: true,
+        workloads: Some(&[]),
+        staleness_budget: BUDGET,
+    }
+}
+
+/// Every condition as `Type=Status/Reason`.
+fn shown(status: &VaultSecretStatus) -> Vec<String> {
+    let conditions = status.conditions.iter();
+    conditions
+        .map(|c| format!("{}={}/{}", c.type_, c.status, c.reason))
+        .collect()
+}
+
+#[test]
+fn an_object_in_step_is_ready_and_says_what_it_holds() {
+    let status = next(&VaultSecretStatus::default(), &facts(&in_step(), 3), at(9));
+    assert_eq!(
+        shown(&status),
+        [
+            "Ready=True/InStep",
+            "Synced=True/InStep",
+            "SourcesReachable=True/Reachable",
+            "RolledOut=True/NothingToRestart"
+        ]
+    );
+    assert_eq!(status.rotation_hash.as_deref(), Some("k1:1"));
+    assert_eq!(status.last_change_time, Some(Time(at(5))));
+    assert_eq!(status.last_handled_refresh.as_deref(), Some("now"));
+    assert_eq!(status.observed_generation, Some(3));
+}
+
+#[test]
+fn nothing_new_changes_nothing() {
+    let outcomes = [
+        in_step(),
+        failed(),
+        Outcome::Suspended,
+        Outcome::Refused(Refusal::TargetMissing { name: "s".into() }),
+        Outcome::ApplyFailed { why: "w".into() },
+        Outcome::ConnectionPending,
+    ];
+    for outcome in outcomes {
+        let first = next(&VaultSecretStatus::default(), &facts(&outcome, 1), at(1));
+        assert_eq!(
+            next(&first, &facts(&outcome, 1), at(2)),
+            first,
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn an_outage_leaves_a_good_secret_ready_until_the_budget_is_spent() {
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    let outage = next(&good, &facts(&failed(), 1), at(100));
+    assert_eq!(shown(&outage)[0], "Ready=True/LastGood");
+    assert!(shown(&outage).contains(&"SourcesReachable=False/Sealed".to_owned()));
+    assert_eq!(outage.rotation_hash, good.rotation_hash);
+    let still = next(&outage, &facts(&failed(), 1), at(160));
+    assert_eq!(still, outage);
+    let stale = next(&still, &facts(&failed(), 1), at(161));
+    assert_eq!(shown(&stale)[0], "Ready=False/Stale");
+    let healed = next(&stale, &facts(&in_step(), 1), at(200));
+    assert_eq!(shown(&healed)[0], "Ready=True/InStep");
+}
+
+#[test]
+fn an_outage_before_the_first_sync_or_after_an_edit_is_not_ready() {
+    let expected = [
+        "Ready=False/Sealed",
+        "Synced=False/Sealed",
+        "SourcesReachable=False/Sealed",
+        "Reconciling=True/Sealed",
+    ];
+    let never = next(&VaultSecretStatus::default(), &facts(&failed(), 1), at(1));
+    assert_eq!(shown(&never), expected);
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    let edited = next(&good, &facts(&failed(), 2), at(1));
+    assert_eq!(shown(&edited)[0], "Ready=False/Sealed");
+    let again = next(&edited, &facts(&failed(), 2), at(2));
+    assert_eq!(
+        again, edited,
+        "the edit is still not synced at the second look"
+    );
+    let outcome = failed();
+    let gone = Facts {
+        secret_exists: false,
+        ..facts(&outcome, 1)
+    };
+    assert_eq!(shown(&next(&good, &gone, at(1)))[0], "Ready=False/Sealed");
+}
+
+#[test]
+fn a_refusal_stalls_and_keeps_what_was_known() {
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    let refused = Outcome::Refused(Refusal::TargetForeign { name: "s".into() });
+    let stalled = next(&good, &facts(&refused, 2), at(1));
+    assert!(shown(&stalled).contains(&"Stalled=True/TargetForeign".to_owned()));
+    assert_eq!(shown(&stalled)[0], "Ready=False/TargetForeign");
+    assert_eq!(stalled.rotation_hash, good.rotation_hash);
+    let healed = next(&stalled, &facts(&in_step(), 3), at(2));
+    assert!(
+        !shown(&healed)
+            .iter()
+            .any(|condition| condition.starts_with("Stalled"))
+    );
+}
+
+#[test]
+fn suspended_is_ready_if_there_is_something_to_use() {
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    assert_eq!(
+        shown(&next(&good, &facts(&Outcome::Suspended, 2), at(1)))[0],
+        "Ready=True/Suspended"
+    );
+    let never = next(
+        &VaultSecretStatus::default(),
+        &facts(&Outcome::Suspended, 1),
+        at(1),
+    );
+    assert_eq!(shown(&never), ["Ready=False/Suspended"]);
+}
+
+fn workload(name: &str, state: WorkloadState) -> WorkloadStatus {
+    WorkloadStatus {
+        kind: WorkloadKind::Deployment,
+        name: name.into(),
+        state,
+        hash: None,
+        pods: None,
+        message: None,
+    }
+}
+
+#[test]
+fn rolled_out_says_the_worst_of_all_workloads() {
+    use WorkloadState::{Failed, Paused, Pending, Restarting, Verified, Waiting};
+    let rows = [
+        (vec![], "True/NothingToRestart"),
+        (vec![Verified, Verified], "True/Verified"),
+        (vec![Verified, Restarting], "False/Restarting"),
+        (vec![Pending, Paused], "False/Restarting"),
+        (vec![Verified, Waiting], "False/Waiting"),
+        (vec![Paused], "False/Waiting"),
+        (vec![Verified, Failed, Restarting], "False/RolloutFailed"),
+    ];
+    for (states, expected) in rows {
+        let all: Vec<_> = states.iter().map(|state| workload("w", *state)).collect();
+        let outcome = in_step();
+        let facts = Facts {
+            workloads: Some(&all),
+            ..facts(&outcome, 1)
+        };
+        let status = next(&VaultSecretStatus::default(), &facts, at(1));
+        assert!(
+            shown(&status).contains(&format!("RolledOut={expected}")),
+            "{states:?}: {:?}",
+            shown(&status)
+        );
+    }
+}
+
+#[test]
+fn while_workloads_are_not_known_the_last_word_about_them_stays() {
+    let all = [workload("w", WorkloadState::Verified)];
+    let outcome = in_step();
+    let known = Facts {
+        workloads: Some(&all),
+        ..facts(&outcome, 1)
+    };
+    let before = next(&VaultSecretStatus::default(), &known, at(1));
+    let unknown = Facts {
+        workloads: None,
+        ..facts(&outcome, 1)
+    };
+    assert_eq!(next(&before, &unknown, at(2)), before);
+}
+
+#[test]
+fn a_long_list_of_workloads_is_cut_and_begins_with_the_worst() {
+    let mut all: Vec<_> = (0..150)
+        .map(|number| workload(&format!("w{number}"), WorkloadState::Verified))
+        .collect();
+    all.push(workload("z", WorkloadState::Failed));
+    let outcome = in_step();
+    let facts = Facts {
+        workloads: Some(&all),
+        ..facts(&outcome, 1)
+    };
+    let listed = next(&VaultSecretStatus::default(), &facts, at(1))
+        .rollout
+        .unwrap()
+        .workloads;
+    assert_eq!((listed.len(), listed[0].name.as_str()), (100, "z"));
+}
