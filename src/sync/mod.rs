@@ -305,7 +305,8 @@ impl Syncer {
             )
         });
         let data = render::render(parts)?;
-        let revision = self.revisions.revision(&data);
+        let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
+        let revision = self.revisions.revision(&written, &data);
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,
