@@ -16,6 +16,7 @@ pub mod apply;
 pub mod credentials;
 pub mod desired;
 pub mod memory;
+pub mod merge;
 pub mod outcome;
 pub mod plan;
 pub mod refusal;
@@ -304,7 +305,8 @@ impl Syncer {
             )
         });
         let data = render::render(parts)?;
-        let revision = self.revisions.revision(&data);
+        let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
+        let revision = self.revisions.revision(&written, &data);
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,
@@ -370,8 +372,11 @@ impl Syncer {
         let mark_is_live = mark.is_some_and(|managed| {
             let key = ObjectKey::new(&object.key.namespace, &managed.vault_secret);
             let holder = self.world.vault_secrets.get(&key);
-            let spec = holder.as_ref().and_then(|holder| holder.spec.as_ref().ok());
-            spec.is_some_and(|spec| resolve::target_name(&key, spec) == resolved.target.name)
+            // One that does not decode right now still has what it has.
+            holder.is_some_and(|holder| match &holder.spec {
+                Ok(spec) => resolve::target_name(&key, spec) == resolved.target.name,
+                Err(_) => true,
+            })
         });
         let status = &object.view.status;
         let reported = status.rotation_hash.as_ref().map(Revision::from_annotation);

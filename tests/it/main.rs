@@ -4,10 +4,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod admission;
 mod adoption;
+mod architecture;
 mod counts;
 mod crashes;
 mod everyday;
 mod examples;
+mod faults;
+mod leaks;
+mod outages;
+mod rbac;
 mod rollouts;
 mod support;
+mod targets;
+mod tokens;

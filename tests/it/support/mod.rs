@@ -3,6 +3,10 @@
 //! Tests that leave others alone share one stage ([`Stage::shared`]) and work in a [`Team`] of their own, at the
 //! same time. Tests that kill, seal, pause, or count everything have a stage to themselves ([`Stage::own`]).
 
+mod canary;
+mod front;
+mod good;
+mod inspect;
 mod team;
 mod workloads;
 
@@ -12,7 +16,10 @@ use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use self::{
-    team::Team,
+    canary::Canary,
+    front::Front,
+    good::{Good, good_data, most_within},
+    team::{Team, text_of},
     workloads::{InStep, env_from, pod_stamp, settle, workload},
 };
 
@@ -64,8 +71,21 @@ impl Stage {
         Self::set_up(Held::Own(Box::new(bed)), Some(turn), arguments).await
     }
 
+    /// A stage of its own on which no operator runs yet.
+    pub async fn own_without_operator() -> Self {
+        let turn = TURNS.acquire().await.unwrap();
+        let bed = Bed::start().await.unwrap();
+        Self::furnish(Held::Own(Box::new(bed)), Some(turn)).await
+    }
+
     async fn set_up(bed: Held, turn: Option<SemaphorePermit<'static>>, arguments: &[&str]) -> Self {
-        let mut stage = Self {
+        let mut stage = Self::furnish(bed, turn).await;
+        stage.start_operator(arguments).await;
+        stage
+    }
+
+    async fn furnish(bed: Held, turn: Option<SemaphorePermit<'static>>) -> Self {
+        let stage = Self {
             bed,
             operator: None,
             _turn: turn,
@@ -75,7 +95,6 @@ impl Stage {
             .apply_yaml(&common(&stage.vault_address()))
             .await
             .unwrap();
-        stage.start_operator(arguments).await;
         stage
     }
 
