@@ -70,9 +70,12 @@ pub async fn release(
     uid: &str,
 ) -> Result<(), ApplyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
+    // Without `data` the apiserver would take away all of it that nobody owns, too: after an apply with
+    // `stringData` nobody owns the keys that came of it.
     let nothing = json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+        "data": {},
     });
     let params = PatchParams::apply(SECRET_MANAGER).force();
     let written = timeout(
@@ -135,6 +138,8 @@ fn invalid_fields(status: &kube::core::Status) -> String {
     let fields: Vec<_> = causes
         .iter()
         .map(|cause| match cause.message.rsplit_once(": ") {
+            // A policy of the cluster, which may quote what it pleases after its name.
+            _ if cause.field.is_empty() => format!("{} denied it", policy(&cause.message)),
             Some((_, rule)) => format!("{}: {rule}", cause.field),
             None => cause.field.clone(),
         })
@@ -143,6 +148,13 @@ fn invalid_fields(status: &kube::core::Status) -> String {
         return status.reason.clone();
     }
     shorten(&fields.join("; "))
+}
+
+/// The name of the admission policy that refused, out of its message.
+fn policy(message: &str) -> &str {
+    message
+        .split_once(" denied request")
+        .map_or("an admission policy", |(name, _)| name)
 }
 
 /// Longest part of an apiserver's message that is passed on.
