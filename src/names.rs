@@ -18,6 +18,9 @@ pub const REVISION: &str = "lockstep.dev/revision";
 /// Only there when something else than the data was written later: otherwise the time of our field
 /// manager's entry says it.
 pub const DATA_SINCE: &str = "lockstep.dev/data-since";
+/// Annotation of a managed Secret: its type, where that is not `Opaque`. Only metadata is watched, and a type
+/// that is changed in the spec has to be noticed.
+pub const TARGET_TYPE: &str = "lockstep.dev/type";
 /// Annotation of a Secret we merge into: our keys go when the VaultSecret goes.
 pub const REMOVE_KEYS: &str = "lockstep.dev/remove-keys-on-delete";
 /// Label of every Secret that was created by the operator.

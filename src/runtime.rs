@@ -299,6 +299,7 @@ impl Operator {
             metrics: Arc::clone(&self.metrics),
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
+            stop: stop.clone(),
         };
         self.wiring.started();
         let looked_at = Arc::new(AtomicBool::new(false));

@@ -176,7 +176,7 @@ pub struct TargetSpec {
     /// Labels of the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 63}))]
-    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('lockstep.dev/'))").message("labels with the prefix lockstep.dev/ are the operator's own"))]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('lockstep.dev/') && k != 'app.kubernetes.io/managed-by')").message("labels with the prefix lockstep.dev/ and app.kubernetes.io/managed-by are the operator's own"))]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Secret.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -48,13 +48,18 @@ impl Operator {
             allow_insecure_tls: self.settings.allow_insecure_tls,
             changed: Box::new(move |id| wiring.connection_changed(id)),
         });
+        let stopped = stop.clone();
         tasks.spawn(work(
             Arc::clone(&self.queues.connections),
             SMALL,
             stop.clone(),
             move |id| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&id, clock()).await }
+                let (controller, stopped) = (Arc::clone(&controller), stopped.clone());
+                // Vault is not waited for once the process ends.
+                async move {
+                    let look = controller.reconcile(&id, clock());
+                    stopped.run_until_cancelled(look).await.flatten()
+                }
             },
         ));
     }

@@ -147,14 +147,28 @@ impl Wiring {
         }
     }
 
-    /// Whoever depends on a Secret that is not ours: a target in the way, a login, a certificate authority.
-    fn follow_secret(&self, key: &ObjectKey) {
-        for (vault_secret, view) in self.world.vault_secrets.in_namespace(&key.namespace) {
-            let aims_here = |spec: &_| target_name(&vault_secret, spec) == key.name;
+    /// The `VaultSecrets` that would write this Secret.
+    fn follow_target(&self, secret: &ObjectKey) {
+        for (vault_secret, view) in self.world.vault_secrets.in_namespace(&secret.namespace) {
+            let aims_here = |spec: &_| target_name(&vault_secret, spec) == secret.name;
             if view.spec.as_deref().is_ok_and(aims_here) {
                 self.queues.syncs.add(vault_secret);
             }
         }
+    }
+
+    /// A `VaultSecret` that goes or changes may let go of a Secret that another one waits for.
+    fn follow_released(&self, change: &Change<VaultSecretView>) {
+        let old = change.old.as_ref().and_then(|old| old.spec.as_deref().ok());
+        if let Some(old) = old {
+            let target = target_name(&change.key, old);
+            self.follow_target(&ObjectKey::new(&change.key.namespace, target));
+        }
+    }
+
+    /// Whoever depends on a Secret that is not ours: a target in the way, a login, a certificate authority.
+    fn follow_secret(&self, key: &ObjectKey) {
+        self.follow_target(key);
         for (kind, namespace) in [
             (AuthKind::VaultAuth, key.namespace.as_str()),
             (AuthKind::ClusterVaultAuth, ""),
@@ -219,6 +233,7 @@ impl Listener for Wiring {
         if asks_otherwise(change) {
             self.queues.syncs.add(change.key.clone());
             if self.following.load(Ordering::Relaxed) {
+                self.follow_released(change);
                 self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
             }
         } else {

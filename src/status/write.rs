@@ -30,8 +30,10 @@ pub enum WriteStatusError {
     Failed(ObjectKey, String),
 }
 
-/// Applies `status` to the object of kind `K` with this key and UID.
+/// Puts `status` in the place of that of the object of kind `K` with this key and UID.
 ///
+/// It is replaced and not applied: server-side apply does not work on an object that was stored under another
+/// schema, whatever is applied, and nobody but us writes there.
 /// The UID makes sure that an object created meanwhile under the same name does not get its predecessor's status.
 pub async fn write_status<K>(
     client: &Client,
@@ -48,19 +50,20 @@ where
     } else {
         Api::namespaced_with(client.clone(), &key.namespace, &resource)
     };
-    let object = json!({
-        "apiVersion": resource.api_version,
-        "kind": resource.kind,
-        "metadata": {"name": key.name, "uid": uid},
-        "status": status,
-    });
-    let params = PatchParams::apply(STATUS_MANAGER).force();
-    let written = timeout(
-        LIMIT,
-        api.patch_status(&key.name, &params, &Patch::Apply(&object)),
-    )
-    .await;
-    let result = match written {
+    let write = async {
+        let patch = json!([
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
+        let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
+        let params = PatchParams {
+            field_manager: Some(STATUS_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        api.patch_status(&key.name, &params, &Patch::Json::<()>(patch))
+            .await
+    };
+    let result = match timeout(LIMIT, write).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => {
             Err(WriteStatusError::Gone(key.clone()))

@@ -7,11 +7,11 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
 use tokio::time::timeout;
 
-use super::{desired::DesiredSecret, plan::Apply, refusal::Refusal};
+use super::{desired::DesiredSecret, merge, plan::Apply, refusal::Refusal};
 use crate::{
+    api::vault_secret::CreationPolicy,
     names::{ObjectKey, SECRET_MANAGER},
     secret_view::SecretView,
     telemetry::metrics::Metrics,
@@ -52,7 +52,12 @@ pub async fn apply(
         force: how.force,
         ..PatchParams::apply(SECRET_MANAGER)
     };
-    let secret = desired.to_secret(how.data_since);
+    let mut secret = desired.to_secret(how.data_since);
+    if desired.creation == CreationPolicy::Merge {
+        let live = live(&api, &desired.key.name).await?;
+        merge::check(&live, &desired.key.name, desired.keys())?;
+        secret.metadata.resource_version = live.metadata.resource_version;
+    }
     let written = timeout(
         LIMIT,
         api.patch(&desired.key.name, &params, &Patch::Apply(&secret)),
@@ -62,7 +67,7 @@ pub async fn apply(
     Ok(AppliedSecret(SecretView::project(&written.metadata)))
 }
 
-/// Takes back every field we own of a Secret that was only merged into; the rest of it stays.
+/// Takes our keys out of a Secret that was only merged into; the rest of it stays.
 pub async fn release(
     client: &Client,
     metrics: &Metrics,
@@ -70,20 +75,35 @@ pub async fn release(
     uid: &str,
 ) -> Result<(), ApplyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
-    // Without `data` the apiserver would take away all of it that nobody owns, too: after an apply with
-    // `stringData` nobody owns the keys that came of it.
-    let nothing = json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
-        "data": {},
-    });
-    let params = PatchParams::apply(SECRET_MANAGER).force();
-    let written = timeout(
-        LIMIT,
-        api.patch(&key.name, &params, &Patch::Apply(&nothing)),
-    )
-    .await;
+    let live = match live(&api, &key.name).await {
+        Ok(live) if live.metadata.uid.as_deref() == Some(uid) => live,
+        Ok(_) | Err(ApplyError::Refused(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let params = PatchParams {
+        field_manager: Some(SECRET_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(merge::release(&live));
+    let written = timeout(LIMIT, api.patch(&key.name, &params, &patch)).await;
     record(metrics, &key.name, written).map(|_| ())
+}
+
+/// The Secret as it is now. What is written next names its version, so that nobody can come between.
+async fn live(api: &Api<Secret>, name: &str) -> Result<Secret, ApplyError> {
+    let failed = |why: &str| ApplyError::Failed {
+        name: name.to_owned(),
+        why: why.to_owned(),
+    };
+    match timeout(LIMIT, api.get_opt(name)).await {
+        Ok(Ok(Some(secret))) => Ok(secret),
+        Ok(Ok(None)) => Err(Refusal::TargetMissing {
+            name: name.to_owned(),
+        }
+        .into()),
+        Ok(Err(error)) => Err(classify(name, &error)),
+        Err(_) => Err(failed("no answer from the apiserver in time")),
+    }
 }
 
 type Written = Result<kube::Result<Secret>, tokio::time::error::Elapsed>;
@@ -111,7 +131,7 @@ fn classify(name: &str, error: &kube::Error) -> ApplyError {
         };
     };
     match status.code {
-        409 if status.reason == "Conflict" => Refusal::TargetConflict {
+        409 if status.reason == "Conflict" && is_about_fields(status) => Refusal::TargetConflict {
             name,
             why: shorten(&status.message),
         }
@@ -128,6 +148,14 @@ fn classify(name: &str, error: &kube::Error) -> ApplyError {
     }
 }
 
+/// Whether another field manager is in the way, and not just a newer version of the object.
+fn is_about_fields(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .into_iter()
+        .any(|cause| cause.reason == "FieldManagerConflict")
+}
+
 /// Which fields are wrong and why, without the values that the message quotes.
 fn invalid_fields(status: &kube::core::Status) -> String {
     let causes = status
@@ -140,8 +168,9 @@ fn invalid_fields(status: &kube::core::Status) -> String {
         .map(|cause| match cause.message.rsplit_once(": ") {
             // A policy of the cluster, which may quote what it pleases after its name.
             _ if cause.field.is_empty() => format!("{} denied it", policy(&cause.message)),
-            Some((_, rule)) => format!("{}: {rule}", cause.field),
-            None => cause.field.clone(),
+            // What begins with a quotation mark is the value, not the rule.
+            Some((_, rule)) if !rule.starts_with('"') => format!("{}: {rule}", cause.field),
+            _ => format!("{}: {}", cause.field, cause.reason),
         })
         .collect();
     if fields.is_empty() {

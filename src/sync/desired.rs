@@ -12,12 +12,18 @@ use k8s_openapi::{
 use super::{render::Data, resolve::Target};
 use crate::{
     api::vault_secret::{CreationPolicy, DeletionPolicy},
-    names::{DATA_SINCE, LOCKSTEP, MANAGED_BY, ObjectKey, REMOVE_KEYS, REVISION, VAULT_SECRET},
+    names::{
+        DATA_SINCE, LOCKSTEP, MANAGED_BY, ObjectKey, REMOVE_KEYS, REVISION, TARGET_TYPE,
+        VAULT_SECRET,
+    },
     revision::Revision,
     secret_view::{
         TYPE_FIELD, annotation_field, data_field, fields_digest, label_field, owner_field,
     },
 };
+
+/// The type of a Secret of which nothing is said.
+const OPAQUE: &str = "Opaque";
 
 /// What identifies the Secret we want, without its values: enough to see whether there is anything to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +70,11 @@ impl DesiredSecret {
         if !creates && removes {
             annotations.insert(REMOVE_KEYS.to_owned(), "true".to_owned());
         }
+        if let Some(type_) = target.type_.as_ref().filter(|type_| *type_ != OPAQUE) {
+            annotations.insert(TARGET_TYPE.to_owned(), type_.clone());
+        }
         let owner = (creates && removes).then(|| owner_reference(object, uid));
-        let type_ = creates.then(|| target.type_.clone().unwrap_or_else(|| "Opaque".to_owned()));
+        let type_ = creates.then(|| target.type_.clone().unwrap_or_else(|| OPAQUE.to_owned()));
         let fields = labels
             .iter()
             .map(|(name, value)| label_field(name, value))
@@ -91,6 +100,11 @@ impl DesiredSecret {
             owner,
             data,
         }
+    }
+
+    /// The keys of its data.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.data.keys().map(String::as_str)
     }
 
     /// The object to apply. `data_since` dates data that is older than this write.

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The object was written under another schema.
-    #[error("{}: {}; apply the object again with a spec this version understands", .0.field, .0.why)]
+    #[error("{}: {}; correct it with kubectl edit or kubectl replace (the apiserver cannot apply server-side to such an object)", .0.field, .0.why)]
     Undecodable(Undecodable),
     /// A field of the spec cannot be used as it is.
     #[error("{field}: {why}")]

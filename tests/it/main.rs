@@ -1,14 +1,21 @@
 //! Everything that is proved against the real parts: a Kubernetes control plane, Vault, and the operator as a process.
 //!
 //! `support` holds the stage; every other module is one group of promises.
+
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod admission;
+mod adoption;
 mod architecture;
+mod counts;
+mod crashes;
 mod everyday;
 mod examples;
 mod faults;
 mod leaks;
 mod outages;
 mod rbac;
+mod rollouts;
 mod support;
+mod targets;
 mod tokens;

@@ -59,12 +59,12 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
         .filter(|request| request.code == 403)
         .collect();
     assert!(refused.is_empty(), "{refused:#?}");
-    let used: BTreeSet<Permission> = requests.iter().flat_map(permissions).collect();
+    let needed: BTreeSet<Permission> = requests.iter().flat_map(permissions).collect();
     let granted = granted(&stage).await;
-    let surplus: Vec<&Permission> = granted.difference(&used).collect();
+    let surplus: Vec<&Permission> = granted.difference(&needed).collect();
     assert!(
         surplus.is_empty(),
-        "granted and not used: {surplus:#?}\nused: {used:#?}"
+        "granted and not used: {surplus:#?}\nused: {needed:#?}"
     );
     assert!(granted.len() > 20, "{granted:#?}");
 }

@@ -6,7 +6,7 @@ use crate::{
     vault::error::VaultErrorKind,
 };
 
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_mins(1);
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -230,4 +230,15 @@ fn a_long_list_of_workloads_is_cut_and_begins_with_the_worst() {
         .unwrap()
         .workloads;
     assert_eq!((listed.len(), listed[0].name.as_str()), (100, "z"));
+}
+
+#[test]
+fn a_process_that_has_only_begun_to_look_says_nothing_new() {
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    let pending = Outcome::ConnectionPending;
+    assert_eq!(next(&good, &facts(&pending, 1), at(1)), good);
+    assert_eq!(
+        shown(&next(&good, &facts(&pending, 2), at(1)))[0],
+        "Ready=False/ConnectionPending"
+    );
 }

@@ -6,7 +6,9 @@
 mod canary;
 mod front;
 mod good;
+mod inspect;
 mod team;
+mod workloads;
 
 use std::{ops::Deref, path::PathBuf, time::Duration};
 
@@ -18,6 +20,7 @@ pub use self::{
     front::Front,
     good::{Good, good_data, most_within},
     team::{Team, text_of},
+    workloads::{InStep, env_from, pod_stamp, settle, workload},
 };
 
 /// How long anything may take that takes milliseconds on a quiet machine.
@@ -97,10 +100,10 @@ impl Stage {
 
     /// Starts an operator and waits until it is ready.
     pub async fn start_operator(&mut self, arguments: &[&str]) {
-        let arguments = ARGUMENTS
+        let usual = ARGUMENTS
             .iter()
-            .chain(arguments)
-            .map(|text| (*text).to_owned());
+            .filter(|usual| !sets_anew(arguments, usual));
+        let arguments = usual.chain(arguments).map(|text| (*text).to_owned());
         let operator = self.bed().operator(&options(arguments.collect())).unwrap();
         operator.wait_ready(SOON).await.unwrap();
         self.operator = Some(operator);
@@ -130,6 +133,14 @@ impl Deref for Stage {
     fn deref(&self) -> &Bed {
         self.bed()
     }
+}
+
+/// Whether `arguments` give the flag of `usual` another value.
+fn sets_anew(arguments: &[&str], usual: &str) -> bool {
+    let flag = |argument: &str| argument.split_once('=').map(|(flag, _)| flag.to_owned());
+    arguments
+        .iter()
+        .any(|argument| flag(argument) == flag(usual))
 }
 
 /// How to start the operator under test with these arguments.
