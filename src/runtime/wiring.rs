@@ -232,14 +232,10 @@ impl Listener for Wiring {
     fn vault_secret(&self, change: &Change<VaultSecretView>) {
         if asks_otherwise(change) {
             self.queues.syncs.add(change.key.clone());
-<<<<<<< HEAD
-            self.follow_released(change);
-            self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
-=======
             if self.following.load(Ordering::Relaxed) {
+                self.follow_released(change);
                 self.roll_out(self.rollouts.touched_by_vault_secret(&change.key));
             }
->>>>>>> main
         } else {
             self.queues.reports.add(change.key.clone());
         }

@@ -7,5 +7,7 @@
 mod admission;
 mod everyday;
 mod examples;
+mod identity;
+mod refusals;
 mod support;
 mod targets;
