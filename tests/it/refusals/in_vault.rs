@@ -40,6 +40,7 @@ async fn a_login_vault_refuses_is_told_tried_rarely_and_heals() {
     stage.enable_kubernetes_auth(&mount).await.unwrap();
     let kubernetes = json!({"role": "reader", "audiences": ["vault"]});
     login(&team, "role", &mount, kubernetes).await;
+    let vault_mark = stage.vault_audit_mark().unwrap();
     let kept = goes_wrong(&team, "app", through("role")).await;
     team.unreachable(
         "app",
@@ -48,14 +49,13 @@ async fn a_login_vault_refuses_is_told_tried_rarely_and_heals() {
     )
     .await;
     let mark = stage.audit_mark().await.unwrap();
-    let vault_mark = stage.vault_audit_mark().unwrap();
     team.polled_twice().await;
     let logins = team.reads_since(vault_mark);
     let logins: Vec<_> = logins
         .iter()
         .filter(|login| login.path.starts_with("auth/"))
         .collect();
-    assert!((1..=5).contains(&logins.len()), "{logins:#?}");
+    assert!((1..=6).contains(&logins.len()), "{logins:#?}");
     let writes = team.writes_since(mark).await;
     assert!(
         writes.iter().all(|write| write.name != "app"),
@@ -92,7 +92,7 @@ async fn a_service_account_or_secret_that_is_missing_for_the_login_is_named() {
         "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth", "metadata": {"name": "token"},
         "spec": {
             "connectionRef": {"kind": "ClusterVaultConnection", "name": "main"},
-            "token": {"secretRef": {"name": "token", "key": "token"}},
+            "token": {"secretRef": {"name": "credential", "key": "token"}},
         },
     }))
     .await;
@@ -105,7 +105,7 @@ async fn a_service_account_or_secret_that_is_missing_for_the_login_is_named() {
         &["ServiceAccount", "nobody", "create it"],
     )
     .await;
-    team.unreachable("token", reason, &["Secret", "token", "create it"])
+    team.unreachable("token", reason, &["Secret", "credential", "create it"])
         .await;
     let mark = stage.audit_mark().await.unwrap();
     team.polled_twice().await;
@@ -128,7 +128,7 @@ async fn a_service_account_or_secret_that_is_missing_for_the_login_is_named() {
     login(&team, "account", "kubernetes", kubernetes("default")).await;
     let value = stage.vault().create_token(&["root"], "1h").await.unwrap();
     team.apply(&json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}, "stringData": {"token": value},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credential"}, "stringData": {"token": value},
     }))
     .await;
     for name in ["account", "token"] {
