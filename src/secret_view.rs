@@ -36,10 +36,6 @@ pub struct Managed {
     pub revision: Revision,
     /// Since when the data is what it is, in the apiserver's time.
     pub data_since: Timestamp,
-    /// Time of our field manager's entry, as it stands: the apiserver's time of our last effective write.
-    pub written: Timestamp,
-    /// The controlling owner's UID.
-    pub controller: Option<String>,
     /// Whether our keys go when the VaultSecret goes.
     pub remove_keys: bool,
     /// Digest of the fields our field manager owns. Whoever changes or deletes one of them takes it from us,
@@ -62,24 +58,36 @@ impl SecretView {
 impl Managed {
     fn project(metadata: &ObjectMeta) -> Option<Self> {
         let annotations = metadata.annotations.as_ref()?;
-        let entry = own_entry(metadata)?;
-        let written = entry.time.as_ref()?.0;
-        let data_since = annotations
-            .get(DATA_SINCE)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(written);
+        let entry = own_entry(metadata);
+        let data_since = match entry {
+            Some(entry) => annotations
+                .get(DATA_SINCE)
+                .and_then(|text| text.parse().ok())
+                .or_else(|| Some(entry.time.as_ref()?.0)),
+            None => last_written(metadata),
+        };
+        let fields = entry.and_then(|entry| entry.fields_v1.as_ref());
         Some(Self {
             vault_secret: annotations.get(VAULT_SECRET)?.clone(),
             revision: Revision::from_annotation(annotations.get(REVISION)?),
-            data_since,
-            written,
-            controller: controller_uid(metadata),
+            data_since: data_since?,
             remove_keys: annotations.contains_key(REMOVE_KEYS),
-            fields: entry.fields_v1.as_ref().map_or(0, |fields| {
+            fields: fields.map_or(0, |fields| {
                 fields_digest(&owned_fields(&fields.0, metadata))
             }),
         })
     }
+}
+
+/// A Secret that carries our mark but not our entry was written by somebody else, such as a restore from a backup.
+/// It is still ours to put right; its data is as young as the last write of anybody.
+fn last_written(metadata: &ObjectMeta) -> Option<Timestamp> {
+    let entries = metadata.managed_fields.iter().flatten();
+    let times = entries.filter_map(|entry| entry.time.as_ref());
+    times
+        .chain(&metadata.creation_timestamp)
+        .map(|time| time.0)
+        .max()
 }
 
 /// Our field manager's server-side apply entry.
@@ -93,12 +101,6 @@ pub fn is_own_entry(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(SECRET_MANAGER)
         && entry.operation.as_deref() == Some("Apply")
         && entry.subresource.as_deref().unwrap_or_default().is_empty()
-}
-
-fn controller_uid(metadata: &ObjectMeta) -> Option<String> {
-    let owners = metadata.owner_references.as_deref().unwrap_or_default();
-    let controller = owners.iter().find(|owner| owner.controller == Some(true))?;
-    Some(controller.uid.clone())
 }
 
 /// The fields of `fieldsV1` as `/f:data/f:password`; labels and annotations with their value, which is no secret.
@@ -200,11 +202,15 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_our_mark_or_our_entry_is_not_ours() {
-        assert_eq!(
-            SecretView::project(&metadata("kubectl", &json!({}), None)).managed,
-            None
-        );
+    fn a_secret_with_our_mark_but_without_our_entry_is_ours_to_put_right() {
+        let restored = SecretView::project(&metadata("velero", &json!({"f:a": {}}), None));
+        let managed = restored.managed.unwrap();
+        assert_eq!(managed.fields, 0);
+        assert_eq!(managed.data_since.to_string(), "2026-01-01T00:00:09Z");
+    }
+
+    #[test]
+    fn a_secret_without_our_mark_is_not_ours() {
         let mut unmarked = metadata(SECRET_MANAGER, &json!({"f:a": {}}), None);
         unmarked.annotations.as_mut().unwrap().remove(VAULT_SECRET);
         assert_eq!(SecretView::project(&unmarked).managed, None);
@@ -221,7 +227,6 @@ mod tests {
             .managed
             .unwrap();
         assert_eq!(kept.data_since.to_string(), "2025-12-31T00:00:00Z");
-        assert_eq!(kept.written, plain.written);
     }
 
     #[test]

@@ -117,17 +117,16 @@ impl Controller {
             self.table.remove(id);
             return None;
         };
-        let (entry, health) = match self.prepare(id, &view).await {
-            Ok(entry) => {
-                let health = ask(&entry).await;
-                (entry, health)
-            }
-            Err(Unprepared::Refused(why)) => (Entry::Refused(why.clone()), Look::Refused(why)),
+        let entry = match self.prepare(id, &view).await {
+            Ok(entry) => entry,
+            Err(Unprepared::Refused(why)) => Entry::Refused(why),
             Err(Unprepared::Failed(why)) => return self.failed(id, &view, why, now).await,
         };
-        if self.table.put(id, entry) {
+        // Before Vault is asked: nobody needs to wait for a Vault that does not answer.
+        if self.table.put(id, entry.clone()) {
             (self.changed)(id);
         }
+        let health = ask(&entry).await;
         let next = match &health {
             Look::Answered(health) if !health.sealed && health.initialized => HEALTHY,
             Look::Answered(_) | Look::Silent(_) => UNHEALTHY,

@@ -32,6 +32,12 @@ pub struct Facts<'a> {
 /// The status that follows `old`. It is written only if it differs.
 pub fn next(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> VaultSecretStatus {
     let mut status = old.clone();
+    if *facts.outcome == Outcome::ConnectionPending
+        && old.observed_generation == Some(facts.generation)
+    {
+        // The process has only just begun to look: what the last one said still holds.
+        return status;
+    }
     status.observed_generation = Some(facts.generation);
     if let Outcome::InStep(in_step) = facts.outcome {
         in_step_fields(&mut status, in_step);

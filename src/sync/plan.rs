@@ -156,8 +156,6 @@ mod tests {
                 vault_secret: vault_secret.into(),
                 revision: Revision::from_annotation(revision),
                 data_since: at(5),
-                written: at(9),
-                controller: None,
                 remove_keys: false,
                 fields,
             }),

@@ -14,8 +14,6 @@ fn secret(revision: &str, since: Timestamp, version: &str) -> Arc<SecretView> {
             vault_secret: "vs".into(),
             revision: Revision::from_annotation(revision),
             data_since: since,
-            written: since,
-            controller: None,
             remove_keys: false,
             fields: 0,
         }),

@@ -173,8 +173,6 @@ fn secret(created: i64) -> SecretView {
             vault_secret: "vs".into(),
             revision: Revision::from_annotation("k1:1"),
             data_since: at(200),
-            written: at(200),
-            controller: None,
             remove_keys: false,
             fields: 0,
         }),

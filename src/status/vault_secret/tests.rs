@@ -229,3 +229,14 @@ fn a_long_list_of_workloads_is_cut_and_begins_with_the_worst() {
         .workloads;
     assert_eq!((listed.len(), listed[0].name.as_str()), (100, "z"));
 }
+
+#[test]
+fn a_process_that_has_only_begun_to_look_says_nothing_new() {
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    let pending = Outcome::ConnectionPending;
+    assert_eq!(next(&good, &facts(&pending, 1), at(1)), good);
+    assert_eq!(
+        shown(&next(&good, &facts(&pending, 2), at(1)))[0],
+        "Ready=False/ConnectionPending"
+    );
+}
