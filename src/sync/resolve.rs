@@ -562,3 +562,6 @@ impl Home<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

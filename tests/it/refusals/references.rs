@@ -36,6 +36,7 @@ async fn told_there(team: &Team<'_>, resource: &str, name: &str, words: &[&str])
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one entry per mistake")]
 async fn a_mistake_in_a_login_heals_when_the_login_is_corrected() {
     let stage = Stage::shared().await;
     let team = stage.team("login").await;
@@ -126,6 +127,7 @@ async fn a_mistake_in_a_login_heals_when_the_login_is_corrected() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one entry per mistake")]
 async fn a_mistake_in_a_connection_heals_when_the_connection_is_corrected() {
     let stage = Stage::shared().await;
     let team = stage.team("conn").await;

@@ -10,6 +10,7 @@ fn kv(team: &Team<'_>, source: &str, path: &str) -> Value {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one entry per mistake")]
 async fn a_mistake_in_the_spec_heals_by_its_correction() {
     let stage = Stage::shared().await;
     let team = stage.team("spec").await;

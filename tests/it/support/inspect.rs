@@ -142,13 +142,11 @@ impl Stage {
             field_validation: Some(ValidationDirective::Strict),
             ..PatchParams::apply("somebody")
         };
-        match api
-            .patch(&object.name_any(), &params, &Patch::Apply(manifest))
-            .await
-        {
+        let patch = Patch::Apply(manifest);
+        match api.patch(&object.name_any(), &params, &patch).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) => Err(status.message),
-            Err(error) => panic!("{error}"),
+            Err(error) => Err(error).unwrap(),
         }
     }
 }
