@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::sensitive::Sensitive;
+use crate::{names::ObjectKey, sensitive::Sensitive};
 
 /// Bytes of the digest that are shown: 64 bits tell two values apart, and leave less to attack than all 256.
 const SHOWN_BYTES: usize = 8;
@@ -31,9 +31,14 @@ impl RevisionKey {
         (key.len() == KEY_BYTES).then(|| Self { id: id.into(), key })
     }
 
-    /// The revision of `data`: the same for the same keys and values, in whatever order they came.
-    pub fn revision(&self, data: &BTreeMap<String, Sensitive>) -> Revision {
+    /// The revision of the `data` of `secret`: the same for the same keys and values, in whatever order they came.
+    ///
+    /// The name goes in, so that nobody can try guesses of somebody else's data in a Secret of their own and
+    /// compare the hashes.
+    pub fn revision(&self, secret: &ObjectKey, data: &BTreeMap<String, Sensitive>) -> Revision {
         let mut mac = self.mac();
+        update_framed(&mut mac, secret.namespace.as_bytes());
+        update_framed(&mut mac, secret.name.as_bytes());
         for (key, value) in data {
             update_framed(&mut mac, key.as_bytes());
             update_framed(&mut mac, value.expose());
@@ -124,6 +129,10 @@ mod tests {
         RevisionKey::new("k1", Sensitive::new(vec![byte; KEY_BYTES])).unwrap()
     }
 
+    fn secret() -> ObjectKey {
+        ObjectKey::new("shop", "checkout")
+    }
+
     fn data(pairs: &[(String, Vec<u8>)]) -> BTreeMap<String, Sensitive> {
         pairs
             .iter()
@@ -133,9 +142,17 @@ mod tests {
 
     #[test]
     fn a_revision_shows_its_key_id_and_sixteen_hex_digits() {
-        let revision = key(1).revision(&data(&[("a".into(), b"b".to_vec())]));
+        let revision = key(1).revision(&secret(), &data(&[("a".into(), b"b".to_vec())]));
         let (id, digits) = revision.as_str().split_once(':').unwrap();
         assert_eq!((id, digits.len()), ("k1", 16));
+    }
+
+    #[test]
+    fn equal_data_in_two_secrets_has_two_revisions() {
+        let data = data(&[("a".into(), b"b".to_vec())]);
+        let of = |namespace, name| key(1).revision(&ObjectKey::new(namespace, name), &data);
+        assert_ne!(of("shop", "checkout"), of("spy", "checkout"));
+        assert_ne!(of("shop", "checkout"), of("shop", "guess"));
     }
 
     #[test]
@@ -170,15 +187,15 @@ mod tests {
             b in prop::collection::vec(("[a-z]{0,3}", prop::collection::vec(any::<u8>(), 0..4)), 0..4),
         ) {
             let (a, b) = (data(&a), data(&b));
-            prop_assert_eq!(key(1).revision(&a) == key(1).revision(&b), a == b);
-            prop_assert_ne!(key(1).revision(&a), key(2).revision(&a));
+            prop_assert_eq!(key(1).revision(&secret(), &a) == key(1).revision(&secret(), &b), a == b);
+            prop_assert_ne!(key(1).revision(&secret(), &a), key(2).revision(&secret(), &a));
         }
 
         #[test]
         fn the_order_of_keys_is_no_change(pairs in prop::collection::btree_map("[a-z]{1,3}", prop::collection::vec(any::<u8>(), 0..4), 0..5)) {
             let forward: Vec<_> = pairs.into_iter().collect();
             let backward: Vec<_> = forward.iter().rev().cloned().collect();
-            prop_assert_eq!(key(1).revision(&data(&forward)), key(1).revision(&data(&backward)));
+            prop_assert_eq!(key(1).revision(&secret(), &data(&forward)), key(1).revision(&secret(), &data(&backward)));
         }
     }
 }

@@ -312,6 +312,7 @@ impl Operator {
             metrics: Arc::clone(&self.metrics),
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
+            stop: stop.clone(),
         };
         self.wiring.started();
         let looked_at = Arc::new(AtomicBool::new(false));
@@ -349,13 +350,18 @@ impl Operator {
             allow_insecure_tls: self.settings.allow_insecure_tls,
             changed: Box::new(move |id| wiring.connection_changed(id)),
         });
+        let stopped = stop.clone();
         tasks.spawn(work(
             Arc::clone(&self.queues.connections),
             SMALL,
             stop.clone(),
             move |id| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&id, clock()).await }
+                let (controller, stopped) = (Arc::clone(&controller), stopped.clone());
+                // Vault is not waited for once the process ends.
+                async move {
+                    let look = controller.reconcile(&id, clock());
+                    stopped.run_until_cancelled(look).await.flatten()
+                }
             },
         ));
     }

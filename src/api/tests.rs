@@ -14,7 +14,7 @@ fn check(validate: impl Fn(&Value) -> Result<(), String>, rows: &[(Value, Option
         match (validate(value), expected) {
             (Ok(()), None) => {}
             (Err(message), Some(expected)) => {
-                assert!(message.contains(expected), "{value}: {message}")
+                assert!(message.contains(expected), "{value}: {message}");
             }
             (result, expected) => panic!("{value}: got {result:?}, expected {expected:?}"),
         }

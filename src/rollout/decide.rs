@@ -149,7 +149,11 @@ fn opponent(situation: &Situation<'_>, view: &WorkloadView) -> Option<(Option<St
     {
         return Some((Some(refused.manager.clone()), true));
     }
-    (course.stamps >= MOST_STAMPS).then(|| (view.last_foreign_manager.clone(), false))
+    let since = view
+        .last_foreign
+        .as_ref()
+        .filter(|write| course.foreign_before.as_ref() != Some(write));
+    (course.stamps >= MOST_STAMPS).then(|| (since.map(|write| write.manager.clone()), false))
 }
 
 /// When the settle window ends: it begins anew with each change, but not for ever. In any case pods that

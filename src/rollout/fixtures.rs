@@ -8,7 +8,7 @@ use super::{
     WorkloadKey,
     bind::{Bound, Data},
     pod::PodFacts,
-    view::{Counters, WorkloadView},
+    view::{Counters, ForeignWrite, WorkloadView},
 };
 use crate::{api::vault_secret::WorkloadKind, names::ObjectKey, revision::Revision};
 
@@ -41,7 +41,10 @@ pub fn view() -> WorkloadView {
         stamp: None,
         stamp_is_ours: false,
         in_step: None,
-        last_foreign_manager: Some("kubectl".into()),
+        last_foreign: Some(ForeignWrite {
+            manager: "kubectl".into(),
+            at: Some(at(100)),
+        }),
         selector: "app=web".into(),
         paused: false,
         manual: None,

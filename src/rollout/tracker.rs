@@ -11,7 +11,7 @@ use super::{
     pod::PodFacts,
     proof::{Evidence, Known, evidence, new_proofs},
     report::Announcement,
-    view::WorkloadView,
+    view::{ForeignWrite, WorkloadView},
 };
 
 /// First pause after a request that failed; it doubles from there.
@@ -43,7 +43,7 @@ pub struct Episode {
     pub last_change: Instant,
     /// What its pods proved when they were last looked at since the last change.
     pub looked: Option<Evidence>,
-    /// Whether its Secrets were asked to be read anew.
+    /// Whether its Secrets were asked to be read anew since the last change.
     pub refreshed: bool,
     /// Whether a restart is held up by somebody: then a change does not prolong the wait, it begins a new one.
     pub held: bool,
@@ -60,6 +60,8 @@ pub struct Course {
     pub stamps: u32,
     /// The last of these stamps.
     pub stamped: Option<Stamped>,
+    /// Who else had written the workload last before the first of these stamps.
+    pub foreign_before: Option<ForeignWrite>,
     /// Since when the template is seen to carry it.
     pub carried_since: Option<Instant>,
     /// Whether every pod was seen to carry it.
@@ -162,12 +164,16 @@ impl Tracker {
             };
             self.episode.take_if(|episode| episode.held);
             if let Some(episode) = &mut self.episode {
-                (episode.last_change, episode.looked) = (now, None);
+                // What changed a moment later together with this shall be found, too.
+                (episode.last_change, episode.looked, episode.refreshed) = (now, None, false);
             }
         }
         let behind = self.is_ahead_of(view);
         let carries = view.stamp.as_deref() == Some(wanted);
         let course = &mut self.course;
+        if course.stamps == 0 {
+            course.foreign_before.clone_from(&view.last_foreign);
+        }
         if carries {
             course.carried_since.get_or_insert(now);
         } else if !behind {

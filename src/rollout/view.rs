@@ -36,8 +36,8 @@ pub struct WorkloadView {
     pub stamp_is_ours: bool,
     /// The hash its pods were proved to run without a restart. Only there if our field manager wrote it.
     pub in_step: Option<String>,
-    /// Who else wrote it last, by name of field manager.
-    pub last_foreign_manager: Option<String>,
+    /// Who else wrote it last, as far as that left a trace.
+    pub last_foreign: Option<ForeignWrite>,
     /// Its label selector, as the apiserver takes it.
     pub selector: String,
     /// Whether it is a paused Deployment.
@@ -46,6 +46,15 @@ pub struct WorkloadView {
     pub manual: Option<Manual>,
     /// How far its rollout is.
     pub counters: Counters,
+}
+
+/// The newest entry of another field manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignWrite {
+    /// Its name.
+    pub manager: String,
+    /// When it last took a field. Taking one away leaves no trace.
+    pub at: Option<Timestamp>,
 }
 
 /// Why a new template does not replace all pods by itself.
@@ -108,7 +117,7 @@ impl WorkloadView {
                 &field(SECRETS_HASH),
             ]),
             in_step: annotation(metadata.annotations.as_ref(), IN_STEP).filter(|_| in_step_is_ours),
-            last_foreign_manager: last_foreign_manager(metadata),
+            last_foreign: last_foreign(metadata),
             selector: shape.selector.map(selector).unwrap_or_default(),
             paused: shape.paused,
             manual: shape.manual,
@@ -260,13 +269,16 @@ fn has_field(entry: &ManagedFieldsEntry, path: &[&str]) -> bool {
 }
 
 /// The manager with the newest entry that is not ours.
-fn last_foreign_manager(metadata: &ObjectMeta) -> Option<String> {
-    let time = |entry: &&ManagedFieldsEntry| -> Option<Timestamp> { Some(entry.time.as_ref()?.0) };
+fn last_foreign(metadata: &ObjectMeta) -> Option<ForeignWrite> {
+    let write = |entry: &ManagedFieldsEntry| {
+        let at = entry.time.as_ref().map(|time| time.0);
+        let manager = entry.manager.clone()?;
+        Some(ForeignWrite { manager, at })
+    };
     entries(metadata)
         .filter(|entry| entry.manager.as_deref() != Some(ROLLOUT_MANAGER))
-        .max_by_key(time)?
-        .manager
-        .clone()
+        .filter_map(write)
+        .max_by_key(|write| write.at)
 }
 
 /// Entries for the object itself, not for its `status` or `scale`.

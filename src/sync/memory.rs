@@ -89,6 +89,13 @@ impl Memories {
         self.change(key, |memory| memory.applied = Some((secret, now)));
     }
 
+    /// When our last write was answered, if it is remembered.
+    pub fn written_at(&self, key: &ObjectKey) -> Option<Instant> {
+        let memories = self.lock();
+        let (_, when) = memories.get(key)?.applied.as_ref()?;
+        Some(*when)
+    }
+
     /// The Secret was seen to go.
     pub fn secret_gone(&self, key: &ObjectKey) {
         self.change(key, |memory| memory.applied = None);

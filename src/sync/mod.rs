@@ -27,14 +27,15 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use kube::Client;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     apply::ApplyError,
     desired::{DesiredSecret, Wanted},
     memory::{Known, Memories, Start},
     outcome::{InStep, Outcome, SourceFailure},
-    plan::{Observed, SecretAction},
+    plan::{ApplyReason, Observed, SecretAction},
     refusal::Refusal,
     resolve::{Resolved, Source},
 };
@@ -59,6 +60,8 @@ use crate::{
 const REFUSED: Duration = Duration::from_mins(10);
 /// First and longest pause after a Secret could not be written.
 const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// The resolution of the apiserver's times.
+const SECOND: Duration = Duration::from_secs(1);
 /// How soon to look for a connection again; becoming usable is an event too.
 const CONNECTION_PENDING: Duration = Duration::from_secs(5);
 
@@ -80,11 +83,13 @@ pub struct Syncer {
     pub default_interval: Duration,
     /// What was seen in earlier passes.
     pub memories: Arc<Memories>,
+    /// Cancelled when the process ends: then Vault is not waited for, but a write that was begun is finished.
+    pub stop: CancellationToken,
 }
 
 /// How a pass ended.
 pub struct Pass {
-    /// What it did, and to which UID and generation; `None` when there is no such `VaultSecret`.
+    /// What it did, and to which UID and generation; `None` when there is no such `VaultSecret`, or the process ends.
     pub outcome: Option<((String, i64), Outcome)>,
     /// When to look again.
     pub next: Option<Instant>,
@@ -96,6 +101,7 @@ enum Stop {
     Unread(SourceFailure, Instant),
     Unwritten(String),
     Pending,
+    Ending,
 }
 
 impl From<Refusal> for Stop {
@@ -139,7 +145,12 @@ impl Syncer {
                 next,
             };
         };
-        let (outcome, next) = self.look(key, &view).await;
+        let Some((outcome, next)) = self.look(key, &view).await else {
+            return Pass {
+                outcome: None,
+                next: None,
+            };
+        };
         self.metrics.reconcile("sync", outcome.as_str());
         Pass {
             outcome: Some(((view.uid.clone(), view.generation), outcome)),
@@ -147,13 +158,16 @@ impl Syncer {
         }
     }
 
-    async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Look {
+    /// `None` when the process ends.
+    async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Option<Look> {
         let spec = match &view.spec {
             Ok(spec) => Arc::clone(spec),
-            Err(undecodable) => return refused(Refusal::Undecodable(undecodable.clone()), None),
+            Err(undecodable) => {
+                return Some(refused(Refusal::Undecodable(undecodable.clone()), None));
+            }
         };
         if spec.suspend == Some(true) {
-            return (Outcome::Suspended, None);
+            return Some((Outcome::Suspended, None));
         }
         let object = Object {
             key,
@@ -244,7 +258,8 @@ impl Syncer {
                 next,
             })
         });
-        join_all(reads).await.into_iter().collect()
+        let read = self.stop.run_until_cancelled(join_all(reads)).await;
+        read.ok_or(Stop::Ending)?.into_iter().collect()
     }
 
     /// The short way: Vault says the same as last time, and the Secret is as we left it.
@@ -290,7 +305,8 @@ impl Syncer {
             )
         });
         let data = render::render(parts)?;
-        let revision = self.revisions.revision(&data);
+        let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
+        let revision = self.revisions.revision(&written, &data);
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,
@@ -303,6 +319,10 @@ impl Syncer {
         let (secret, why) = match action {
             SecretAction::Nothing => (secret, None),
             SecretAction::Apply(how) => {
+                if how.why == ApplyReason::DataChanged {
+                    self.let_the_first_second_pass(object.key, secret.as_deref())
+                        .await;
+                }
                 let applied = apply::apply(&self.client, &self.metrics, &desired, &how).await?;
                 tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
                 let secret = Arc::new(applied.0);
@@ -327,6 +347,18 @@ impl Syncer {
                 "the Secret does not carry the operator's mark after it was written".to_owned(),
             )
         })
+    }
+
+    /// The apiserver's times are whole seconds: data written in the second in which the Secret was made would
+    /// look as if there had never been other data, and pods that read that would not be restarted.
+    async fn let_the_first_second_pass(&self, key: &ObjectKey, secret: Option<&SecretView>) {
+        let first_data = secret.is_some_and(|secret| {
+            let since = secret.managed.as_ref().map(|managed| managed.data_since);
+            since.is_some() && since == secret.created
+        });
+        if first_data && let Some(written) = self.memories.written_at(key) {
+            sleep_until(written + SECOND).await;
+        }
     }
 
     fn plan(
@@ -373,8 +405,12 @@ impl Syncer {
     }
 
     /// One exit: from what happened to the outcome and the next look.
-    fn conclude(&self, object: &Object<'_>, result: Result<(InStep, Instant), Stop>) -> Look {
-        match result {
+    fn conclude(
+        &self,
+        object: &Object<'_>,
+        result: Result<(InStep, Instant), Stop>,
+    ) -> Option<Look> {
+        Some(match result {
             Ok((in_step, next)) => (Outcome::InStep(in_step), Some(next)),
             Err(Stop::Refused(refusal)) => {
                 let interval = object
@@ -406,7 +442,8 @@ impl Syncer {
                 Outcome::ConnectionPending,
                 Some(Instant::now() + CONNECTION_PENDING),
             ),
-        }
+            Err(Stop::Ending) => return None,
+        })
     }
 
     /// Takes our keys out of Secrets that were merged into by a `VaultSecret` that is gone.
@@ -470,7 +507,7 @@ fn in_step(
     resolved: &Resolved,
     read: &[ReadSource<'_>],
     secret: Option<&SecretView>,
-    applied: Option<plan::ApplyReason>,
+    applied: Option<ApplyReason>,
 ) -> Option<InStep> {
     let managed = secret?.managed.as_ref()?;
     let sources = read.iter().map(|read| SourceStatus {

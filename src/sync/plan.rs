@@ -164,18 +164,19 @@ mod tests {
 
     const NOTHING: Result<&str, &str> = Ok("Nothing");
 
+    type Row = (
+        Option<SecretView>,
+        bool,
+        CreationPolicy,
+        Result<&'static str, &'static str>,
+    );
+
     /// One row per outcome: observed, creation policy, what happens.
     #[test]
     fn every_outcome() {
         use CreationPolicy::{Merge, Orphan, Owner};
         let ours = |revision, fields| Some(view(Some(("me", revision, fields))));
         let theirs = Some(view(Some(("other", "r1", 1))));
-        type Row = (
-            Option<SecretView>,
-            bool,
-            CreationPolicy,
-            Result<&'static str, &'static str>,
-        );
         let rows: [Row; 13] = [
             (None, false, Owner, Ok("Created since- force-")),
             (None, false, Orphan, Ok("Created since- force-")),

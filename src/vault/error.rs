@@ -151,6 +151,11 @@ impl VaultError {
         }
     }
 
+    /// Whether there was no token to send the request with, so that nothing is known about its path.
+    pub fn concerns_login(&self) -> bool {
+        self.operation == "login"
+    }
+
     /// Whether the whole connection is affected, not only this path or identity.
     ///
     /// A plain 500 is not counted: it comes from one engine or auth method behind a Vault that works,

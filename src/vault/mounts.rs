@@ -56,7 +56,8 @@ impl Mounts {
         let version = detect(sessions, identity, namespace, mount).await;
         let keep = match &version {
             Ok(_) => KEEP,
-            Err(error) if error.concerns_connection() => Duration::ZERO,
+            // Nothing was learnt about the mount; who remembers such failures is the gate, or the session.
+            Err(error) if error.concerns_connection() || error.concerns_login() => Duration::ZERO,
             Err(_) => KEEP_REFUSAL,
         };
         *known = Some(Known {
@@ -126,7 +127,7 @@ async fn detect(
 
 /// Vault does not say whether the mount is missing or hidden; naming the version avoids the question.
 fn advise(error: VaultError) -> VaultError {
-    if error.kind != VaultErrorKind::Denied || error.operation == "login" {
+    if error.kind != VaultErrorKind::Denied || error.concerns_login() {
         return error;
     }
     VaultError {

@@ -279,10 +279,11 @@ impl From<Failure> for ReadFailure {
 
 /// A mount that was upgraded from version 1 to 2, or made anew, answers like this at the old path.
 fn may_be_wrong_version(error: &VaultError) -> bool {
-    matches!(
-        error.kind,
-        VaultErrorKind::NotFound | VaultErrorKind::Invalid
-    )
+    !error.concerns_login()
+        && matches!(
+            error.kind,
+            VaultErrorKind::NotFound | VaultErrorKind::Invalid
+        )
 }
 
 #[cfg(test)]

@@ -116,10 +116,15 @@ async fn live(client: &Client, object: &Value) -> Value {
     serde_json::to_value(api.get(name).await.unwrap()).unwrap()
 }
 
+/// Its kind and name, for messages.
+fn name(object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    format!("{:?} {:?}", text("/kind"), text("/metadata/name"))
+}
+
 fn is_ours(object: &Value) -> bool {
-    object["apiVersion"]
-        .as_str()
-        .is_some_and(|version| version.starts_with(GROUP))
+    let version = object.get("apiVersion").and_then(Value::as_str);
+    version.is_some_and(|version| version.starts_with(GROUP))
 }
 
 #[tokio::test]
@@ -143,8 +148,8 @@ async fn every_example_is_read_back_as_it_was_applied() {
         .await
         .unwrap();
         let live = live(&client, &object).await;
-        assert_eq!(live["spec"], object["spec"], "{}", object["metadata"]);
-        assert_eq!(live["metadata"]["generation"], 1, "{}", object["metadata"]);
+        assert_eq!(live["spec"], object["spec"], "{}", name(&object));
+        assert_eq!(live["metadata"]["generation"], 1, "{}", name(&object));
     }
     for example in &all {
         kubectl(&stage, &["diff", "--server-side", "-f", example.path()]).await;
@@ -181,6 +186,12 @@ async fn every_example_does_what_it_says() {
             .replace(HTTP, &addresses.0);
         stage.apply_yaml(&text).await.unwrap();
     }
+    become_ready(&client).await;
+    hold_the_keys_they_say(&stage).await;
+}
+
+/// Waits until every object of the examples says what it shall say.
+async fn become_ready(client: &Client) {
     for object in ["quickstart", "."]
         .into_iter()
         .flat_map(examples)
@@ -188,22 +199,22 @@ async fn every_example_does_what_it_says() {
         .filter(is_ours)
     {
         let reason = expected(&object);
-        eventually(
-            SOON,
-            &format!("{reason}: {}", object["metadata"]),
-            async || {
-                let live = live(&client, &object).await;
-                let ready = ready(&live);
-                if ready["reason"] == reason {
-                    Ok(())
-                } else {
-                    Err(ready.to_string())
-                }
-            },
-        )
+        eventually(SOON, &format!("{reason}: {}", name(&object)), async || {
+            let ready = ready(&live(client, &object).await);
+            let found = ready.get("reason").and_then(Value::as_str);
+            if found == Some(reason) {
+                Ok(())
+            } else {
+                Err(ready.to_string())
+            }
+        })
         .await
         .unwrap();
     }
+}
+
+/// Looks into the Secrets whose keys are not simply those in Vault.
+async fn hold_the_keys_they_say(stage: &Stage) {
     let keys = [
         (
             "backends",
@@ -215,7 +226,7 @@ async fn every_example_does_what_it_says() {
     for (secret, expected) in keys {
         let template = "go-template={{range $key, $value := .data}}{{$key}} {{end}}";
         let found = kubectl(
-            &stage,
+            stage,
             &["-n", "shop", "get", "secret", secret, "-o", template],
         )
         .await;
@@ -231,13 +242,14 @@ async fn every_example_does_what_it_says() {
         "-o",
         pinned,
     ];
-    assert_eq!(kubectl(&stage, &get).await, "Zmlyc3Q=", "first");
+    assert_eq!(kubectl(stage, &get).await, "Zmlyc3Q=", "first");
 }
 
 /// The reason of the condition Ready, once all is well.
 fn expected(object: &Value) -> &'static str {
-    match (object["kind"].as_str(), &object["spec"]["suspend"]) {
-        (_, Value::Bool(true)) => "Suspended",
+    let suspended = object.pointer("/spec/suspend").and_then(Value::as_bool);
+    match (object.get("kind").and_then(Value::as_str), suspended) {
+        (_, Some(true)) => "Suspended",
         (Some("VaultSecret"), _) => "InStep",
         (Some("VaultConnection" | "ClusterVaultConnection"), _) => "Reachable",
         _ => "Accepted",
@@ -251,7 +263,7 @@ fn ready(object: &Value) -> Value {
     let ready = conditions
         .into_iter()
         .flatten()
-        .find(|condition| condition["type"] == "Ready");
+        .find(|condition| condition.get("type").is_some_and(|kind| kind == "Ready"));
     ready.cloned().unwrap_or_default()
 }
 

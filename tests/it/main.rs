@@ -9,9 +9,19 @@
 )]
 
 mod admission;
+mod adoption;
+mod architecture;
+mod counts;
+mod crashes;
 mod everyday;
 mod examples;
+mod faults;
 mod identity;
+mod leaks;
+mod outages;
+mod rbac;
 mod refusals;
+mod rollouts;
 mod support;
 mod targets;
+mod tokens;

@@ -48,9 +48,11 @@ pub(crate) struct SyncArguments {
 
 /// Measures and prints one run.
 pub(crate) fn sync(arguments: SyncArguments) -> Result<ExitCode, Failure> {
-    let binary = cargo::build_operator(cargo::Profile::Release)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::Prepare)?;
-    let report = runtime.block_on(measure(arguments, binary))?;
+    let report = runtime.block_on(async {
+        let binary = cargo::build_operator(cargo::Profile::Release).await?;
+        measure(arguments, binary).await
+    })?;
     print!("{report}");
     Ok(ExitCode::SUCCESS)
 }

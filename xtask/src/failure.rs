@@ -21,9 +21,6 @@ pub(crate) enum Failure {
         /// Why it failed.
         source: io::Error,
     },
-    /// The operator could not be built.
-    #[error("cargo could not build the operator; what it said is above")]
-    Build,
     /// Vault did not answer.
     #[error("ask Vault")]
     Http(#[source] reqwest::Error),

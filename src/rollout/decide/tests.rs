@@ -4,9 +4,9 @@ use super::*;
 use crate::rollout::{
     bind::wanted,
     decision::Progress,
-    fixtures::{bound, counters, pod, s, view},
+    fixtures::{at, bound, counters, pod, s, view},
     tracker::Attempt,
-    view::Manual,
+    view::{ForeignWrite, Manual},
 };
 
 /// One workload and everything around it; what is done to it is played as the controller would.
@@ -183,7 +183,7 @@ fn a_change_begins_the_window_anew_but_not_for_ever() {
         play.bound[0].data.revision = revision;
         play.settles_until(second, until);
     }
-    assert_eq!(play.refreshes, 1, "once per episode");
+    assert_eq!(play.refreshes, 5, "once per change");
     assert_eq!(play.at(30), Decision::Stamp);
 }
 
@@ -473,14 +473,20 @@ fn a_stamp_that_was_taken_away_twice_is_a_conflict_until_the_data_changes() {
     play.settles_until(20, 30);
     play.stamp(30);
     play.take_away();
-    let conflict = |again| Decision::Conflict {
-        manager: Some("kubectl".into()),
+    let conflict = |manager: Option<&str>, again| Decision::Conflict {
+        manager: manager.map(str::to_owned),
         holds: false,
         again,
     };
-    assert_eq!(play.at(40), conflict(play.start + s(100)));
-    assert_eq!(play.at(50), conflict(play.start + s(100)));
-    assert_eq!(play.at(100), conflict(play.start + s(160)));
+    // Who wrote before the first stamp is not accused.
+    assert_eq!(play.at(40), conflict(None, play.start + s(100)));
+    assert_eq!(play.at(50), conflict(None, play.start + s(100)));
+    assert_eq!(play.at(100), conflict(None, play.start + s(160)));
+    play.view().last_foreign = Some(ForeignWrite {
+        manager: "helm".into(),
+        at: Some(at(140)),
+    });
+    assert_eq!(play.at(101), conflict(Some("helm"), play.start + s(160)));
     play.bound = vec![Bound {
         data: crate::rollout::fixtures::data("db", "2", 300),
         ..bound("db", 300)

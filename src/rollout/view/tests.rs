@@ -48,7 +48,7 @@ fn the_three_kinds_give_the_same_view() {
         stamp: Some("h1".into()),
         stamp_is_ours: false,
         in_step: None,
-        last_foreign_manager: None,
+        last_foreign: None,
         selector: "app=web,tier in (a,b)".into(),
         paused: false,
         manual: None,
@@ -139,8 +139,12 @@ fn the_last_foreign_manager_is_the_newest_that_wrote_the_object_itself() {
             entry(ROLLOUT_MANAGER, 9, ""),
         ]),
     );
-    assert_eq!(view.last_foreign_manager.as_deref(), Some("argocd"));
-    assert_eq!(managed(&json!({}), &json!([])).last_foreign_manager, None);
+    let argocd = ForeignWrite {
+        manager: "argocd".into(),
+        at: Some(at(3)),
+    };
+    assert_eq!(view.last_foreign, Some(argocd));
+    assert_eq!(managed(&json!({}), &json!([])).last_foreign, None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::{
     vault::error::VaultErrorKind,
 };
 
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_mins(1);
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()

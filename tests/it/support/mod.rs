@@ -3,15 +3,25 @@
 //! Tests that leave others alone share one stage ([`Stage::shared`]) and work in a [`Team`] of their own, at the
 //! same time. Tests that kill, seal, pause, or count everything have a stage to themselves ([`Stage::own`]).
 
+mod canary;
+mod front;
+mod good;
 mod inspect;
 mod team;
+mod workloads;
 
 use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
-pub use self::team::{Team, text_of};
+pub use self::{
+    canary::Canary,
+    front::Front,
+    good::{Good, good_data, most_within},
+    team::{Team, text_of},
+    workloads::{InStep, env_from, pod_stamp, settle, workload},
+};
 
 /// How long anything may take that takes milliseconds on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -61,8 +71,21 @@ impl Stage {
         Self::set_up(Held::Own(Box::new(bed)), Some(turn), arguments).await
     }
 
+    /// A stage of its own on which no operator runs yet.
+    pub async fn own_without_operator() -> Self {
+        let turn = TURNS.acquire().await.unwrap();
+        let bed = Bed::start().await.unwrap();
+        Self::furnish(Held::Own(Box::new(bed)), Some(turn)).await
+    }
+
     async fn set_up(bed: Held, turn: Option<SemaphorePermit<'static>>, arguments: &[&str]) -> Self {
-        let mut stage = Self {
+        let mut stage = Self::furnish(bed, turn).await;
+        stage.start_operator(arguments).await;
+        stage
+    }
+
+    async fn furnish(bed: Held, turn: Option<SemaphorePermit<'static>>) -> Self {
+        let stage = Self {
             bed,
             operator: None,
             _turn: turn,
@@ -72,16 +95,15 @@ impl Stage {
             .apply_yaml(&common(&stage.vault_address()))
             .await
             .unwrap();
-        stage.start_operator(arguments).await;
         stage
     }
 
     /// Starts an operator and waits until it is ready.
     pub async fn start_operator(&mut self, arguments: &[&str]) {
-        let arguments = ARGUMENTS
+        let usual = ARGUMENTS
             .iter()
-            .chain(arguments)
-            .map(|text| (*text).to_owned());
+            .filter(|usual| !sets_anew(arguments, usual));
+        let arguments = usual.chain(arguments).map(|text| (*text).to_owned());
         let operator = self.bed().operator(&options(arguments.collect())).unwrap();
         operator.wait_ready(SOON).await.unwrap();
         self.operator = Some(operator);
@@ -111,6 +133,14 @@ impl Deref for Stage {
     fn deref(&self) -> &Bed {
         self.bed()
     }
+}
+
+/// Whether `arguments` give the flag of `usual` another value.
+fn sets_anew(arguments: &[&str], usual: &str) -> bool {
+    let flag = |argument: &str| argument.split_once('=').map(|(flag, _)| flag.to_owned());
+    arguments
+        .iter()
+        .any(|argument| flag(argument) == flag(usual))
 }
 
 /// How to start the operator under test with these arguments.

@@ -1,21 +1,13 @@
-//! Effects: processes, stdout — the operator of this repository: built, started, ready.
+//! Effects: processes — the operator of this repository: built, started, ready.
 
-use std::{
-    env,
-    ffi::OsString,
-    path::PathBuf,
-    process::{Output, Stdio},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use lockstep_testbed::{Bed, Operator, OperatorOptions};
-use serde_json::Value;
-use tokio::process::Command;
 
-use crate::failure::Failure;
-
-/// Nobody needs to be told of a build that takes less.
-const QUIET: Duration = Duration::from_secs(3);
+use crate::{
+    cargo::{self, Profile},
+    failure::Failure,
+};
 
 /// How long the operator may take to fill its caches.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,38 +18,7 @@ pub(super) struct Program(PathBuf);
 impl Program {
     /// Builds it as `cargo build` does.
     pub(super) async fn build() -> Result<Self, Failure> {
-        // Cargo names itself to what it runs.
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        let name = format!("{} build --bin lockstep", cargo.to_string_lossy());
-        let running = Command::new(cargo)
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "lockstep",
-                "--bin",
-                "lockstep",
-            ])
-            .arg("--message-format=json-render-diagnostics")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(run(&name))?
-            .wait_with_output();
-        tokio::pin!(running);
-        let built = if let Ok(built) = tokio::time::timeout(QUIET, &mut running).await {
-            built
-        } else {
-            println!("Building the operator; the first time takes some minutes.");
-            running.await
-        };
-        let built = built.map_err(run(&name))?;
-        executable(&built).map(Self).ok_or_else(|| Failure::Ended {
-            program: name,
-            output: format!("it ended with {} and no program", built.status),
-        })
+        cargo::build_operator(Profile::Dev).await.map(Self)
     }
 
     /// Starts it on `bed` and waits until it is ready.
@@ -72,21 +33,4 @@ impl Program {
         operator.wait_ready(PATIENCE).await?;
         Ok(operator)
     }
-}
-
-fn run(program: &str) -> impl Fn(std::io::Error) -> Failure {
-    move |source| Failure::Run {
-        program: program.to_owned(),
-        source,
-    }
-}
-
-/// The program that cargo says it made.
-fn executable(built: &Output) -> Option<PathBuf> {
-    let messages = String::from_utf8_lossy(&built.stdout);
-    let mut paths = messages.lines().filter_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?; // Other lines are not cargo's.
-        message.get("executable")?.as_str().map(PathBuf::from)
-    });
-    paths.next_back().filter(|_| built.status.success())
 }

@@ -1,0 +1,286 @@
+//! What the chart grants is what the operator needs: nothing is missing, and nothing is left over.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, StatefulSet},
+    core::v1::{Pod, Secret},
+    rbac::v1::{ClusterRole, PolicyRule, Role},
+};
+use kube::Api;
+use lockstep::api::vault_secret::VaultSecret;
+use lockstep_testbed::{
+    ApiRequest, Bed, OPERATOR_NAMESPACE, OperatorOptions, eventually, parts::Tool,
+};
+use serde_json::json;
+
+use crate::support::{SOON, Stage, Team, options};
+
+const NAME: &str = "lockstep";
+
+/// One permission: group, resource with its subresource, verb.
+type Permission = (String, String, String);
+
+#[tokio::test]
+async fn the_chart_grants_exactly_what_a_whole_life_needs() {
+    let mut stage = Stage::own_without_operator().await;
+    stage
+        .apply_yaml(include_str!("../../config/namespace.yaml"))
+        .await
+        .unwrap();
+    stage.apply_yaml(&rendered_chart().await).await.unwrap();
+    let mark = stage.audit_mark().await.unwrap();
+    let under_rbac = OperatorOptions {
+        kubeconfig: Some(
+            stage
+                .kubeconfig_for(OPERATOR_NAMESPACE, NAME)
+                .await
+                .unwrap(),
+        ),
+        ..options(vec!["--leader-election=true".to_owned()])
+    };
+    let operator = Bed::operator(&stage, &under_rbac).unwrap();
+    operator.wait_ready(SOON).await.unwrap();
+    stage.operator = Some(operator);
+    let team = stage.team("rbac").await;
+    synced_repaired_and_rolled_out(&team).await;
+    merged_and_released(&team).await;
+    logs_in_with_objects_of_the_namespace(&team).await;
+    // A watch is in the audit log when it has ended.
+    stage.operator().terminate().unwrap();
+
+    let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{NAME}");
+    let requests = stage
+        .audit_since(mark, |request| request.user == user)
+        .await
+        .unwrap();
+    let refused: Vec<&ApiRequest> = requests
+        .iter()
+        .filter(|request| request.code == 403)
+        .collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+    let used: BTreeSet<Permission> = requests.iter().flat_map(permissions).collect();
+    let granted = granted(&stage).await;
+    let surplus: Vec<&Permission> = granted.difference(&used).collect();
+    assert!(
+        surplus.is_empty(),
+        "granted and not used: {surplus:#?}\nused: {used:#?}"
+    );
+    assert!(granted.len() > 20, "{granted:#?}");
+}
+
+#[tokio::test]
+async fn the_deployment_runs_where_pod_security_is_restricted() {
+    let stage = Stage::own_without_operator().await;
+    stage
+        .apply_yaml(include_str!("../../config/namespace.yaml"))
+        .await
+        .unwrap();
+    stage.apply_yaml(&rendered_chart().await).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(stage.client().await.unwrap(), OPERATOR_NAMESPACE);
+    let ours = kube::api::ListParams::default().labels("app.kubernetes.io/name=lockstep");
+    let admitted = async || pods.list(&ours).await.unwrap().items.into_iter().next();
+    eventually(SOON, "a pod of the operator", admitted)
+        .await
+        .unwrap();
+    // It is no wonder there is one unless others are refused.
+    let root = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root", "namespace": OPERATOR_NAMESPACE},
+        "spec": {"containers": [{"name": "root", "image": "root"}]},
+    });
+    let error = stage.apply_yaml(&root.to_string()).await.unwrap_err();
+    assert!(error.to_string().contains("PodSecurity"), "{error:?}");
+}
+
+/// The chart as `helm template` renders it with its defaults.
+async fn rendered_chart() -> String {
+    let helm = tokio::task::spawn_blocking(|| Tool::Helm.locate().unwrap())
+        .await
+        .unwrap();
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lockstep");
+    let output = tokio::process::Command::new(helm)
+        .args(["template", NAME, chart, "--namespace", OPERATOR_NAMESPACE])
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the chart granted, read back from the apiserver.
+async fn granted(stage: &Stage) -> BTreeSet<Permission> {
+    let client = stage.client().await.unwrap();
+    let cluster: Api<ClusterRole> = Api::all(client.clone());
+    let namespaced: Api<Role> = Api::namespaced(client, OPERATOR_NAMESPACE);
+    let rules = [
+        cluster.get(NAME).await.unwrap().rules,
+        namespaced.get(NAME).await.unwrap().rules,
+    ];
+    rules
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flat_map(each)
+        .collect()
+}
+
+fn each(rule: PolicyRule) -> Vec<Permission> {
+    let mut all = Vec::new();
+    for group in rule.api_groups.unwrap_or_default() {
+        for resource in rule.resources.iter().flatten() {
+            for verb in &rule.verbs {
+                all.push((group.clone(), resource.clone(), verb.clone()));
+            }
+        }
+    }
+    all
+}
+
+/// What a request needed. An apply that creates an object needs the right to create as well.
+fn permissions(request: &ApiRequest) -> Vec<Permission> {
+    let resource = if request.subresource.is_empty() {
+        request.resource.clone()
+    } else {
+        format!("{}/{}", request.resource, request.subresource)
+    };
+    let with = |verb: &str| (request.group.clone(), resource.clone(), verb.to_owned());
+    let mut needed = vec![with(&request.verb)];
+    if request.verb == "patch" && request.code == 201 {
+        needed.push(with("create"));
+    }
+    needed
+}
+
+/// Created, changed, put right, refused; with each kind of workload.
+async fn synced_repaired_and_rolled_out(team: &Team<'_>) {
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", json!({})).await;
+    team.secret_with("app", "password", "one").await;
+    team.deployment("app", 1, &["app"]).await;
+    for kind in ["StatefulSet", "DaemonSet"] {
+        team.apply(&json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "app"},
+            "spec": {
+                "selector": {"matchLabels": {"set": kind}},
+                "template": {
+                    "metadata": {"labels": {"set": kind}},
+                    "spec": {"containers": [{
+                        "name": "app", "image": "app", "envFrom": [{"secretRef": {"name": "app"}}],
+                    }]},
+                },
+            },
+        }))
+        .await;
+    }
+    team.settled("app").await;
+    team.condition_is("app", "RolledOut", "True Verified").await;
+    team.put("app", &json!({"password": "two"})).await;
+    team.secret_with("app", "password", "two").await;
+    eventually(SOON, "three stamps", async || {
+        let set = team.api::<StatefulSet>().get("app").await.unwrap();
+        let daemons = team.api::<DaemonSet>().get("app").await.unwrap();
+        let generations = [set.metadata.generation, daemons.metadata.generation];
+        team.stamp("app").await.is_some() && generations == [Some(2), Some(2)]
+    })
+    .await
+    .unwrap();
+    team.condition_is("app", "RolledOut", "True Verified").await;
+    // Twice, so that the event is counted up.
+    for _ in 0..2 {
+        team.patch::<Secret>("app", json!({"data": {"password": null}}))
+            .await;
+        team.secret_with("app", "password", "two").await;
+    }
+    team.vault_secret(
+        "missing",
+        json!({"sources": [{"name": "a", "kv": {"mount": "secret", "path": "other/x"}}]}),
+    )
+    .await;
+    team.condition_is("missing", "SourcesReachable", "False Denied")
+        .await;
+    eventually(SOON, "an event that was counted up", async || {
+        let events = team
+            .api::<k8s_openapi::api::events::v1::Event>()
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap();
+        events.items.iter().any(|event| event.series.is_some())
+    })
+    .await
+    .unwrap();
+}
+
+/// Keys that were added to a Secret of somebody else go with the `VaultSecret`.
+async fn merged_and_released(team: &Team<'_>) {
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}, "stringData": {"kept": "k"},
+    }))
+    .await;
+    let target = json!({"target": {"name": "theirs", "creationPolicy": "Merge", "deletionPolicy": "Delete"}});
+    team.put("merge", &json!({"added": "a"})).await;
+    team.vault_secret("merge", target).await;
+    team.secret_with("theirs", "added", "a").await;
+    team.ready("merge").await;
+    team.delete::<VaultSecret>("merge").await;
+    eventually(SOON, "the added key is gone", async || {
+        let secret = team.secret("theirs").await.unwrap();
+        secret
+            .data
+            .is_some_and(|data| !data.contains_key("added") && data.contains_key("kept"))
+    })
+    .await
+    .unwrap();
+}
+
+/// A token in a Secret, and certificate authorities in a Secret and in a `ConfigMap`.
+async fn logs_in_with_objects_of_the_namespace(team: &Team<'_>) {
+    team.allow_reads().await;
+    let vault = team.stage.vault();
+    let token = vault.create_token(&[&team.namespace], "1h").await.unwrap();
+    let pem = team.stage.vault_ca_pem();
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"},
+        "stringData": {"token": token, "ca.crt": pem},
+    }))
+    .await;
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"}, "data": {"ca.crt": pem},
+    }))
+    .await;
+    let address = team.stage.vault_tls_address();
+    for (name, ca) in [
+        (
+            "by-secret",
+            json!({"secret": {"name": "login", "key": "ca.crt"}}),
+        ),
+        (
+            "by-map",
+            json!({"configMap": {"name": "ca", "key": "ca.crt"}}),
+        ),
+    ] {
+        team.apply(&json!({
+            "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultConnection", "metadata": {"name": name},
+            "spec": {"address": address, "tls": {"ca": ca}},
+        }))
+        .await;
+        team.apply(&json!({
+            "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth", "metadata": {"name": name},
+            "spec": {
+                "connectionRef": {"kind": "VaultConnection", "name": name},
+                "token": {"secretRef": {"name": "login", "key": "token"}},
+            },
+        }))
+        .await;
+        team.put(name, &json!({"a": "b"})).await;
+        team.vault_secret(
+            name,
+            json!({"authRef": {"kind": "VaultAuth", "name": name}}),
+        )
+        .await;
+        team.ready(name).await;
+    }
+}

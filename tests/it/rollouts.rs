@@ -1,0 +1,144 @@
+//! New data restarts every workload that uses it, once; nothing else does.
+
+mod exceptions;
+mod quiet;
+mod together;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{InStep, Stage, Team, env_from, settle, workload};
+
+/// A `VaultSecret` that settles in a second, and a workload that uses its Secret; in step.
+async fn in_step(team: &Team<'_>, name: &str, kind: &'static str) -> InStep {
+    team.put(name, &json!({"password": "one"})).await;
+    team.vault_secret(name, settle("1s")).await;
+    team.apply(&workload(kind, name, &env_from(&[name]))).await;
+    team.in_step(name, (kind, name), None).await
+}
+
+#[tokio::test]
+async fn new_data_restarts_each_kind_of_workload_once_and_it_is_verified_on_the_pods() {
+    let stage = Stage::shared().await;
+    let team = stage.team("kinds").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle("1s")).await;
+    let kinds = [
+        ("Deployment", "web"),
+        ("StatefulSet", "db"),
+        ("DaemonSet", "agent"),
+    ];
+    for (kind, name) in kinds {
+        team.apply(&workload(kind, name, &env_from(&["app"]))).await;
+    }
+    let before = join_all(kinds.map(|kind| team.in_step("app", kind, None))).await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    let after = join_all(before.iter().map(|one| team.restarted_once("app", one))).await;
+    team.condition_is("app", "RolledOut", "True Verified: all pods of 3")
+        .await;
+    team.polled("app").await;
+    for one in &after {
+        team.not_restarted(one).await;
+    }
+}
+
+/// One pod spec for each way to use the Secret `app`.
+fn users() -> Vec<(&'static str, Value)> {
+    let container = json!({"name": "app", "image": "app"});
+    let with = |key: &str, value: Value| {
+        let mut container = container.clone();
+        container[key] = value;
+        container
+    };
+    let one =
+        json!([{"name": "P", "valueFrom": {"secretKeyRef": {"name": "app", "key": "password"}}}]);
+    let whole = json!([{"secretRef": {"name": "app"}}]);
+    let projected =
+        json!({"sources": [{"configMap": {"name": "other"}}, {"secret": {"name": "app"}}]});
+    vec![
+        ("env", json!({"containers": [with("env", one.clone())]})),
+        (
+            "env-from",
+            json!({"containers": [with("envFrom", whole.clone())]}),
+        ),
+        (
+            "volume",
+            json!({"containers": [container], "volumes": [{"name": "v", "secret": {"secretName": "app"}}]}),
+        ),
+        (
+            "projected",
+            json!({"containers": [container], "volumes": [{"name": "v", "projected": projected}]}),
+        ),
+        (
+            "pull",
+            json!({"containers": [container], "imagePullSecrets": [{"name": "app"}]}),
+        ),
+        (
+            "init",
+            json!({"containers": [container], "initContainers": [{"name": "i", "image": "i", "env": one}]}),
+        ),
+        (
+            "second",
+            json!({"containers": [container, {"name": "b", "image": "b", "envFrom": whole}]}),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_way_to_use_a_secret_is_discovered() {
+    let stage = Stage::shared().await;
+    let team = stage.team("uses").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle("1s")).await;
+    let users = users();
+    let manifest = |name: &str, pod: &Value| {
+        let mut manifest = workload("Deployment", name, pod);
+        manifest["spec"]["replicas"] = json!(1);
+        manifest
+    };
+    join_all(
+        users
+            .iter()
+            .map(async |(name, pod)| team.apply(&manifest(name, pod)).await),
+    )
+    .await;
+    team.apply(&manifest("other", &env_from(&["apps", "ap"])))
+        .await;
+    team.settled("other").await;
+    let other = team.template("Deployment", "other").await;
+    let users = users.iter().map(|(name, _)| ("Deployment", *name));
+    let before = join_all(users.map(|user| team.in_step("app", user, None))).await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    join_all(before.iter().map(|one| team.restarted_once("app", one))).await;
+    assert_eq!(team.template("Deployment", "other").await, other);
+    assert_eq!(team.workload_status("app", "other").await, None);
+}
+
+#[tokio::test]
+async fn without_discovery_only_the_named_workloads_are_restarted() {
+    let stage = Stage::shared().await;
+    let team = stage.team("named").await;
+    team.put("app", &json!({"password": "one"})).await;
+    let targets = json!([{"kind": "StatefulSet", "name": "named"}]);
+    let rollout = json!({"settle": "1s", "discover": false, "targets": targets});
+    team.vault_secret("app", json!({"rollout": rollout})).await;
+    team.deployment("user", 1, &["app"]).await;
+    team.deployment("named", 1, &["app"]).await;
+    team.apply(&workload("StatefulSet", "named", &env_from(&["other"])))
+        .await;
+    let before = team.in_step("app", ("StatefulSet", "named"), None).await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    // The Deployment of that name has the same label, so its pods are not looked at here.
+    let after = team
+        .in_step("app", ("StatefulSet", "named"), Some(&before.hash))
+        .await;
+    assert_eq!(after.template, before.template + 1);
+    team.polled("app").await;
+    for bystander in ["user", "named"] {
+        assert_eq!(team.template("Deployment", bystander).await, (None, 1));
+    }
+    assert_eq!(team.workload_status("app", "user").await, None);
+}

@@ -1,0 +1,130 @@
+//! Workloads that cannot be restarted now, or whose restart does not come to its end.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use lockstep::api::vault_secret::WorkloadState;
+use serde_json::json;
+
+use super::in_step;
+use crate::support::{Stage, env_from, settle, workload};
+
+#[tokio::test]
+async fn a_paused_deployment_waits_and_is_restarted_once_when_it_is_resumed() {
+    let stage = Stage::shared().await;
+    let team = stage.team("paused").await;
+    let before = in_step(&team, "app", "Deployment").await;
+    team.patch::<Deployment>("app", json!({"spec": {"paused": true}}))
+        .await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    let status = team.workload_is("app", "app", WorkloadState::Paused).await;
+    assert!(status.message.unwrap().contains("resumed"));
+    team.condition_is("app", "RolledOut", "False Waiting").await;
+    team.polled("app").await;
+    team.not_restarted(&before).await;
+
+    team.patch::<Deployment>("app", json!({"spec": {"paused": false}}))
+        .await;
+    let after = team.restarted_once("app", &before).await;
+    team.polled("app").await;
+    team.not_restarted(&after).await;
+}
+
+#[tokio::test]
+async fn a_deployment_scaled_to_zero_is_not_restarted_and_comes_back_with_the_new_data() {
+    let stage = Stage::shared().await;
+    let team = stage.team("zero").await;
+    let before = in_step(&team, "app", "Deployment").await;
+    team.patch::<Deployment>("app", json!({"spec": {"replicas": 0}}))
+        .await;
+    team.settled("app").await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    let workload = ("Deployment", "app");
+    let down = team.in_step("app", workload, Some(&before.hash)).await;
+    team.not_restarted(&before).await;
+    team.patch::<Deployment>("app", json!({"spec": {"replicas": 2}}))
+        .await;
+    team.settled("app").await;
+    team.polled("app").await;
+    let up = team.in_step("app", workload, None).await;
+    assert_eq!(up.hash, down.hash);
+    team.not_restarted(&before).await;
+}
+
+#[tokio::test]
+async fn a_restart_that_does_not_come_to_its_end_is_reported_and_verified_once_it_does() {
+    let stage = Stage::shared().await;
+    let team = stage.team("never").await;
+    team.put("app", &json!({"password": "one"})).await;
+    let rollout = json!({"settle": "1s", "verifyTimeout": "3s"});
+    team.vault_secret("app", json!({"rollout": rollout})).await;
+    let mut manifest = workload("Deployment", "app", &env_from(&["app"]));
+    let never_ready = "testbed.lockstep.dev/never-ready";
+    manifest["spec"]["template"]["metadata"]["annotations"] = json!({never_ready: "true"});
+    team.apply(&manifest).await;
+    let before = team.in_step("app", ("Deployment", "app"), None).await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    let failed = team.workload_is("app", "app", WorkloadState::Failed).await;
+    assert_ne!(failed.hash.as_ref(), Some(&before.hash));
+    assert_eq!(failed.pods.as_deref(), Some("0/2"));
+    let why = "0 of 2 pods are ready with the current data after 3s";
+    assert_eq!(failed.message.as_deref(), Some(why));
+    let rolled_out = team.condition_is("app", "RolledOut", "False").await;
+    assert_eq!(
+        rolled_out,
+        format!("False RolloutFailed: Deployment app: {why}")
+    );
+
+    let annotations = json!({"metadata": {"annotations": {never_ready: null}}});
+    team.patch::<Deployment>("app", json!({"spec": {"template": annotations}}))
+        .await;
+    let after = team
+        .in_step("app", ("Deployment", "app"), Some(&before.hash))
+        .await;
+    assert_eq!(Some(after.hash), failed.hash);
+    // One restart by the operator, one by the repair.
+    assert_eq!(after.template, before.template + 2);
+    team.condition_is("app", "RolledOut", "True Verified").await;
+}
+
+#[tokio::test]
+async fn pods_that_are_only_replaced_by_hand_are_waited_for() {
+    let stage = Stage::shared().await;
+    let team = stage.team("by-hand").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle("1s")).await;
+    let mut manifest = workload("StatefulSet", "app", &env_from(&["app"]));
+    manifest["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+    team.apply(&manifest).await;
+    let before = team.in_step("app", ("StatefulSet", "app"), None).await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    let waiting = team.workload_is("app", "app", WorkloadState::Waiting).await;
+    assert!(waiting.message.unwrap().contains("OnDelete"));
+    team.condition_is("app", "RolledOut", "False Waiting").await;
+    for name in ["app-0", "app-1"] {
+        team.delete::<Pod>(name).await;
+    }
+    team.restarted_once("app", &before).await;
+    team.condition_is("app", "RolledOut", "True Verified").await;
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_exist_is_waited_for() {
+    let stage = Stage::shared().await;
+    let team = stage.team("absent").await;
+    team.put("app", &json!({"password": "one"})).await;
+    let targets = json!([{"kind": "Deployment", "name": "absent"}]);
+    let rollout = json!({"settle": "1s", "targets": targets});
+    team.vault_secret("app", json!({"rollout": rollout})).await;
+    let waiting = team
+        .workload_is("app", "absent", WorkloadState::Waiting)
+        .await;
+    assert_eq!(waiting.message.as_deref(), Some("no such Deployment"));
+    team.condition_is("app", "RolledOut", "False Waiting").await;
+
+    team.deployment("absent", 1, &["other"]).await;
+    team.in_step("app", ("Deployment", "absent"), None).await;
+    team.condition_is("app", "RolledOut", "True Verified").await;
+}
