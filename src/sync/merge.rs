@@ -122,9 +122,7 @@ mod tests {
             ),
             (
                 "unowned",
-                Some(
-                    "Secret s: its key unowned was not written by Lockstep and is not overwritten",
-                ),
+                Some("its key unowned was not written by Lockstep and is not overwritten"),
             ),
         ];
         for (key, refused) in table {
