@@ -2,7 +2,11 @@
 //!
 //! `support` holds the stage; every other module is one group of promises.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod admission;
 mod adoption;
@@ -12,9 +16,11 @@ mod crashes;
 mod everyday;
 mod examples;
 mod faults;
+mod identity;
 mod leaks;
 mod outages;
 mod rbac;
+mod refusals;
 mod rollouts;
 mod support;
 mod targets;
