@@ -87,7 +87,7 @@ async fn fifty(team: &Team<'_>, interval: &str, path: impl Fn(usize) -> String) 
     let objects = names.iter().enumerate().map(|(number, name)| {
         object(
             name,
-            json!({
+            &json!({
                 "refreshInterval": interval,
                 "sources": [{"name": "main", "kv": {"mount": "secret", "path": path(number)}}],
             }),
@@ -99,7 +99,7 @@ async fn fifty(team: &Team<'_>, interval: &str, path: impl Fn(usize) -> String) 
     names
 }
 
-fn object(name: &str, spec: Value) -> VaultSecret {
+fn object(name: &str, spec: &Value) -> VaultSecret {
     let whole = json!({
         "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultSecret",
         "metadata": {"name": name}, "spec": spec,
