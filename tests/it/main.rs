@@ -2,7 +2,12 @@
 //!
 //! `support` holds the stage; every other module is one group of promises.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod admission;
 mod adoption;
