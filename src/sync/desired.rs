@@ -146,3 +146,6 @@ fn owner_reference(object: &ObjectKey, uid: &str) -> OwnerReference {
         block_owner_deletion: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

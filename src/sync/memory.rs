@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::desired::Wanted;
+use super::{desired::Wanted, refusal::Refusal};
 use crate::{
     names::ObjectKey, secret_view::SecretView, vault::fingerprint::Fingerprint,
     view::VaultSecretView,
@@ -16,6 +16,10 @@ use crate::{
 
 /// How long a Secret we wrote counts as existing although the watch has not shown it yet.
 const WATCH_LAG: Duration = Duration::from_secs(10);
+
+/// How long the apiserver's refusal of a write stands for the same write. It may depend on what is not seen from
+/// here, such as a policy.
+const REFUSAL_HOLDS: Duration = Duration::from_mins(10);
 
 /// The memories of all objects.
 ///
@@ -32,6 +36,8 @@ struct Memory {
     known: Option<Arc<Known>>,
     /// The Secret as our last write left it, and when that was.
     applied: Option<(Arc<SecretView>, Instant)>,
+    /// The last write that the apiserver refused.
+    refused: Option<(Write, Refusal, Instant)>,
     /// Passes in a row in which the Secret could not be written.
     failures: u32,
     /// Somebody asked for readings that are not older than this.
@@ -47,6 +53,15 @@ pub struct Known {
     pub fingerprints: Vec<Fingerprint>,
     /// The Secret that came of it.
     pub wanted: Wanted,
+}
+
+/// A write, as far as the apiserver's opinion of it depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The Secret that was to be.
+    pub wanted: Wanted,
+    /// UID and version of the Secret that was there.
+    pub over: Option<(String, String)>,
 }
 
 /// What a pass starts from.
@@ -70,6 +85,7 @@ impl Memories {
         }
         if memory.version.1 != view.generation {
             memory.known = None;
+            memory.refused = None;
         }
         memory.version = (view.uid.clone(), view.generation);
         if view.refresh != memory.refresh {
@@ -94,6 +110,19 @@ impl Memories {
         let memories = self.lock();
         let (_, when) = memories.get(key)?.applied.as_ref()?;
         Some(*when)
+    }
+
+    /// The apiserver refused this write.
+    pub fn refused(&self, key: &ObjectKey, write: Write, refusal: Refusal, now: Instant) {
+        self.change(key, |memory| memory.refused = Some((write, refusal, now)));
+    }
+
+    /// What the apiserver said to the same write not long ago.
+    pub fn refused_before(&self, key: &ObjectKey, write: &Write, now: Instant) -> Option<Refusal> {
+        let memories = self.lock();
+        let (before, refusal, when) = memories.get(key)?.refused.as_ref()?;
+        let holds = before == write && now.duration_since(*when) < REFUSAL_HOLDS;
+        holds.then(|| refusal.clone())
     }
 
     /// The Secret was seen to go.
@@ -267,5 +296,30 @@ mod tests {
                 .known
                 .is_none()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_write_is_not_tried_again_unless_something_is_different() {
+        let (memories, key) = (Memories::default(), ObjectKey::new("n", "a"));
+        let now = Instant::now();
+        memories.begin(&key, &view(None, 1), now);
+        let write = |revision: &str, version: &str| Write {
+            wanted: Wanted {
+                revision: crate::revision::Revision::from_annotation(revision),
+                fields: 0,
+            },
+            over: Some(("u".into(), version.into())),
+        };
+        let refusal = Refusal::TargetMissing { name: "s".into() };
+        memories.refused(&key, write("k1:0", "7"), refusal.clone(), now);
+        let before =
+            |write: &Write, after: Duration| memories.refused_before(&key, write, now + after);
+        let soon = Duration::from_secs(1);
+        assert_eq!(before(&write("k1:0", "7"), soon), Some(refusal));
+        assert_eq!(before(&write("k1:1", "7"), soon), None);
+        assert_eq!(before(&write("k1:0", "8"), soon), None);
+        assert_eq!(before(&write("k1:0", "7"), REFUSAL_HOLDS), None);
+        memories.begin(&key, &view(None, 2), now);
+        assert_eq!(before(&write("k1:0", "7"), soon), None);
     }
 }

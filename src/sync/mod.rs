@@ -32,10 +32,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    apply::ApplyError,
+    apply::{AppliedSecret, ApplyError},
     conclude::{Look, in_step, refused, unread},
     desired::{DesiredSecret, Wanted},
-    memory::{Known, Memories, Start},
+    memory::{Known, Memories, Start, Write},
     outcome::{InStep, Outcome, SourceFailure},
     plan::{ApplyReason, Observed, SecretAction},
     refusal::Refusal,
@@ -323,7 +323,9 @@ impl Syncer {
                     self.let_the_first_second_pass(object.key, secret.as_deref())
                         .await;
                 }
-                let applied = apply::apply(&self.client, &self.metrics, &desired, &how).await?;
+                let applied = self
+                    .apply(object.key, &desired, &how, secret.as_deref())
+                    .await?;
                 tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
                 let secret = Arc::new(applied.0);
                 self.memories
@@ -359,6 +361,29 @@ impl Syncer {
         if first_data && let Some(written) = self.memories.written_at(key) {
             sleep_until(written + SECOND).await;
         }
+    }
+
+    /// Applies, unless the apiserver refused the very same a while ago.
+    async fn apply(
+        &self,
+        key: &ObjectKey,
+        desired: &DesiredSecret,
+        how: &plan::Apply,
+        secret: Option<&SecretView>,
+    ) -> Result<AppliedSecret, ApplyError> {
+        let write = Write {
+            wanted: desired.wanted.clone(),
+            over: secret.map(|secret| (secret.uid.clone(), secret.resource_version.clone())),
+        };
+        if let Some(refusal) = self.memories.refused_before(key, &write, Instant::now()) {
+            return Err(refusal.into());
+        }
+        let applied = apply::apply(&self.client, &self.metrics, desired, how).await;
+        if let Err(ApplyError::Refused(refusal)) = &applied {
+            self.memories
+                .refused(key, write, refusal.clone(), Instant::now());
+        }
+        applied
     }
 
     fn plan(

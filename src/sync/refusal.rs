@@ -193,6 +193,7 @@ impl Refusal {
                 | Self::KeyConflict { .. }
                 | Self::NoKeys { .. }
                 | Self::TooLarge { .. }
+                | Self::TargetInvalid { .. }
         )
     }
 }

@@ -291,3 +291,6 @@ pub fn target_name<'a>(object: &'a ObjectKey, spec: &'a VaultSecretSpec) -> &'a 
         .and_then(|target| target.name.as_deref());
     named.unwrap_or(&object.name)
 }
+
+#[cfg(test)]
+mod tests;

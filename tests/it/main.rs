@@ -5,7 +5,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::panic,
     reason = "a test that cannot go on has failed"
 )]
 
@@ -17,9 +16,11 @@ mod crashes;
 mod everyday;
 mod examples;
 mod faults;
+mod identity;
 mod leaks;
 mod outages;
 mod rbac;
+mod refusals;
 mod rollouts;
 mod support;
 mod targets;

@@ -2,7 +2,7 @@
 
 mod access;
 mod audits;
-pub(crate) mod authority;
+pub mod authority;
 pub(crate) mod cluster;
 pub(crate) mod directory;
 mod kubernetes;

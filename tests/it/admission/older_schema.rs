@@ -6,7 +6,7 @@ use kube::{
     core::ApiResource,
 };
 use lockstep::api::vault_secret::VaultSecret;
-use lockstep_testbed::{ApiRequest, eventually};
+use lockstep_testbed::{ApiRequest, AuditMark, eventually};
 use serde_json::{Value, json};
 
 use crate::support::{SOON, Stage, Team, crds};
@@ -60,31 +60,8 @@ async fn an_object_of_an_older_schema_is_told_and_mended_and_disturbs_nobody() {
         team.namespace.clone()
     };
     stage.operator = None;
-    stage.install_crds(&loose_crds()).await.unwrap();
     let team = Team::of(&stage, &namespace).await;
-    for name in ["was-good", "new"] {
-        apply_at_last(&team, broken(&team, name)).await;
-    }
-    let auth = json!({
-        "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth", "metadata": {"name": "odd"},
-        "spec": {"connectionRef": "main"},
-    });
-    apply_at_last(&team, auth).await;
-    let connection = json!({
-        "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultConnection", "metadata": {"name": "odd"},
-        "spec": {"address": ["https://vault:8200"]},
-    });
-    apply_at_last(&team, connection).await;
-    stage.install_crds(&crds()).await.unwrap();
-    let refused = async || {
-        team.stage
-            .apply_yaml(&broken(&team, "x").to_string())
-            .await
-            .is_err()
-    };
-    eventually(SOON, "the schema holds again", refused)
-        .await
-        .unwrap();
+    written_under_a_loose_schema(&team).await;
     let kept = team.secret_to_the_letter("was-good").await;
     drop(team);
 
@@ -92,45 +69,14 @@ async fn an_object_of_an_older_schema_is_told_and_mended_and_disturbs_nobody() {
     let mark = stage.audit_mark().await.unwrap();
     stage.start_operator(&[]).await;
     let team = Team::of(&stage, &namespace).await;
-    for name in ["was-good", "new"] {
-        let told = team.told_of("vaultsecrets", name).await;
-        assert!(
-            told.starts_with("Undecodable: spec.sources[0].kv.mount: "),
-            "{told}"
-        );
-        assert!(
-            told.contains("expected a string; correct it with kubectl edit"),
-            "{told}"
-        );
-    }
-    let odd = team.told_of("vaultconnections", "odd").await;
-    assert!(odd.contains("spec.address"), "{odd}");
-    let odd = team.told_of("vaultauths", "odd").await;
-    assert!(odd.contains("spec.connectionRef"), "{odd}");
-    team.vault_secret(
-        "user",
-        json!({"authRef": {"kind": "VaultAuth", "name": "odd"}}),
-    )
-    .await;
-    team.stalled("user", "AuthUnusable", &["odd", "spec.connectionRef"])
-        .await;
+    all_told(&team).await;
     for value in ["two", "three"] {
         team.put("good", &json!({"k": value})).await;
         team.secret_with("good", "k", value).await;
     }
     assert_eq!(team.secret_to_the_letter("was-good").await, kept);
     assert!(team.secret("new").await.is_none());
-    let writes = team.writes_since(mark).await;
-    for (resource, name) in [
-        ("vaultsecrets", "was-good"),
-        ("vaultsecrets", "new"),
-        ("vaultauths", "odd"),
-        ("vaultconnections", "odd"),
-    ] {
-        let about = |write: &&ApiRequest| write.name == name && write.resource == resource;
-        let about: Vec<_> = writes.iter().filter(about).collect();
-        assert!(about.len() <= 2, "{name}: {about:#?}");
-    }
+    little_written_since(&team, mark).await;
 
     // A correction mends it; the apiserver applies nothing server-side to such an object.
     for name in ["was-good", "new"] {
@@ -155,4 +101,63 @@ async fn correct(team: &Team<'_>, name: &str) {
     };
     // A status may be written in between.
     eventually(SOON, "the correction", write).await.unwrap();
+}
+
+/// Creates what the definitions do not let in, and brings them back as they are.
+async fn written_under_a_loose_schema(team: &Team<'_>) {
+    team.stage.install_crds(&loose_crds()).await.unwrap();
+    for name in ["was-good", "new"] {
+        apply_at_last(team, broken(team, name)).await;
+    }
+    let odd = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "lockstep.dev/v1alpha1", "kind": kind,
+            "metadata": {"name": "odd"}, "spec": spec,
+        })
+    };
+    apply_at_last(team, odd("VaultAuth", json!({"connectionRef": "main"}))).await;
+    let address = json!({"address": ["https://vault:8200"]});
+    apply_at_last(team, odd("VaultConnection", address)).await;
+
+    team.stage.install_crds(&crds()).await.unwrap();
+    let mut another = broken(team, "another");
+    another["metadata"]["namespace"] = json!(team.namespace);
+    let refused = async || team.stage.admit(&another).await.is_err();
+    eventually(SOON, "the schema holds again", refused)
+        .await
+        .unwrap();
+}
+
+/// Each says in its status what is wrong with it, and so does what depends on it.
+async fn all_told(team: &Team<'_>) {
+    for name in ["was-good", "new"] {
+        let told = team.told_of("vaultsecrets", name).await;
+        let field = "Undecodable: spec.sources[0].kv.mount: ";
+        assert!(told.starts_with(field), "{told}");
+        let remedy = "expected a string; correct it with kubectl edit";
+        assert!(told.contains(remedy), "{told}");
+    }
+    let odd = team.told_of("vaultconnections", "odd").await;
+    assert!(odd.contains("spec.address"), "{odd}");
+    let odd = team.told_of("vaultauths", "odd").await;
+    assert!(odd.contains("spec.connectionRef"), "{odd}");
+    let through = json!({"authRef": {"kind": "VaultAuth", "name": "odd"}});
+    team.vault_secret("user", through).await;
+    team.stalled("user", "AuthUnusable", &["odd", "spec.connectionRef"])
+        .await;
+}
+
+/// Nothing is tried again and again.
+async fn little_written_since(team: &Team<'_>, mark: AuditMark) {
+    let writes = team.writes_since(mark).await;
+    for (resource, name) in [
+        ("vaultsecrets", "was-good"),
+        ("vaultsecrets", "new"),
+        ("vaultauths", "odd"),
+        ("vaultconnections", "odd"),
+    ] {
+        let about = |write: &&ApiRequest| write.name == name && write.resource == resource;
+        let about: Vec<_> = writes.iter().filter(about).collect();
+        assert!(about.len() <= 2, "{name}: {about:#?}");
+    }
 }

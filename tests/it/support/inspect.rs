@@ -8,7 +8,7 @@ use kube::{
 };
 use lockstep::api::vault_secret::{VaultSecret, VaultSecretStatus};
 use lockstep_testbed::{ApiRequest, AuditMark, VaultRequest, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{SOON, Stage, Team};
 
@@ -88,6 +88,29 @@ impl Team<'_> {
         serde_json::to_value(secret).unwrap()
     }
 
+    /// Returns after another `VaultSecret` of the namespace was created and polled twice with a change, which takes
+    /// some seconds: whatever the operator would do again and again, it has done by then.
+    pub async fn polled_twice(&self) {
+        self.put("fence", &json!({"k": "0"})).await;
+        self.vault_secret("fence", json!({})).await;
+        for value in ["0", "1", "2"] {
+            self.put("fence", &json!({"k": value})).await;
+            self.secret_with("fence", "k", value).await;
+        }
+        self.delete::<VaultSecret>("fence").await;
+    }
+
+    /// Waits until the sources of the `VaultSecret` cannot be read for `reason`; the message has to hold every one
+    /// of `words`.
+    pub async fn unreachable(&self, name: &str, reason: &str, words: &[&str]) {
+        let wanted = format!("False {reason}: ");
+        let told = self.condition_is(name, "SourcesReachable", &wanted).await;
+        for word in words {
+            assert!(told.contains(word), "{name}: no {word:?} in {told:?}");
+        }
+        assert_eq!(self.condition(name, "Stalled").await, None, "{name}");
+    }
+
     /// The requests since `mark` about objects of this namespace that change something.
     pub async fn writes_since(&self, mark: AuditMark) -> Vec<ApiRequest> {
         let ours = |request: &ApiRequest| request.namespace == self.namespace && request.is_write();
@@ -119,13 +142,11 @@ impl Stage {
             field_validation: Some(ValidationDirective::Strict),
             ..PatchParams::apply("somebody")
         };
-        match api
-            .patch(&object.name_any(), &params, &Patch::Apply(manifest))
-            .await
-        {
+        let patch = Patch::Apply(manifest);
+        match api.patch(&object.name_any(), &params, &patch).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) => Err(status.message),
-            Err(error) => panic!("{error}"),
+            Err(error) => Err(error).unwrap(),
         }
     }
 }

@@ -15,14 +15,6 @@ async fn foreign_secret(team: &Team<'_>, name: &str) {
     .await;
 }
 
-/// A pass of the operator over this namespace that began after this call has ended when this returns.
-async fn operator_works_on(team: &Team<'_>) {
-    team.put("fence", &json!({"k": "v"})).await;
-    team.vault_secret("fence", json!({})).await;
-    team.ready("fence").await;
-    team.delete::<VaultSecret>("fence").await;
-}
-
 #[tokio::test]
 async fn a_foreign_secret_is_not_touched_and_its_name_is_taken_when_it_goes() {
     let stage = Stage::shared().await;
@@ -34,7 +26,7 @@ async fn a_foreign_secret_is_not_touched_and_its_name_is_taken_when_it_goes() {
     let words = ["spec.target.name", "Secret app", "creationPolicy: Merge"];
     team.stalled("app", "TargetForeign", &words).await;
     team.put("app", &json!({"k": "two"})).await;
-    operator_works_on(&team).await;
+    team.polled_twice().await;
     assert_eq!(team.secret_to_the_letter("app").await, before);
 
     team.delete::<Secret>("app").await;
@@ -55,7 +47,7 @@ async fn of_two_with_one_target_the_second_waits_until_the_first_lets_go() {
     team.vault_secret("second", target.clone()).await;
     let words = ["spec.target.name", "Secret shared", "VaultSecret first"];
     team.stalled("second", "TargetTaken", &words).await;
-    operator_works_on(&team).await;
+    team.polled_twice().await;
     let still = team.secret_with("shared", "from", "first").await;
     assert_eq!(
         still.metadata.managed_fields,
@@ -127,7 +119,7 @@ async fn a_secret_that_shall_stay_outlives_its_vault_secret() {
         // Without an owner there is nothing the garbage collector could act on.
         assert_eq!(before["metadata"]["ownerReferences"], json!(null), "{name}");
         team.delete::<VaultSecret>(name).await;
-        operator_works_on(&team).await;
+        team.polled_twice().await;
         assert_eq!(team.secret_to_the_letter(name).await, before, "{name}");
     }
 }

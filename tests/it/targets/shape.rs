@@ -192,6 +192,15 @@ async fn a_secret_the_apiserver_refuses_is_told_with_the_field_and_without_a_val
         assert!(!told.contains("canary"), "{told}");
         assert!(team.secret(name).await.is_none());
     }
+    let mark = stage.audit_mark().await.unwrap();
+    team.polled_twice().await;
+    let writes = team.writes_since(mark).await;
+    assert!(
+        writes
+            .iter()
+            .all(|write| write.name == "fence" || write.resource == "events"),
+        "{writes:#?}"
+    );
     team.vault_secret("label", target(json!({"labels": {"ab": "c"}})))
         .await;
     team.healed("label").await;

@@ -1,0 +1,232 @@
+//! Which login a `VaultSecret` uses, and whom it lets in.
+
+use super::*;
+
+#[test]
+fn one_row_per_mistake_in_the_login() {
+    use AuthKind::{ClusterVaultAuth, VaultAuth};
+    let with = |extra: Value| {
+        let mut spec = kubernetes();
+        put(&mut spec, &extra);
+        spec
+    };
+    let near = json!({"name": "there", "key": "k"});
+    let far = json!({"name": "there", "key": "k", "namespace": "ops"});
+    let ttl = |ttl: &str| json!({"kubernetes": {"role": "r", "audiences": ["v"], "tokenTTL": ttl}});
+    let fixed = |method: Value| {
+        let mut spec = json!({"identityFrom": "Fixed", "allowedNamespaces": {"names": ["*"]}});
+        put(&mut spec, &method);
+        spec
+    };
+    let connection =
+        |kind: &str, name: &str| with(json!({"connectionRef": {"kind": kind, "name": name}}));
+    let rows = [
+        (
+            VaultAuth,
+            connection("VaultConnection", "x"),
+            "ConnectionNotFound VaultAuth shop/default: spec.connectionRef: there is no VaultConnection named x in namespace shop",
+        ),
+        (
+            VaultAuth,
+            connection("ClusterVaultConnection", "x"),
+            "ConnectionNotFound VaultAuth shop/default: spec.connectionRef: there is no ClusterVaultConnection named x;",
+        ),
+        (
+            VaultAuth,
+            json!({}),
+            "AuthUnusable VaultAuth shop/default: spec needs exactly one login method",
+        ),
+        (
+            VaultAuth,
+            with(json!({"token": {"secretRef": near}})),
+            "AuthUnusable VaultAuth shop/default: spec needs exactly one login method",
+        ),
+        (
+            VaultAuth,
+            with(json!({"mount": "a//b"})),
+            "AuthUnusable VaultAuth shop/default: spec.mount: mount contains an empty segment",
+        ),
+        (
+            VaultAuth,
+            ttl("599s"),
+            "AuthUnusable VaultAuth shop/default: spec.kubernetes.tokenTTL must be from 10m to 24h",
+        ),
+        (
+            VaultAuth,
+            ttl("25h"),
+            "AuthUnusable VaultAuth shop/default: spec.kubernetes.tokenTTL must be from 10m to 24h",
+        ),
+        (
+            VaultAuth,
+            json!({"kubernetes": {"role": "r", "audiences": []}}),
+            "AuthUnusable VaultAuth shop/default: spec.kubernetes.audiences is empty",
+        ),
+        (
+            VaultAuth,
+            json!({"appRole": {"secretIdRef": near}}),
+            "AuthUnusable VaultAuth shop/default: spec.appRole needs exactly one of roleId and roleIdRef",
+        ),
+        (
+            VaultAuth,
+            json!({"token": {"secretRef": far}}),
+            "AuthUnusable VaultAuth shop/default: a reference of the login names a namespace",
+        ),
+        (
+            ClusterVaultAuth,
+            fixed(json!({"token": {"secretRef": near}})),
+            "AuthUnusable ClusterVaultAuth default: with identityFrom: Fixed every reference",
+        ),
+        (
+            ClusterVaultAuth,
+            fixed(connection("VaultConnection", "own")),
+            "AuthUnusable ClusterVaultAuth default: spec.connectionRef.kind must be ClusterVaultConnection",
+        ),
+    ];
+    for (kind, method, expected) in rows {
+        let spec = match kind {
+            VaultAuth => vault_auth(&method),
+            ClusterVaultAuth => cluster_vault_auth(&method),
+        };
+        let told = refusal(resolved(
+            &Cluster::default().with(kind, "default", spec),
+            &json!({}),
+        ));
+        assert!(told.starts_with(expected), "{method}: {told}");
+    }
+}
+
+#[test]
+fn a_login_that_does_not_decode_is_told_and_not_passed_over() {
+    let mut cluster = default_cluster();
+    let undecodable = Undecodable {
+        field: "spec.mount".into(),
+        why: "invalid type".into(),
+    };
+    cluster.auths.insert(
+        (AuthKind::VaultAuth, key(AuthKind::VaultAuth, "default")),
+        view(Err(undecodable)),
+    );
+    let cluster = cluster.with(
+        AuthKind::ClusterVaultAuth,
+        "default",
+        cluster_vault_auth(&json!({"allowedNamespaces": {"names": ["*"]}})),
+    );
+    let told = refusal(resolved(&cluster, &json!({})));
+    assert_eq!(
+        told,
+        "AuthUnusable VaultAuth shop/default: spec.mount: invalid type"
+    );
+}
+
+#[test]
+fn an_allow_list_lets_in_whom_it_names_or_selects_and_nobody_else() {
+    let rows = [
+        (json!(null), false),
+        (json!({}), false),
+        (json!({"names": []}), false),
+        (json!({"names": ["shop"]}), true),
+        (json!({"names": ["*"]}), true),
+        (json!({"names": ["sho", "shop2", "sh*"]}), false),
+        (json!({"selector": {"matchLabels": {"tier": "gold"}}}), true),
+        (
+            json!({"selector": {"matchLabels": {"tier": "gold", "a": "b"}}}),
+            false,
+        ),
+        (
+            json!({"selector": {"matchLabels": {"tier": "silver"}}}),
+            false,
+        ),
+        // The schema does not let this in; should it ever, it must not mean everybody.
+        (json!({"selector": {"matchLabels": {}}}), false),
+        (
+            json!({"names": ["other"], "selector": {"matchLabels": {"tier": "gold"}}}),
+            true,
+        ),
+    ];
+    for (allowed, expected) in rows {
+        let mut spec = kubernetes();
+        if !allowed.is_null() {
+            put(&mut spec, &json!({"allowedNamespaces": allowed}));
+        }
+        let mut cluster = Cluster::default().with(
+            AuthKind::ClusterVaultAuth,
+            "default",
+            cluster_vault_auth(&spec),
+        );
+        cluster.labels = [("tier".to_owned(), "gold".to_owned())].into();
+        let named = json!({"authRef": {"kind": "ClusterVaultAuth", "name": "default"}});
+        for (extra, reason) in [(json!({}), "NoDefaultAuth"), (named, "AuthNotAllowed")] {
+            match resolved(&cluster, &extra) {
+                Ok(_) => assert!(expected, "{allowed} {extra}"),
+                Err(refusal) => {
+                    assert_eq!((expected, refusal.reason()), (false, reason), "{allowed}")
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_default_of_the_namespace_comes_before_that_of_the_cluster() {
+    let open = json!({"allowedNamespaces": {"names": ["*"]}, "mount": "of-cluster"});
+    let mut of_cluster = kubernetes();
+    put(&mut of_cluster, &open);
+    let cluster = Cluster::default().with(
+        AuthKind::ClusterVaultAuth,
+        "default",
+        cluster_vault_auth(&of_cluster),
+    );
+    let mount = |cluster: &Cluster| resolved(cluster, &json!({})).unwrap().login.mount;
+    assert_eq!(mount(&cluster).as_str(), "of-cluster");
+    let both = cluster.with(AuthKind::VaultAuth, "default", vault_auth(&kubernetes()));
+    assert_eq!(mount(&both).as_str(), "kubernetes");
+    let neither = refusal(resolved(&Cluster::default(), &json!({})));
+    assert!(
+        neither.starts_with("NoDefaultAuth spec.authRef:"),
+        "{neither}"
+    );
+}
+
+#[test]
+fn references_of_a_login_are_those_of_the_consumer_or_the_fixed_ones() {
+    let token = |reference: Value| json!({"token": {"secretRef": reference}});
+    let mut fixed = token(json!({"name": "there", "key": "k", "namespace": "ops"}));
+    put(
+        &mut fixed,
+        &json!({"identityFrom": "Fixed", "allowedNamespaces": {"names": ["shop"]}}),
+    );
+    let mut consumer = token(json!({"name": "there", "key": "k"}));
+    put(
+        &mut consumer,
+        &json!({"allowedNamespaces": {"names": ["shop"]}}),
+    );
+    for (spec, namespace) in [(fixed, "ops"), (consumer, "shop")] {
+        let cluster = Cluster::default().with(
+            AuthKind::ClusterVaultAuth,
+            "default",
+            cluster_vault_auth(&spec),
+        );
+        let login = resolved(&cluster, &json!({})).unwrap().login;
+        let secret = ObjectKey::new(namespace, "there");
+        let token = SecretKey {
+            version: Some(format!("{secret} 7")),
+            key: "k".into(),
+            secret,
+        };
+        assert_eq!(login.method, Method::Token { token });
+    }
+}
+
+#[test]
+fn a_changed_auth_object_or_secret_is_another_login() {
+    let login = |cluster: &Cluster| resolved(cluster, &json!({})).unwrap().login;
+    let before = login(&default_cluster());
+    assert_eq!(before, login(&default_cluster()));
+    let mut edited = default_cluster();
+    let slot = edited.auths.values_mut().next().unwrap();
+    *slot = Arc::new(AuthView {
+        generation: 2,
+        ..AuthView::clone(slot)
+    });
+    assert_ne!(before, login(&edited));
+}

@@ -1,0 +1,126 @@
+//! A `VaultSecret` with a mistake.
+
+use serde_json::{Value, json};
+
+use super::{all_refused, vault_secret, with};
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one entry per mistake")]
+async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
+    let put = |pointer: &str, value: Value| with(vault_secret(), pointer, value);
+    let target = |value: Value| put("/spec/target", value);
+    let kv = "/spec/sources/0/kv";
+    let twice = json!([
+        {"name": "main", "kv": {"mount": "secret", "path": "a"}},
+        {"name": "main", "kv": {"mount": "secret", "path": "b"}},
+    ]);
+    all_refused(vec![
+        (
+            put("/spec/refreshInterval", json!("5 minutes")),
+            &["spec.refreshInterval", "ns|us|ms|s|m|h|d"],
+        ),
+        (
+            put("/spec/refreshInterval", json!(300)),
+            &["spec.refreshInterval", "string"],
+        ),
+        (
+            put("/spec/refreshIntervall", json!("5m")),
+            &["not declared in schema", "refreshIntervall"],
+        ),
+        (
+            put("/spec/sources/0/kv/mnt", json!("x")),
+            &["not declared in schema", "mnt"],
+        ),
+        (
+            put("/spec/sources", json!([])),
+            &["spec.sources", "at least 1"],
+        ),
+        (
+            put("/spec/sources", json!(null)),
+            &["spec.sources", "Required"],
+        ),
+        (put("/spec/sources", twice), &["sources", "duplicate"]),
+        (
+            put(kv, json!(null)),
+            &["spec.sources[0]", "exactly one kind: set kv"],
+        ),
+        (
+            put(
+                "/spec/sources/0/dynamic",
+                json!({"path": "database/creds/app"}),
+            ),
+            &["not declared in schema", "dynamic"],
+        ),
+        (
+            put("/spec/sources/0/kv/engineVersion", json!(3)),
+            &["engineVersion", "2"],
+        ),
+        (
+            with(
+                put("/spec/sources/0/kv/version", json!(7)),
+                "/spec/sources/0/kv/engineVersion",
+                json!(1),
+            ),
+            &[
+                "spec.sources[0].kv",
+                "remove version, or set engineVersion: 2",
+            ],
+        ),
+        (
+            put(
+                "/spec/authRef",
+                json!({"kind": "VaultAuth", "name": "a", "namespace": "b"}),
+            ),
+            &["not declared in schema", "namespace"],
+        ),
+        (
+            put("/spec/authRef", json!({"kind": "Secret", "name": "a"})),
+            &["spec.authRef.kind", "ClusterVaultAuth"],
+        ),
+        (
+            target(json!({"creationPolicy": "Orphan", "deletionPolicy": "Delete"})),
+            &["spec.target", "deletionPolicy must be Retain"],
+        ),
+        (
+            target(json!({"creationPolicy": "Merge", "type": "Opaque"})),
+            &["spec.target", "Merge", "type cannot be set"],
+        ),
+        (
+            target(json!({"creationPolicy": "Merge", "labels": {"a": "b"}})),
+            &["spec.target", "Merge", "labels and annotations"],
+        ),
+        (
+            target(json!({"type": "kubernetes.io/service-account-token"})),
+            &["spec.target.type", "cluster credential"],
+        ),
+        (
+            target(json!({"type": "bootstrap.kubernetes.io/token"})),
+            &["spec.target.type", "cluster credential"],
+        ),
+        (
+            target(json!({"labels": {"lockstep.dev/x": "y"}})),
+            &["spec.target.labels", "operator's own"],
+        ),
+        (
+            target(json!({"annotations": {"lockstep.dev/x": "y"}})),
+            &["spec.target.annotations", "operator's own"],
+        ),
+        (
+            target(json!({"labels": {"app.kubernetes.io/managed-by": "Helm"}})),
+            &["spec.target.labels", "operator's own"],
+        ),
+        (target(json!({"name": "Not_A_Name"})), &["spec.target.name"]),
+        (
+            put("/spec/sources/0/keys", json!({"rename": {"a": "b c"}})),
+            &["keys.rename"],
+        ),
+        (
+            put(
+                "/spec/rollout",
+                json!({"targets": [{"kind": "Pod", "name": "a"}]}),
+            ),
+            &["spec.rollout.targets", "Deployment"],
+        ),
+    ])
+    .await;
+}

@@ -1,0 +1,40 @@
+//! Who logs in to Vault, over which connection, and who may use whose login.
+
+mod connections;
+mod methods;
+mod tenants;
+
+use serde_json::{Value, json};
+
+use crate::support::Team;
+
+/// Applies a `VaultAuth` or `ClusterVaultAuth` that logs in at the shared connection.
+async fn login(team: &Team<'_>, kind: &str, name: &str, spec: Value) {
+    let mut spec = spec;
+    if spec["connectionRef"].is_null() {
+        spec["connectionRef"] = json!({"kind": "ClusterVaultConnection", "name": "main"});
+    }
+    team.apply(&json!({
+        "apiVersion": "lockstep.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": name}, "spec": spec,
+    }))
+    .await;
+}
+
+/// The Kubernetes method with the role that all tenants share.
+fn tenant() -> Value {
+    json!({"kubernetes": {"role": "tenant", "audiences": ["vault"]}})
+}
+
+/// The part of a spec that names a login.
+fn by(kind: &str, name: &str) -> Value {
+    json!({"authRef": {"kind": kind, "name": name}})
+}
+
+/// Applies a Secret in the namespace.
+async fn credential(team: &Team<'_>, name: &str, data: Value) {
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data,
+    }))
+    .await;
+}

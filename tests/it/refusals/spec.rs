@@ -1,0 +1,133 @@
+//! Mistakes in the `VaultSecret` itself, and in what it reads.
+
+use serde_json::{Value, json};
+
+use super::{Mistake, all_hold, good_secrets, made, quiet};
+use crate::support::{Stage, Team};
+
+fn kv(team: &Team<'_>, source: &str, path: &str) -> Value {
+    json!({"name": source, "kv": {"mount": "secret", "path": team.path(path)}})
+}
+
+#[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one entry per mistake")]
+async fn a_mistake_in_the_spec_heals_by_its_correction() {
+    let stage = Stage::shared().await;
+    let team = stage.team("spec").await;
+    let sources = |mount: &str, path: &str| json!({"sources": [{"name": "main", "kv": {"mount": mount, "path": path}}]});
+    let up = format!("{}/../other", team.namespace);
+    let conflict =
+        json!({"sources": [kv(&team, "main", "conflict"), kv(&team, "twin", "conflict")]});
+    let mut nothing = kv(&team, "main", "nothing");
+    nothing["keys"] = json!({"include": ["other"]});
+    let absent = |kind: &str| json!({"authRef": {"kind": kind, "name": "nobody"}});
+    let mistakes = [
+        Mistake::new(
+            "interval",
+            json!({"refreshInterval": "500ms"}),
+            "InvalidSpec",
+            &["spec.refreshInterval", "1s"],
+        ),
+        Mistake::new(
+            "path",
+            sources("secret", &up),
+            "InvalidSpec",
+            &["spec.sources[0].kv.path", "'..'"],
+        ),
+        Mistake::new(
+            "mount",
+            sources("a//b", "x"),
+            "InvalidSpec",
+            &["spec.sources[0].kv.mount", "two slashes"],
+        ),
+        Mistake::new(
+            "folder",
+            sources("secret", "x/"),
+            "InvalidSpec",
+            &["spec.sources[0].kv.path", "ends with a slash"],
+        ),
+        Mistake::new(
+            "conflict",
+            conflict,
+            "KeyConflict",
+            &["spec.sources", "key k", "main and twin", "keys"],
+        )
+        .polled(),
+        Mistake::new(
+            "nothing",
+            json!({"sources": [nothing]}),
+            "NoKeys",
+            &["spec.sources", "main", "keys.include"],
+        )
+        .polled(),
+        Mistake::new(
+            "auth",
+            absent("VaultAuth"),
+            "AuthNotFound",
+            &["spec.authRef", "VaultAuth named nobody", &team.namespace],
+        ),
+        Mistake::new(
+            "cauth",
+            absent("ClusterVaultAuth"),
+            "AuthNotFound",
+            &["spec.authRef", "ClusterVaultAuth named nobody", "create it"],
+        ),
+    ];
+    good_secrets(&team, &mistakes).await;
+    made(&team, &mistakes).await;
+    for Mistake { name, .. } in &mistakes {
+        team.put(name, &json!({"k": "corrected"})).await;
+        let sources = json!([kv(&team, "main", name)]);
+        let right = json!({"sources": sources, "refreshInterval": "1s"});
+        team.vault_secret(name, right).await;
+    }
+    all_hold(&team, &mistakes, "corrected").await;
+}
+
+#[tokio::test]
+async fn data_that_fits_no_secret_is_told_and_heals_in_vault() {
+    let stage = Stage::shared().await;
+    let team = stage.team("data").await;
+    let large = "x".repeat(600 * 1024);
+    let mistakes = [
+        Mistake::new(
+            "key",
+            json!({}),
+            "KeyNotAllowed",
+            &["spec.sources[main]", "\"a b\"", "keys.rename"],
+        )
+        .polled(),
+        Mistake::new(
+            "large",
+            json!({}),
+            "TooLarge",
+            &["spec.sources", "1048576", "keys.exclude"],
+        )
+        .polled(),
+    ];
+    good_secrets(&team, &mistakes).await;
+    let before = [
+        team.secret_to_the_letter("key").await,
+        team.secret_to_the_letter("large").await,
+    ];
+    team.put("key", &json!({"k": "new", "a b": "canary-91"}))
+        .await;
+    team.put("large", &json!({"k": "new", "a": large, "b": large}))
+        .await;
+    for mistake in &mistakes {
+        team.stalled(mistake.name, mistake.reason, &mistake.words())
+            .await;
+    }
+    let told = team.condition("key", "Stalled").await.unwrap();
+    assert!(!told.contains("canary"), "{told}");
+    quiet(&team, &mistakes).await;
+    let after = [
+        team.secret_to_the_letter("key").await,
+        team.secret_to_the_letter("large").await,
+    ];
+    assert_eq!(after, before);
+    for Mistake { name, .. } in &mistakes {
+        team.put(name, &json!({"k": "fits"})).await;
+    }
+    all_hold(&team, &mistakes, "fits").await;
+}
