@@ -13,6 +13,7 @@
 //! When nothing changed, steps 3 to 6 are skipped on the strength of [`memory`], and no request goes to the apiserver.
 
 pub mod apply;
+mod conclude;
 pub mod credentials;
 pub mod desired;
 pub mod memory;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     apply::{AppliedSecret, ApplyError},
+    conclude::{Look, in_step, refused, unread},
     desired::{DesiredSecret, Wanted},
     memory::{Known, Memories, Start, Write},
     outcome::{InStep, Outcome, SourceFailure},
@@ -40,7 +42,7 @@ use self::{
     resolve::{Resolved, Source},
 };
 use crate::{
-    api::vault_secret::{SourceKind, SourceStatus, VaultSecretSpec},
+    api::vault_secret::VaultSecretSpec,
     connection::{Entry, Table},
     names::ObjectKey,
     revision::{Revision, RevisionKey},
@@ -48,7 +50,7 @@ use crate::{
     telemetry::metrics::Metrics,
     vault::{
         backoff,
-        readings::{ReadFailure, Reading, Readings, SourceKey},
+        readings::{Reading, Readings, SourceKey},
         schedule::{Freshness, Want},
         session::Identity,
     },
@@ -56,8 +58,6 @@ use crate::{
     world::World,
 };
 
-/// A refusal heals by an event. This is the net below the events; looking costs no request.
-const REFUSED: Duration = Duration::from_mins(10);
 /// First and longest pause after a Secret could not be written.
 const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// The resolution of the apiserver's times.
@@ -490,65 +490,4 @@ impl Syncer {
         }
         retry
     }
-}
-
-/// What a pass did, and when to look again.
-type Look = (Outcome, Option<Instant>);
-
-/// A refusal is not retried; only where Vault could end it, of which no event tells, is it looked at in its turn.
-fn refused(refusal: Refusal, interval: Option<Duration>) -> Look {
-    let pause = match interval {
-        Some(interval) if refusal.may_heal_in_vault() => interval,
-        _ => REFUSED,
-    };
-    (Outcome::Refused(refusal), Some(Instant::now() + pause))
-}
-
-fn unread(source: &Source, failure: ReadFailure) -> Stop {
-    let ReadFailure {
-        error,
-        attempts,
-        retry_at,
-    } = failure;
-    if !error.held_back {
-        tracing::warn!(source = source.name, attempts, error = %error, "a source was not read");
-    }
-    // What goes into a status must not change from try to try, or each try would be a write.
-    let message = if error.concerns_connection() {
-        error.kind.phrase().to_owned()
-    } else {
-        error.to_string()
-    };
-    let failure = SourceFailure {
-        source: source.name.clone(),
-        kind: error.kind,
-        message,
-    };
-    Stop::Unread(failure, retry_at.into())
-}
-
-fn in_step(
-    object: &Object<'_>,
-    resolved: &Resolved,
-    read: &[ReadSource<'_>],
-    secret: Option<&SecretView>,
-    applied: Option<ApplyReason>,
-) -> Option<InStep> {
-    let managed = secret?.managed.as_ref()?;
-    let sources = read.iter().map(|read| SourceStatus {
-        name: read.source.name.clone(),
-        kind: SourceKind::Kv,
-        version: read
-            .reading
-            .version
-            .and_then(|version| i64::try_from(version).ok()),
-    });
-    Some(InStep {
-        target: resolved.target.name.clone(),
-        revision: managed.revision.clone(),
-        data_since: managed.data_since,
-        sources: sources.collect(),
-        applied,
-        refresh: object.view.refresh.clone(),
-    })
 }

@@ -16,7 +16,7 @@ use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use self::{
-    canary::Canary,
+    canary::{Canary, hex},
     front::Front,
     good::{Good, good_data, most_within},
     team::{Team, text_of},
