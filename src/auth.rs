@@ -15,7 +15,7 @@ use crate::{
         condition::{Kind, Wanted, merge},
         write::{WriteStatusError, write_status},
     },
-    sync::resolve::check_auth,
+    sync::resolve::login::check_auth,
     telemetry::metrics::Metrics,
     view::AuthView,
     world::World,

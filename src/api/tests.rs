@@ -1,3 +1,5 @@
+//! Pure: the schemas as the apiserver would judge them.
+
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Pure but for `write`: what the status of our objects says.
+//! Effects: apiserver, in `write`; the rest is pure. What the status of our objects says.
 
 pub mod condition;
 pub mod vault_secret;

@@ -166,6 +166,8 @@ fn invalid_fields(status: &kube::core::Status) -> String {
     let fields: Vec<_> = causes
         .iter()
         .map(|cause| match cause.message.rsplit_once(": ") {
+            // A policy of the cluster, which may quote what it pleases after its name.
+            _ if cause.field.is_empty() => format!("{} denied it", policy(&cause.message)),
             // What begins with a quotation mark is the value, not the rule.
             Some((_, rule)) if !rule.starts_with('"') => format!("{}: {rule}", cause.field),
             _ => format!("{}: {}", cause.field, cause.reason),
@@ -175,6 +177,13 @@ fn invalid_fields(status: &kube::core::Status) -> String {
         return status.reason.clone();
     }
     shorten(&fields.join("; "))
+}
+
+/// The name of the admission policy that refused, out of its message.
+fn policy(message: &str) -> &str {
+    message
+        .split_once(" denied request")
+        .map_or("an admission policy", |(name, _)| name)
 }
 
 /// Longest part of an apiserver's message that is passed on.

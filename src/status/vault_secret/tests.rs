@@ -1,3 +1,5 @@
+//! Pure: the status after each outcome.
+
 use super::*;
 use crate::{
     api::vault_secret::WorkloadKind, revision::Revision, sync::refusal::Refusal,

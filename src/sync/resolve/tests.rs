@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::view::Undecodable;
+use crate::{api::vault_auth::AuthSpec, view::Undecodable};
 
 /// A cluster with these auth objects, connections and namespace labels, by kind and key.
 #[derive(Default)]

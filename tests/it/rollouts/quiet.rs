@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use lockstep::api::vault_secret::VaultSecret;
-use lockstep_testbed::eventually;
+use lockstep_testbed::{ApiRequest, eventually};
 use serde_json::json;
 
 use super::in_step;
@@ -14,6 +14,7 @@ async fn metadata_in_vault_and_equal_data_in_a_new_version_write_and_restart_not
     let team = stage.team("equal").await;
     let before = in_step(&team, "app", "Deployment").await;
     let secret = team.secret("app").await.unwrap();
+    let mark = stage.audit_mark().await.unwrap();
 
     let metadata = format!("secret/metadata/{}", team.path("app"));
     let custom = json!({"custom_metadata": {"owner": "somebody"}});
@@ -28,6 +29,12 @@ async fn metadata_in_vault_and_equal_data_in_a_new_version_write_and_restart_not
     .unwrap();
     team.polled("app").await;
     assert_eq!(team.secret("app").await.unwrap(), secret);
+    let writes = stage.writes_by(mark, "lockstep/").await.unwrap();
+    let ours = |write: &&ApiRequest| write.namespace == team.namespace;
+    let written: Vec<_> = writes.iter().filter(ours).collect();
+    // The status, with the number of the version, and nothing else.
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert_eq!(written[0].subresource, "status");
     team.not_restarted(&before).await;
 }
 

@@ -29,12 +29,15 @@ impl Canary {
             let first = (before * 8).div_ceil(6);
             all[first..all.len() - 3].to_owned()
         };
+        // As `Debug` prints bytes.
+        let bytes = format!("{:?}", text.as_bytes());
         let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
         let forms = vec![
             text["canary-".len()..].to_owned(),
             encoded(0),
             encoded(1),
             encoded(2),
+            bytes.trim_matches(['[', ']']).to_owned(),
             hex.to_uppercase(),
             hex,
         ];

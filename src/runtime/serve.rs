@@ -1,0 +1,285 @@
+//! Effects: tasks. The work of a leader: which queue is served by whom, and what rollouts are given to work with.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use kube::Client;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Operator, clock, wiring::Queues};
+use crate::{
+    auth,
+    connection::{self, Table},
+    names::ObjectKey,
+    queue::work,
+    report::{Records, Reporter},
+    rollout::{self, bind::Follows, context::RolloutContext, report::RolloutNote},
+    status::condition::{Kind, holds},
+    sync::{Syncer, memory::Memories},
+    telemetry::{events::Events, metrics::Metrics},
+    world::World,
+};
+
+/// How long the first Secrets wait for the first look at the connections. Later ones are told by an event.
+const CONNECTIONS_FIRST: Duration = Duration::from_secs(3);
+/// How often the gauges that are not kept by events are counted.
+const GAUGES: Duration = Duration::from_secs(10);
+/// Concurrent looks at connections and auth objects: there are few of either.
+const SMALL: usize = 4;
+
+impl Operator {
+    pub(super) fn serve_connections(&self, table: &Arc<Table>, tasks: &mut JoinSet<()>) {
+        let stop = &self.stop;
+        let wiring = Arc::clone(&self.wiring);
+        let controller = Arc::new(connection::Controller {
+            client: self.client.clone(),
+            world: Arc::clone(&self.world),
+            table: Arc::clone(table),
+            metrics: Arc::clone(&self.metrics),
+            allow_insecure_tls: self.settings.allow_insecure_tls,
+            changed: Box::new(move |id| wiring.connection_changed(id)),
+        });
+        let stopped = stop.clone();
+        tasks.spawn(work(
+            Arc::clone(&self.queues.connections),
+            SMALL,
+            stop.clone(),
+            move |id| {
+                let (controller, stopped) = (Arc::clone(&controller), stopped.clone());
+                // Vault is not waited for once the process ends.
+                async move {
+                    let look = controller.reconcile(&id, clock());
+                    stopped.run_until_cancelled(look).await.flatten()
+                }
+            },
+        ));
+    }
+
+    pub(super) fn serve_auths(&self, tasks: &mut JoinSet<()>) {
+        let stop = &self.stop;
+        let controller = Arc::new(auth::Controller {
+            client: self.client.clone(),
+            world: Arc::clone(&self.world),
+            metrics: Arc::clone(&self.metrics),
+        });
+        tasks.spawn(work(
+            Arc::clone(&self.queues.auths),
+            SMALL,
+            stop.clone(),
+            move |id| {
+                let controller = Arc::clone(&controller);
+                async move { controller.reconcile(&id, clock()).await }
+            },
+        ));
+    }
+
+    /// At the start every object wants its connection at once; it is cheaper to have looked at them before.
+    pub(super) async fn connections_looked_at(&self, table: &Table) {
+        let all = self.wiring.connections();
+        let looked_at = async {
+            while all.iter().any(|id| table.get(id).is_none()) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            _ = timeout(CONNECTIONS_FIRST, looked_at) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Rollouts, and the events about them.
+    pub(super) fn serve_rollouts(
+        &self,
+        looked_at: &Arc<AtomicBool>,
+        events: Events,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let stop = &self.stop;
+        let workers = usize::from(self.settings.rollout_workers);
+        tasks.spawn(rollout::controller::run(
+            Arc::clone(&self.rollouts),
+            workers,
+            stop.clone(),
+        ));
+        let (announced, stopped) = (Arc::clone(&self.announced), stop.clone());
+        tasks.spawn(async move {
+            let mut announced = announced.lock().await;
+            while let Some(Some(note)) = stopped.run_until_cancelled(announced.recv()).await {
+                events
+                    .publish(&note.object(), note.what.reason(), &note.message)
+                    .await;
+            }
+        });
+        let (queues, looked_at, stopped) = (
+            Arc::clone(&self.queues),
+            Arc::clone(looked_at),
+            stop.clone(),
+        );
+        let world = Arc::clone(&self.world);
+        tasks.spawn(async move {
+            while !queues.rollouts.is_idle(Instant::now()) && !stopped.is_cancelled() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            looked_at.store(true, Ordering::Relaxed);
+            for (key, _) in world.vault_secrets.all() {
+                queues.reports.add(key);
+            }
+            stopped.cancelled().await;
+        });
+    }
+
+    pub(super) fn serve_gauges(&self, tasks: &mut JoinSet<()>) {
+        let stop = &self.stop;
+        let (queues, world, metrics) = (
+            Arc::clone(&self.queues),
+            Arc::clone(&self.world),
+            Arc::clone(&self.metrics),
+        );
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            loop {
+                queues.measure(&metrics);
+                count_objects(&world, &metrics);
+                if stopped.run_until_cancelled(sleep(GAUGES)).await.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+
+    pub(super) fn serve_syncs(
+        &self,
+        syncer: Syncer,
+        events: Events,
+        looked_at: &Arc<AtomicBool>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let stop = &self.stop;
+        let workers = usize::from(self.settings.workers);
+        let syncs = Arc::clone(&self.queues.syncs);
+        let (looked_at, board) = (Arc::clone(looked_at), Arc::clone(&self.rollouts.board));
+        let reporter = Arc::new(Reporter {
+            client: self.client.clone(),
+            world: Arc::clone(&self.world),
+            metrics: Arc::clone(&self.metrics),
+            events,
+            staleness_budget: self.settings.staleness_budget,
+            workloads: Box::new(move |key| {
+                looked_at
+                    .load(Ordering::Relaxed)
+                    .then(|| board.workloads(key))
+            }),
+            busy: Box::new(move || syncs.backlog(Instant::now(), workers) >= workers),
+            records: Records::default(),
+        });
+        let (syncer, queues, records) = (
+            Arc::new(syncer),
+            Arc::clone(&self.queues),
+            Arc::clone(&reporter),
+        );
+        tasks.spawn(work(
+            Arc::clone(&self.queues.syncs),
+            workers,
+            stop.clone(),
+            move |key| {
+                let (syncer, queues, reporter) = (
+                    Arc::clone(&syncer),
+                    Arc::clone(&queues),
+                    Arc::clone(&records),
+                );
+                async move {
+                    let pass = syncer.reconcile(&key).await;
+                    match pass.outcome {
+                        Some((version, outcome)) => {
+                            reporter.records.tell(&key, version, outcome);
+                            queues.reports.add(key);
+                        }
+                        None => reporter.records.forget(&key),
+                    }
+                    pass.next
+                }
+            },
+        ));
+        tasks.spawn(work(
+            Arc::clone(&self.queues.reports),
+            workers,
+            stop.clone(),
+            move |key| {
+                let reporter = Arc::clone(&reporter);
+                async move { reporter.report(&key).await }
+            },
+        ));
+    }
+}
+
+/// What rollouts work with. They hear of VaultSecrets and ask for reads and reports, and know nothing of how.
+pub(super) fn rollouts(
+    client: &Client,
+    world: &Arc<World>,
+    queues: &Arc<Queues>,
+    memories: &Arc<Memories>,
+    (metrics, notes): (&Arc<Metrics>, mpsc::Sender<RolloutNote>),
+) -> RolloutContext {
+    let vault_secrets = Arc::clone(&world.vault_secrets);
+    let follows = move |namespace: &str| {
+        let all = vault_secrets.in_namespace(namespace);
+        let decoded = all
+            .into_iter()
+            .filter_map(|(key, view)| Some((key, view.spec.as_ref().ok().cloned()?)));
+        decoded
+            .map(|(key, spec)| Follows::from_spec(key, &spec))
+            .collect()
+    };
+    let (syncs, memories) = (Arc::clone(&queues.syncs), Arc::clone(memories));
+    let reports = Arc::clone(&queues.reports);
+    RolloutContext {
+        client: client.clone(),
+        follows: Arc::new(follows),
+        secrets: Arc::clone(&world.secrets),
+        deployments: Arc::clone(&world.deployments),
+        stateful_sets: Arc::clone(&world.stateful_sets),
+        daemon_sets: Arc::clone(&world.daemon_sets),
+        queue: Arc::clone(&queues.rollouts),
+        board: Arc::default(),
+        metrics: Arc::clone(metrics),
+        notify: Arc::new(move |note| {
+            if let Err(error) = notes.try_send(note) {
+                tracing::debug!(%error, "an event was dropped");
+            }
+        }),
+        refresh: Arc::new(move |key: ObjectKey| {
+            memories.ask_fresh(&key, Instant::now());
+            syncs.add(key);
+        }),
+        report: Arc::new(move |key| reports.add(key)),
+        memory: rollout::context::Memory::default(),
+    }
+}
+
+/// How many `VaultSecrets` are ready, stalled, or neither.
+fn count_objects(world: &World, metrics: &Metrics) {
+    let (mut ready, mut stalled, mut other) = (0, 0, 0);
+    for (_, view) in world.vault_secrets.all() {
+        let conditions = &view.status.conditions;
+        match (
+            holds(conditions, Kind::Ready),
+            holds(conditions, Kind::Stalled),
+        ) {
+            (true, _) => ready += 1,
+            (false, true) => stalled += 1,
+            (false, false) => other += 1,
+        }
+    }
+    for (state, count) in [("ready", ready), ("stalled", stalled), ("not_ready", other)] {
+        metrics.objects("VaultSecret", state, count);
+    }
+}
