@@ -1,11 +1,11 @@
 //! Each way to log in.
 
 use kube::{Api, api::PostParams};
-use lockstep_testbed::{AuditMark, KubernetesRole};
+use lockstep_testbed::{AuditMark, KubernetesRole, eventually};
 use serde_json::{Value, json};
 
 use super::{by, credential, login, tenant};
-use crate::support::{Stage, Team};
+use crate::support::{SOON, Stage, Team};
 
 /// A policy for what the team has in Vault, under the team's name.
 async fn policy(team: &Team<'_>) {
@@ -154,7 +154,17 @@ async fn a_token_is_used_as_it_is_and_never_revoked() {
         .create_token(&[&team.namespace, "default"], "1h")
         .await
         .unwrap();
+    let itself = vault.with_token(&other);
+    let looked_up = itself.read("auth/token/lookup-self").await.unwrap();
+    let accessor = looked_up["data"]["accessor"].clone();
+    let mark = stage.vault_audit_mark().unwrap();
     credential(&team, "token", json!({"t": other})).await;
+    eventually(SOON, "a read with the new token", async || {
+        let reads = team.reads_since(mark);
+        reads.iter().any(|read| accessor == read.accessor.as_str())
+    })
+    .await
+    .unwrap();
     team.put("app", &json!({"k": "two"})).await;
     team.secret_with("app", "k", "two").await;
     team.healed("app").await;
