@@ -1,3 +1,5 @@
+//! Pure: the Secret we want, and the fields we expect to own of it.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Pure: what becomes of a spec, and which mistakes are told how.
+
 mod logins;
 
 use std::collections::HashMap;
