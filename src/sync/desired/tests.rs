@@ -1,3 +1,5 @@
+//! Pure: the fields we expect are those the apiserver says we own.
+
 use serde_json::{Value, json};
 
 use super::*;

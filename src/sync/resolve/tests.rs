@@ -1,3 +1,5 @@
+//! Pure: each mistake that is found out by resolving.
+
 mod logins;
 
 use std::collections::HashMap;

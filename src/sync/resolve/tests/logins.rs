@@ -1,8 +1,9 @@
-//! Which login a `VaultSecret` uses, and whom it lets in.
+//! Pure: which login a `VaultSecret` uses, and whom it lets in.
 
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one row per mistake")]
 fn one_row_per_mistake_in_the_login() {
     use AuthKind::{ClusterVaultAuth, VaultAuth};
     let with = |extra: Value| {
@@ -159,7 +160,7 @@ fn an_allow_list_lets_in_whom_it_names_or_selects_and_nobody_else() {
             match resolved(&cluster, &extra) {
                 Ok(_) => assert!(expected, "{allowed} {extra}"),
                 Err(refusal) => {
-                    assert_eq!((expected, refusal.reason()), (false, reason), "{allowed}")
+                    assert_eq!((expected, refusal.reason()), (false, reason), "{allowed}");
                 }
             }
         }
