@@ -13,6 +13,7 @@
 //! When nothing changed, steps 3 to 6 are skipped on the strength of [`memory`], and no request goes to the apiserver.
 
 pub mod apply;
+mod conclude;
 pub mod credentials;
 pub mod desired;
 pub mod memory;
@@ -22,26 +23,26 @@ pub mod plan;
 pub mod refusal;
 pub mod render;
 pub mod resolve;
-mod writing;
 
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use kube::Client;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    apply::ApplyError,
+    apply::{AppliedSecret, ApplyError},
+    conclude::{Look, in_step, refused, unread},
     desired::{DesiredSecret, Wanted},
-    memory::{Known, Memories, Start},
+    memory::{Known, Memories, Start, Write},
     outcome::{InStep, Outcome, SourceFailure},
-    plan::{ApplyReason, SecretAction},
+    plan::{ApplyReason, Observed, SecretAction},
     refusal::Refusal,
     resolve::{Resolved, Source},
 };
 use crate::{
-    api::vault_secret::{SourceKind, SourceStatus, VaultSecretSpec},
+    api::vault_secret::VaultSecretSpec,
     connection::{Entry, Table},
     names::ObjectKey,
     revision::{Revision, RevisionKey},
@@ -49,7 +50,7 @@ use crate::{
     telemetry::metrics::Metrics,
     vault::{
         backoff,
-        readings::{ReadFailure, Reading, Readings, SourceKey},
+        readings::{Reading, Readings, SourceKey},
         schedule::{Freshness, Want},
         session::Identity,
     },
@@ -57,10 +58,10 @@ use crate::{
     world::World,
 };
 
-/// A refusal heals by an event. This is the net below the events; looking costs no request.
-const REFUSED: Duration = Duration::from_mins(10);
 /// First and longest pause after a Secret could not be written.
 const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// The resolution of the apiserver's times.
+const SECOND: Duration = Duration::from_secs(1);
 /// How soon to look for a connection again; becoming usable is an event too.
 const CONNECTION_PENDING: Duration = Duration::from_secs(5);
 
@@ -350,6 +351,75 @@ impl Syncer {
         })
     }
 
+    /// The apiserver's times are whole seconds: data written in the second in which the Secret was made would
+    /// look as if there had never been other data, and pods that read that would not be restarted.
+    async fn let_the_first_second_pass(&self, key: &ObjectKey, secret: Option<&SecretView>) {
+        let first_data = secret.is_some_and(|secret| {
+            let since = secret.managed.as_ref().map(|managed| managed.data_since);
+            since.is_some() && since == secret.created
+        });
+        if first_data && let Some(written) = self.memories.written_at(key) {
+            sleep_until(written + SECOND).await;
+        }
+    }
+
+    /// Applies, unless the apiserver refused the very same a while ago.
+    async fn apply(
+        &self,
+        key: &ObjectKey,
+        desired: &DesiredSecret,
+        how: &plan::Apply,
+        secret: Option<&SecretView>,
+    ) -> Result<AppliedSecret, ApplyError> {
+        let write = Write {
+            wanted: desired.wanted.clone(),
+            over: secret.map(|secret| (secret.uid.clone(), secret.resource_version.clone())),
+        };
+        if let Some(refusal) = self.memories.refused_before(key, &write, Instant::now()) {
+            return Err(refusal.into());
+        }
+        let applied = apply::apply(&self.client, &self.metrics, desired, how).await;
+        if let Err(ApplyError::Refused(refusal)) = &applied {
+            self.memories
+                .refused(key, write, refusal.clone(), Instant::now());
+        }
+        applied
+    }
+
+    fn plan(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        wanted: &Wanted,
+        secret: Option<&SecretView>,
+    ) -> Result<SecretAction, Refusal> {
+        let mark = secret.and_then(|secret| secret.managed.as_ref());
+        let mark_is_live = mark.is_some_and(|managed| {
+            let key = ObjectKey::new(&object.key.namespace, &managed.vault_secret);
+            let holder = self.world.vault_secrets.get(&key);
+            // One that does not decode right now still has what it has.
+            holder.is_some_and(|holder| match &holder.spec {
+                Ok(spec) => resolve::target_name(&key, spec) == resolved.target.name,
+                Err(_) => true,
+            })
+        });
+        let status = &object.view.status;
+        let reported = status.rotation_hash.as_ref().map(Revision::from_annotation);
+        let reported = reported
+            .as_ref()
+            .zip(status.last_change_time.as_ref().map(|time| time.0));
+        plan::plan(
+            wanted,
+            &resolved.target,
+            &object.key.name,
+            Observed {
+                secret,
+                mark_is_live,
+                reported,
+            },
+        )
+    }
+
     /// The Secret as last seen, by the watch or by ourselves when we wrote it.
     fn observe(&self, object: &Object<'_>, name: &str) -> Option<Arc<SecretView>> {
         let watched = self
@@ -400,65 +470,24 @@ impl Syncer {
             Err(Stop::Ending) => return None,
         })
     }
-}
 
-/// What a pass did, and when to look again.
-type Look = (Outcome, Option<Instant>);
-
-/// A refusal is not retried; only where Vault could end it, of which no event tells, is it looked at in its turn.
-fn refused(refusal: Refusal, interval: Option<Duration>) -> Look {
-    let pause = match interval {
-        Some(interval) if refusal.may_heal_in_vault() => interval,
-        _ => REFUSED,
-    };
-    (Outcome::Refused(refusal), Some(Instant::now() + pause))
-}
-
-fn unread(source: &Source, failure: ReadFailure) -> Stop {
-    let ReadFailure {
-        error,
-        attempts,
-        retry_at,
-    } = failure;
-    if !error.held_back {
-        tracing::warn!(source = source.name, attempts, error = %error, "a source was not read");
+    /// Takes our keys out of Secrets that were merged into by a `VaultSecret` that is gone.
+    async fn release(&self, key: &ObjectKey) -> Option<Instant> {
+        let secrets = self.world.secrets.in_namespace(&key.namespace);
+        let ours = secrets.iter().filter(|(_, secret)| {
+            secret
+                .managed
+                .as_ref()
+                .is_some_and(|managed| managed.remove_keys && managed.vault_secret == key.name)
+        });
+        let mut retry = None;
+        for (name, secret) in ours {
+            if let Err(error) = apply::release(&self.client, &self.metrics, name, &secret.uid).await
+            {
+                tracing::warn!(secret = %name, %error, "the keys of a deleted VaultSecret were not removed");
+                retry = Some(Instant::now() + APPLY_BACKOFF.1);
+            }
+        }
+        retry
     }
-    // What goes into a status must not change from try to try, or each try would be a write.
-    let message = if error.concerns_connection() {
-        error.kind.phrase().to_owned()
-    } else {
-        error.to_string()
-    };
-    let failure = SourceFailure {
-        source: source.name.clone(),
-        kind: error.kind,
-        message,
-    };
-    Stop::Unread(failure, retry_at.into())
-}
-
-fn in_step(
-    object: &Object<'_>,
-    resolved: &Resolved,
-    read: &[ReadSource<'_>],
-    secret: Option<&SecretView>,
-    applied: Option<ApplyReason>,
-) -> Option<InStep> {
-    let managed = secret?.managed.as_ref()?;
-    let sources = read.iter().map(|read| SourceStatus {
-        name: read.source.name.clone(),
-        kind: SourceKind::Kv,
-        version: read
-            .reading
-            .version
-            .and_then(|version| i64::try_from(version).ok()),
-    });
-    Some(InStep {
-        target: resolved.target.name.clone(),
-        revision: managed.revision.clone(),
-        data_since: managed.data_since,
-        sources: sources.collect(),
-        applied,
-        refresh: object.view.refresh.clone(),
-    })
 }

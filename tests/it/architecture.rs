@@ -67,7 +67,9 @@ fn root() -> &'static Path {
 
 fn read(path: impl AsRef<Path>) -> String {
     let path = root().join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fs::read_to_string(&path)
+        .map_err(|error| format!("{}: {error}", path.display()))
+        .unwrap()
 }
 
 /// The Rust files below `directory`, as paths from the root.

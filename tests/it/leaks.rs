@@ -9,7 +9,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use self::trouble::{a_policy_that_quotes, credentials, refusals, strange_answers};
-use crate::support::{Canary, SOON, Stage, Team, text_of};
+use crate::support::{Canary, SOON, Stage, Team, hex, text_of};
 
 const TRACE: [&str; 2] = ["--log-filter", "trace"];
 
@@ -129,10 +129,7 @@ async fn the_rotation_hash_is_keyed() {
     }
     let plain = ["1234", "pin1234", "pin=1234", "{\"pin\":\"1234\"}"];
     for text in plain {
-        let digest: String = Sha256::digest(text)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = hex(&Sha256::digest(text));
         assert!(!first.contains(&digest[..16]), "{first} is that of {text}");
     }
 

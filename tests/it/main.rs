@@ -4,8 +4,13 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "a test that cannot go on has failed"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "what was measured is told beside the verdict"
 )]
 
 mod admission;

@@ -88,11 +88,6 @@ async fn a_sealed_vault_is_asked_a_handful_of_times_and_not_overrun_when_it_is_b
         let count = writes.iter().filter(|write| write.name == *name).count();
         assert!(count <= 2, "{count} status writes for {name}");
     }
-    eprintln!(
-        "{} requests in an outage of {length:?}; {fullest} a second after it, {steady} before; recovered in {:?}",
-        outage.len(),
-        unsealed.elapsed()
-    );
 }
 
 fn since(front: &Front, start: Instant) -> Vec<Instant> {

@@ -1,5 +1,7 @@
 //! Values that must not get out, and where one looks for them.
 
+use std::fmt::Write;
+
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use kube::api::ObjectList;
 use kube::core::DynamicObject;
@@ -31,7 +33,7 @@ impl Canary {
         };
         // As `Debug` prints bytes.
         let bytes = format!("{:?}", text.as_bytes());
-        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(text.as_bytes());
         let forms = vec![
             text["canary-".len()..].to_owned(),
             encoded(0),
@@ -55,6 +57,15 @@ impl Canary {
         };
         Some(around(at.saturating_sub(300), at + form.len() + 100))
     }
+}
+
+/// Two lower-case digits for each byte.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
 }
 
 /// A place where something could have leaked to: what it is called, and all that is there.

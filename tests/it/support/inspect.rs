@@ -146,7 +146,7 @@ impl Stage {
         match api.patch(&object.name_any(), &params, &patch).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) => Err(status.message),
-            Err(error) => unreachable!("no answer of the apiserver: {error}"),
+            Err(error) => panic!("{error:?}"),
         }
     }
 }

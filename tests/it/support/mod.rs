@@ -16,7 +16,7 @@ use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use self::{
-    canary::Canary,
+    canary::{Canary, hex},
     front::Front,
     good::{Good, good_data, most_within},
     team::{Team, text_of},
@@ -27,7 +27,7 @@ pub use self::{
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// How long the garbage collector may take: it looks for new kinds every 30 seconds.
-pub const GARBAGE: Duration = Duration::from_secs(120);
+pub const GARBAGE: Duration = Duration::from_mins(2);
 
 /// What an operator of a test is started with, unless it says otherwise.
 const ARGUMENTS: [&str; 1] = ["--leader-election=false"];

@@ -1,9 +1,9 @@
-//! Pure: which login a `VaultSecret` uses, and whom it lets in.
+//! Which login a `VaultSecret` uses, and whom it lets in.
 
 use super::*;
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one row per mistake")]
+#[expect(clippy::too_many_lines, reason = "it is one table")]
 fn one_row_per_mistake_in_the_login() {
     use AuthKind::{ClusterVaultAuth, VaultAuth};
     let with = |extra: Value| {
