@@ -31,9 +31,12 @@ const PATH_BACKOFF_MOST: Duration = Duration::from_mins(1);
 const PATH_BACKOFF_MOST_LEAST: Duration = Duration::from_secs(10);
 const PATH_JITTER: f64 = 0.2;
 
-/// A connection that is away: one second, doubling to a minute, spread over the second half of it.
+/// A connection that is away: one second, doubling …
 const CONNECTION_BACKOFF: Duration = Duration::from_secs(1);
-const CONNECTION_BACKOFF_MOST: Duration = Duration::from_mins(1);
+/// … to half the interval within these bounds, spread over the second half of it. So the reads that come back
+/// after an outage are at most four times as many a second as usual, and nobody waits longer than need be.
+const CONNECTION_BACKOFF_MOST: (Duration, Duration) =
+    (Duration::from_secs(4), Duration::from_mins(1));
 const CONNECTION_JITTER: f64 = 0.5;
 
 /// How old an answer may be.
@@ -208,9 +211,9 @@ pub fn failed(previous: Option<&Failure>, tried: Tried, want: &Want, key_seed: u
         asked_at,
         ended_at,
     } = tried;
-    let attempts = attempts_after(previous, &error, ended_at);
+    let attempts = attempts_after(previous, &error, want.interval, ended_at);
     let pause = if error.concerns_connection() {
-        connection_wait(&error, attempts, want.seed)
+        connection_wait(&error, attempts, want)
     } else {
         path_wait(&error, attempts, want.interval, key_seed)
     };
@@ -222,14 +225,20 @@ pub fn failed(previous: Option<&Failure>, tried: Tried, want: &Want, key_seed: u
     }
 }
 
-fn attempts_after(previous: Option<&Failure>, error: &VaultError, ended_at: Instant) -> u32 {
+fn attempts_after(
+    previous: Option<&Failure>,
+    error: &VaultError,
+    interval: Duration,
+    ended_at: Instant,
+) -> u32 {
     let connection = error.concerns_connection();
     match previous {
         // Another kind of trouble starts anew.
         Some(failure) if failure.error.concerns_connection() != connection => 1,
         // Another caller in the same round, not another round.
         Some(failure)
-            if connection && ended_at < failure.asked_at + round(failure.attempts) / 2 =>
+            if connection
+                && ended_at < failure.asked_at + round(failure.attempts, interval) / 2 =>
         {
             failure.attempts
         }
@@ -238,9 +247,9 @@ fn attempts_after(previous: Option<&Failure>, error: &VaultError, ended_at: Inst
     }
 }
 
-fn connection_wait(error: &VaultError, attempts: u32, caller_seed: u64) -> Duration {
-    let seed = backoff::seed_for(caller_seed, attempts);
-    let spread = backoff::jittered(round(attempts), CONNECTION_JITTER, seed);
+fn connection_wait(error: &VaultError, attempts: u32, want: &Want) -> Duration {
+    let seed = backoff::seed_for(want.seed, attempts);
+    let spread = backoff::jittered(round(attempts, want.interval), CONNECTION_JITTER, seed);
     if error.held_back {
         // Trying is cheap while the gate is closed.
         return spread;
@@ -257,8 +266,13 @@ fn path_wait(error: &VaultError, attempts: u32, interval: Duration, key_seed: u6
 }
 
 /// The longest wait of a round of tries against a connection that is away.
-fn round(attempts: u32) -> Duration {
-    backoff::exponential(CONNECTION_BACKOFF, CONNECTION_BACKOFF_MOST, attempts)
+fn round(attempts: u32, interval: Duration) -> Duration {
+    let (least, most) = CONNECTION_BACKOFF_MOST;
+    backoff::exponential(
+        CONNECTION_BACKOFF,
+        (interval / 2).clamp(least, most),
+        attempts,
+    )
 }
 
 fn asks_for_newer(want: &Want, asked_at: Instant) -> bool {
