@@ -1,4 +1,4 @@
-//! Which login a `VaultSecret` uses, and whom it lets in.
+//! Pure: which login a `VaultSecret` uses, and whom it lets in.
 
 use super::*;
 
