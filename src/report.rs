@@ -258,7 +258,7 @@ fn about_the_secret(
             Some((EventReason::SecretRepaired, note))
         }
         // The first Secret of an object that works at once is no news: the status says it.
-        ApplyReason::Created => None,
+        ApplyReason::Created | ApplyReason::Relabelled => None,
     }
 }
 

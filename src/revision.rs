@@ -73,6 +73,11 @@ impl Revision {
         Self(text.into())
     }
 
+    /// Which key it was made with.
+    pub fn key_id(&self) -> Option<&str> {
+        Some(self.0.split_once(':')?.0)
+    }
+
     /// `<key id>:<hex>`.
     pub fn as_str(&self) -> &str {
         &self.0

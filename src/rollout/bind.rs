@@ -76,12 +76,8 @@ impl Data {
         self.secret == other.secret
             && self.since == other.since
             && (self.revision == other.revision
-                || key_id(&self.revision) != key_id(&other.revision))
+                || self.revision.key_id() != other.revision.key_id())
     }
-}
-
-fn key_id(revision: &Revision) -> Option<&str> {
-    Some(revision.as_str().split_once(':')?.0)
 }
 
 impl Policy {

@@ -67,6 +67,12 @@ pub async fn apply(
     Ok(AppliedSecret(SecretView::project(&written.metadata)))
 }
 
+/// Whether the Secret holds the data of `desired` already.
+pub async fn holds(client: &Client, desired: &DesiredSecret) -> Result<bool, ApplyError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &desired.key.namespace);
+    Ok(desired.is_held_by(&live(&api, &desired.key.name).await?))
+}
+
 /// Takes our keys out of a Secret that was only merged into; the rest of it stays.
 pub async fn release(
     client: &Client,

@@ -20,6 +20,7 @@ use crate::{
     secret_view::{
         TYPE_FIELD, annotation_field, data_field, fields_digest, label_field, owner_field,
     },
+    sensitive::Sensitive,
 };
 
 /// The type of a Secret of which nothing is said.
@@ -105,6 +106,18 @@ impl DesiredSecret {
     /// The keys of its data.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.data.keys().map(String::as_str)
+    }
+
+    /// Whether `live` holds this data: nothing else, unless it is only merged into.
+    pub fn is_held_by(&self, live: &Secret) -> bool {
+        let held = live.data.as_ref();
+        let count = held.map_or(0, BTreeMap::len);
+        let same = |(key, value): (&String, &Sensitive)| {
+            held.and_then(|held| held.get(key))
+                .is_some_and(|held| held.0 == value.expose())
+        };
+        self.data.iter().all(same)
+            && (self.creation == CreationPolicy::Merge || count == self.data.len())
     }
 
     /// The object to apply. `data_since` dates data that is older than this write.

@@ -37,7 +37,7 @@ use self::{
     desired::{DesiredSecret, Wanted},
     memory::{Known, Memories, Start, Write},
     outcome::{InStep, Outcome, SourceFailure},
-    plan::{ApplyReason, Observed, SecretAction},
+    plan::{Apply, ApplyReason, Observed, SecretAction},
     refusal::Refusal,
     resolve::{Resolved, Source},
 };
@@ -319,6 +319,7 @@ impl Syncer {
         let (secret, why) = match action {
             SecretAction::Nothing => (secret, None),
             SecretAction::Apply(how) => {
+                let how = self.dated(how, &desired, secret.as_deref()).await?;
                 if how.why == ApplyReason::DataChanged {
                     self.let_the_first_second_pass(object.key, secret.as_deref())
                         .await;
@@ -351,6 +352,22 @@ impl Syncer {
         })
     }
 
+    /// Under another hash key every revision looks new: whether the data is, only the Secret itself can tell.
+    async fn dated(
+        &self,
+        how: Apply,
+        desired: &DesiredSecret,
+        secret: Option<&SecretView>,
+    ) -> Result<Apply, ApplyError> {
+        let managed = secret.and_then(|secret| secret.managed.as_ref());
+        match managed.filter(|managed| plan::is_of_another_key(managed, &desired.wanted)) {
+            Some(managed) if apply::holds(&self.client, desired).await? => {
+                Ok(how.of_the_same_data(managed.data_since))
+            }
+            Some(_) | None => Ok(how),
+        }
+    }
+
     /// The apiserver's times are whole seconds: data written in the second in which the Secret was made would
     /// look as if there had never been other data, and pods that read that would not be restarted.
     async fn let_the_first_second_pass(&self, key: &ObjectKey, secret: Option<&SecretView>) {
@@ -368,7 +385,7 @@ impl Syncer {
         &self,
         key: &ObjectKey,
         desired: &DesiredSecret,
-        how: &plan::Apply,
+        how: &Apply,
         secret: Option<&SecretView>,
     ) -> Result<AppliedSecret, ApplyError> {
         let write = Write {

@@ -49,6 +49,8 @@ pub enum ApplyReason {
     DataChanged,
     /// Somebody changed or deleted what we wrote, or the target's metadata changed in the spec.
     Repaired,
+    /// The data is the same; its revision is shown under another key.
+    Relabelled,
 }
 
 impl ApplyReason {
@@ -58,8 +60,26 @@ impl ApplyReason {
             Self::Created => "Created",
             Self::DataChanged => "DataChanged",
             Self::Repaired => "Repaired",
+            Self::Relabelled => "Relabelled",
         }
     }
+}
+
+impl Apply {
+    /// The same write, if it turns out that the Secret holds the wanted data already, as of `since`.
+    #[must_use]
+    pub fn of_the_same_data(self, since: Timestamp) -> Self {
+        Self {
+            why: ApplyReason::Relabelled,
+            data_since: Some(since),
+            ..self
+        }
+    }
+}
+
+/// Whether `managed` was labelled under another key than `wanted`: then a different revision says nothing.
+pub fn is_of_another_key(managed: &Managed, wanted: &Wanted) -> bool {
+    managed.revision.key_id() != wanted.revision.key_id()
 }
 
 /// Decides what to do with the Secret `wanted`, named `target` and written by the VaultSecret `writer`.

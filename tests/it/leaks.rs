@@ -116,17 +116,9 @@ async fn the_life_of_a_secret(team: &Team<'_>) -> Vec<Canary> {
 }
 
 #[tokio::test]
-async fn the_rotation_hash_is_keyed() {
+async fn the_rotation_hash_is_keyed_and_a_new_key_restarts_nothing() {
     let mut stage = Stage::own().await;
-    let (first, namespace);
-    {
-        let team = stage.team("keyed").await;
-        team.put("app", &json!({"pin": "1234"})).await;
-        team.vault_secret("app", json!({})).await;
-        team.ready("app").await;
-        first = hash(&team).await;
-        namespace = team.namespace.clone();
-    }
+    let (first, namespace, template) = a_stamped_workload(&stage).await;
     let plain = ["1234", "pin1234", "pin=1234", "{\"pin\":\"1234\"}"];
     for text in plain {
         let digest = hex(&Sha256::digest(text));
@@ -159,6 +151,41 @@ async fn the_rotation_hash_is_keyed() {
     .unwrap();
     let digest = |hash: &str| hash.split_once(':').unwrap().1.to_owned();
     assert_ne!(digest(&first), digest(&second));
+
+    team.condition_is("app", "RolledOut", "True Verified").await;
+    eventually(SOON, "the workload under the new hash", async || {
+        let object = team.api::<VaultSecret>().get("app").await.unwrap();
+        let rollout = object.status.and_then(|status| status.rollout);
+        let seen = rollout.and_then(|rollout| rollout.workloads.first()?.hash.clone());
+        seen.is_some() && seen != template.0
+    })
+    .await
+    .unwrap();
+    team.condition_is("app", "RolledOut", "True Verified").await;
+    assert_eq!(team.template("Deployment", "web").await, template);
+}
+
+/// A Secret and a Deployment restarted for it: the rotation hash, the namespace, and the pod template.
+async fn a_stamped_workload(stage: &Stage) -> (String, String, (Option<String>, i64)) {
+    let team = stage.team("keyed").await;
+    team.put("app", &json!({"pin": "0000"})).await;
+    // Long enough for the pods to be provably younger than the data.
+    team.vault_secret("app", json!({"rollout": {"settle": "5s"}}))
+        .await;
+    team.ready("app").await;
+    team.deployment("web", 1, &["app"]).await;
+    team.settled("web").await;
+    let before = team.template("Deployment", "web").await;
+    team.put("app", &json!({"pin": "1234"})).await;
+    team.secret_with("app", "pin", "1234").await;
+    eventually(SOON, "the restart", async || {
+        team.template("Deployment", "web").await != before
+    })
+    .await
+    .unwrap();
+    team.condition_is("app", "RolledOut", "True Verified").await;
+    let template = team.template("Deployment", "web").await;
+    (hash(&team).await, team.namespace.clone(), template)
 }
 
 async fn hash(team: &Team<'_>) -> String {

@@ -8,10 +8,6 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on has failed"
 )]
-#![expect(
-    clippy::print_stderr,
-    reason = "what was measured is told beside the verdict"
-)]
 
 mod admission;
 mod adoption;

@@ -136,3 +136,33 @@ fn another_label_type_or_owner_is_another_wish_and_another_value_is_not() {
         fields(&retained)
     );
 }
+
+#[test]
+fn a_secret_holds_the_data_if_nothing_is_missing_other_or_too_much() {
+    let live = |pairs: &[(&str, &str)]| Secret {
+        data: Some(
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+                .collect(),
+        ),
+        ..Secret::default()
+    };
+    let owned = desired(&target(CreationPolicy::Owner, DeletionPolicy::Delete));
+    let merged = desired(&target(CreationPolicy::Merge, DeletionPolicy::Retain));
+    let rows = [
+        (live(&[("user", "v"), ("pass", "v")]), true, true),
+        (live(&[("user", "v"), ("pass", "w")]), false, false),
+        (live(&[("user", "v")]), false, false),
+        (
+            live(&[("user", "v"), ("pass", "v"), ("more", "v")]),
+            false,
+            true,
+        ),
+        (Secret::default(), false, false),
+    ];
+    for (live, by_owner, by_merge) in rows {
+        let held = (owned.is_held_by(&live), merged.is_held_by(&live));
+        assert_eq!(held, (by_owner, by_merge), "{:?}", live.data);
+    }
+}
