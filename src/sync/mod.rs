@@ -23,21 +23,21 @@ pub mod plan;
 pub mod refusal;
 pub mod render;
 pub mod resolve;
+mod write;
 
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use kube::Client;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    apply::{AppliedSecret, ApplyError},
+    apply::ApplyError,
     conclude::{Look, in_step, refused, unread},
-    desired::{DesiredSecret, Wanted},
-    memory::{Known, Memories, Start, Write},
+    memory::{Memories, Start},
     outcome::{InStep, Outcome, SourceFailure},
-    plan::{Apply, ApplyReason, Observed, SecretAction},
+    plan::SecretAction,
     refusal::Refusal,
     resolve::{Resolved, Source},
 };
@@ -45,8 +45,7 @@ use crate::{
     api::vault_secret::VaultSecretSpec,
     connection::{Entry, Table},
     names::ObjectKey,
-    revision::{Revision, RevisionKey},
-    secret_view::SecretView,
+    revision::RevisionKey,
     telemetry::metrics::Metrics,
     vault::{
         backoff,
@@ -60,8 +59,6 @@ use crate::{
 
 /// First and longest pause after a Secret could not be written.
 const APPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// The resolution of the apiserver's times.
-const SECOND: Duration = Duration::from_secs(1);
 /// How soon to look for a connection again; becoming usable is an event too.
 const CONNECTION_PENDING: Duration = Duration::from_secs(5);
 
@@ -287,165 +284,6 @@ impl Syncer {
         })
     }
 
-    /// The long way: render, compare, and apply what differs.
-    async fn write(
-        &self,
-        object: &Object<'_>,
-        resolved: &Resolved,
-        read: &[ReadSource<'_>],
-    ) -> Result<InStep, Stop> {
-        let no_data = render::Data::new();
-        let parts = read.iter().map(|read| {
-            (
-                read.source,
-                read.reading
-                    .data
-                    .as_deref()
-                    .map_or(&no_data, |data| &data.entries),
-            )
-        });
-        let data = render::render(parts)?;
-        let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
-        let revision = self.revisions.revision(&written, &data);
-        let desired = DesiredSecret::new(
-            object.key,
-            &object.view.uid,
-            &resolved.target,
-            data,
-            revision,
-        );
-        let secret = self.observe(object, &resolved.target.name);
-        let action = self.plan(object, resolved, &desired.wanted, secret.as_deref())?;
-        let (secret, why) = match action {
-            SecretAction::Nothing => (secret, None),
-            SecretAction::Apply(how) => {
-                let how = self.dated(how, &desired, secret.as_deref()).await?;
-                if how.why == ApplyReason::DataChanged {
-                    self.let_the_first_second_pass(object.key, secret.as_deref())
-                        .await;
-                }
-                let applied = self
-                    .apply(object.key, &desired, &how, secret.as_deref())
-                    .await?;
-                tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
-                let secret = Arc::new(applied.0);
-                self.memories
-                    .wrote(object.key, Arc::clone(&secret), Instant::now());
-                (Some(secret), Some(how.why))
-            }
-        };
-        let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
-        let known = managed.map(|managed| Known {
-            fingerprints: read.iter().map(|read| read.reading.fingerprint).collect(),
-            // What the apiserver made of it counts: should it ever own fields otherwise than foreseen,
-            // that is one needless write and not an endless number of them.
-            wanted: Wanted {
-                revision: desired.wanted.revision.clone(),
-                fields: managed.fields,
-            },
-        });
-        self.memories.succeeded(object.key, known, &object.start);
-        in_step(object, resolved, read, secret.as_deref(), why).ok_or_else(|| {
-            Stop::Unwritten(
-                "the Secret does not carry the operator's mark after it was written".to_owned(),
-            )
-        })
-    }
-
-    /// Under another hash key every revision looks new: whether the data is, only the Secret itself can tell.
-    async fn dated(
-        &self,
-        how: Apply,
-        desired: &DesiredSecret,
-        secret: Option<&SecretView>,
-    ) -> Result<Apply, ApplyError> {
-        let managed = secret.and_then(|secret| secret.managed.as_ref());
-        match managed.filter(|managed| plan::is_of_another_key(managed, &desired.wanted)) {
-            Some(managed) if apply::holds(&self.client, desired).await? => {
-                Ok(how.of_the_same_data(managed.data_since))
-            }
-            Some(_) | None => Ok(how),
-        }
-    }
-
-    /// The apiserver's times are whole seconds: data written in the second in which the Secret was made would
-    /// look as if there had never been other data, and pods that read that would not be restarted.
-    async fn let_the_first_second_pass(&self, key: &ObjectKey, secret: Option<&SecretView>) {
-        let first_data = secret.is_some_and(|secret| {
-            let since = secret.managed.as_ref().map(|managed| managed.data_since);
-            since.is_some() && since == secret.created
-        });
-        if first_data && let Some(written) = self.memories.written_at(key) {
-            sleep_until(written + SECOND).await;
-        }
-    }
-
-    /// Applies, unless the apiserver refused the very same a while ago.
-    async fn apply(
-        &self,
-        key: &ObjectKey,
-        desired: &DesiredSecret,
-        how: &Apply,
-        secret: Option<&SecretView>,
-    ) -> Result<AppliedSecret, ApplyError> {
-        let write = Write {
-            wanted: desired.wanted.clone(),
-            over: secret.map(|secret| (secret.uid.clone(), secret.resource_version.clone())),
-        };
-        if let Some(refusal) = self.memories.refused_before(key, &write, Instant::now()) {
-            return Err(refusal.into());
-        }
-        let applied = apply::apply(&self.client, &self.metrics, desired, how).await;
-        if let Err(ApplyError::Refused(refusal)) = &applied {
-            self.memories
-                .refused(key, write, refusal.clone(), Instant::now());
-        }
-        applied
-    }
-
-    fn plan(
-        &self,
-        object: &Object<'_>,
-        resolved: &Resolved,
-        wanted: &Wanted,
-        secret: Option<&SecretView>,
-    ) -> Result<SecretAction, Refusal> {
-        let mark = secret.and_then(|secret| secret.managed.as_ref());
-        let mark_is_live = mark.is_some_and(|managed| {
-            let key = ObjectKey::new(&object.key.namespace, &managed.vault_secret);
-            let holder = self.world.vault_secrets.get(&key);
-            // One that does not decode right now still has what it has.
-            holder.is_some_and(|holder| match &holder.spec {
-                Ok(spec) => resolve::target_name(&key, spec) == resolved.target.name,
-                Err(_) => true,
-            })
-        });
-        let status = &object.view.status;
-        let reported = status.rotation_hash.as_ref().map(Revision::from_annotation);
-        let reported = reported
-            .as_ref()
-            .zip(status.last_change_time.as_ref().map(|time| time.0));
-        plan::plan(
-            wanted,
-            &resolved.target,
-            &object.key.name,
-            Observed {
-                secret,
-                mark_is_live,
-                reported,
-            },
-        )
-    }
-
-    /// The Secret as last seen, by the watch or by ourselves when we wrote it.
-    fn observe(&self, object: &Object<'_>, name: &str) -> Option<Arc<SecretView>> {
-        let watched = self
-            .world
-            .secrets
-            .get(&ObjectKey::new(&object.key.namespace, name));
-        self.memories.newest(object.key, watched, Instant::now())
-    }
-
     /// One exit: from what happened to the outcome and the next look.
     fn conclude(
         &self,
@@ -486,25 +324,5 @@ impl Syncer {
             ),
             Err(Stop::Ending) => return None,
         })
-    }
-
-    /// Takes our keys out of Secrets that were merged into by a `VaultSecret` that is gone.
-    async fn release(&self, key: &ObjectKey) -> Option<Instant> {
-        let secrets = self.world.secrets.in_namespace(&key.namespace);
-        let ours = secrets.iter().filter(|(_, secret)| {
-            secret
-                .managed
-                .as_ref()
-                .is_some_and(|managed| managed.remove_keys && managed.vault_secret == key.name)
-        });
-        let mut retry = None;
-        for (name, secret) in ours {
-            if let Err(error) = apply::release(&self.client, &self.metrics, name, &secret.uid).await
-            {
-                tracing::warn!(secret = %name, %error, "the keys of a deleted VaultSecret were not removed");
-                retry = Some(Instant::now() + APPLY_BACKOFF.1);
-            }
-        }
-        retry
     }
 }
