@@ -21,6 +21,8 @@ pub const DATA_SINCE: &str = "lockstep.dev/data-since";
 /// Annotation of a managed Secret: its type, where that is not `Opaque`. Only metadata is watched, and a type
 /// that is changed in the spec has to be noticed.
 pub const TARGET_TYPE: &str = "lockstep.dev/type";
+/// Annotation of a Secret that somebody else created and we only merge into: it never becomes ours.
+pub const MERGED: &str = "lockstep.dev/merged";
 /// Annotation of a Secret we merge into: our keys go when the VaultSecret goes.
 pub const REMOVE_KEYS: &str = "lockstep.dev/remove-keys-on-delete";
 /// Label of every Secret that was created by the operator.

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, fmt, fmt::Write};
 
 use hmac::{Hmac, KeyInit, Mac};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -96,16 +97,21 @@ impl fmt::Debug for Revision {
     }
 }
 
-/// The hash a workload carries: one digest of the names and revisions of all managed Secrets it uses.
+/// What one Secret holds: its revision, and since when, in the apiserver's time.
+pub type Held<'a> = (&'a Revision, Timestamp);
+
+/// The hash a workload carries: one digest of the names, revisions and ages of all managed Secrets it uses.
 ///
-/// `None` when it uses none. No key is needed: what goes in are keyed digests already.
-pub fn combine<'a>(secrets: &BTreeMap<&'a str, &'a Revision>) -> Option<String> {
+/// The age goes in, because data may change and change back: pods that were made meanwhile read the other data,
+/// and nothing but the time tells. `None` when there are no Secrets. No key is needed: the revisions are keyed.
+pub fn combine<'a>(secrets: &BTreeMap<&'a str, Held<'a>>) -> Option<String> {
     if secrets.is_empty() {
         return None;
     }
     let mut digest = Sha256::new();
-    for (name, revision) in secrets {
-        for part in [name.as_bytes(), revision.as_str().as_bytes()] {
+    for (name, (revision, since)) in secrets {
+        let since = since.as_second().to_be_bytes();
+        for part in [name.as_bytes(), revision.as_str().as_bytes(), &since] {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
@@ -171,18 +177,22 @@ mod tests {
     }
 
     #[test]
-    fn the_combined_hash_depends_on_names_and_revisions() {
+    fn the_combined_hash_depends_on_names_revisions_and_ages() {
         let (r1, r2) = (
             Revision::from_annotation("k1:1"),
             Revision::from_annotation("k1:2"),
         );
-        let of =
-            |pairs: &[(&'static str, &'static Revision)]| combine(&pairs.iter().copied().collect());
-        let (r1, r2): (&'static Revision, &'static Revision) =
-            (Box::leak(Box::new(r1)), Box::leak(Box::new(r2)));
-        assert_eq!(of(&[("a", r1), ("b", r2)]), of(&[("b", r2), ("a", r1)]));
-        assert_ne!(of(&[("a", r1), ("b", r2)]), of(&[("a", r2), ("b", r1)]));
-        assert_ne!(of(&[("a", r1)]), of(&[("b", r1)]));
+        let of = |pairs: &[(&'static str, &Revision, i64)]| {
+            let held = pairs.iter().map(|(name, revision, since)| {
+                (*name, (*revision, Timestamp::from_second(*since).unwrap()))
+            });
+            combine(&held.collect())
+        };
+        let one = of(&[("a", &r1, 1), ("b", &r2, 1)]);
+        assert_eq!(one, of(&[("b", &r2, 1), ("a", &r1, 1)]));
+        assert_ne!(one, of(&[("a", &r2, 1), ("b", &r1, 1)]));
+        assert_ne!(of(&[("a", &r1, 1)]), of(&[("b", &r1, 1)]));
+        assert_ne!(of(&[("a", &r1, 1)]), of(&[("a", &r1, 2)]));
     }
 
     proptest! {

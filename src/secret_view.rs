@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use serde_json::Value;
 
 use crate::{
-    names::{DATA_SINCE, REMOVE_KEYS, REVISION, SECRET_MANAGER, VAULT_SECRET},
+    names::{DATA_SINCE, MERGED, REMOVE_KEYS, REVISION, SECRET_MANAGER, VAULT_SECRET},
     revision::Revision,
 };
 
@@ -36,6 +36,8 @@ pub struct Managed {
     pub revision: Revision,
     /// Since when the data is what it is, in the apiserver's time.
     pub data_since: Timestamp,
+    /// Whether somebody else created it, so that only our keys in it are ours.
+    pub merged: bool,
     /// Whether our keys go when the VaultSecret goes.
     pub remove_keys: bool,
     /// Digest of the fields our field manager owns. Whoever changes or deletes one of them takes it from us,
@@ -71,6 +73,7 @@ impl Managed {
             vault_secret: annotations.get(VAULT_SECRET)?.clone(),
             revision: Revision::from_annotation(annotations.get(REVISION)?),
             data_since: data_since?,
+            merged: annotations.contains_key(MERGED),
             remove_keys: annotations.contains_key(REMOVE_KEYS),
             fields: fields.map_or(0, |fields| {
                 fields_digest(&owned_fields(&fields.0, metadata))

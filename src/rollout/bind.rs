@@ -163,10 +163,15 @@ pub fn bound<S: AsRef<SecretView>>(
 
 /// The hash that the workload should carry; `None` if it is bound to nothing.
 pub fn wanted(bound: &[Bound]) -> Option<String> {
-    let revisions = bound
-        .iter()
-        .map(|bound| (bound.data.secret.as_str(), &bound.data.revision));
-    combine(&revisions.collect())
+    let held = bound.iter().map(|bound| {
+        let Data {
+            secret,
+            revision,
+            since,
+        } = &bound.data;
+        (secret.as_str(), (revision, *since))
+    });
+    combine(&held.collect())
 }
 
 #[cfg(test)]

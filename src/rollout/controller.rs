@@ -220,7 +220,7 @@ impl Pass<'_> {
             ..
         } = *self;
         let body = patch::stamp(workload, view, wanted);
-        match exec::apply(&context.client, &context.metrics, workload, &body).await {
+        match exec::stamp(&context.client, &context.metrics, workload, &body).await {
             Ok(generation) => {
                 tracing::info!(%workload, hash = wanted, "stamped the pod template");
                 tracker.stamped(generation, self.now);
@@ -244,7 +244,7 @@ impl Pass<'_> {
             context, workload, ..
         } = *self;
         let body = patch::record(workload, self.view, self.wanted);
-        match exec::apply(&context.client, &context.metrics, workload, &body).await {
+        match exec::record(&context.client, &context.metrics, workload, &body).await {
             Ok(_) => {
                 tracing::info!(%workload, hash = self.wanted, "in step without a restart");
                 tracker.recorded();

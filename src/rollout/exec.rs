@@ -90,17 +90,43 @@ pub async fn list_pods(
     }
 }
 
-/// Applies `body` to `workload` and returns the generation it has then.
-pub async fn apply(
+/// Stamps `workload` with `body` and returns the generation it has then. A stamp of somebody else is not overwritten.
+pub async fn stamp(
     client: &Client,
     metrics: &Metrics,
     workload: &WorkloadKey,
     body: &Value,
 ) -> Result<i64, ExecError> {
+    apply(
+        (client, metrics),
+        workload,
+        body,
+        PatchParams::apply(ROLLOUT_MANAGER),
+    )
+    .await
+}
+
+/// Records with `body` on `workload` that its pods are in step. Nobody else has a use for that annotation; whoever
+/// wrote it copied it, as `kubectl rollout undo` does, so it is taken back.
+pub async fn record(
+    client: &Client,
+    metrics: &Metrics,
+    workload: &WorkloadKey,
+    body: &Value,
+) -> Result<i64, ExecError> {
+    let params = PatchParams::apply(ROLLOUT_MANAGER).force();
+    apply((client, metrics), workload, body, params).await
+}
+
+async fn apply(
+    (client, metrics): (&Client, &Metrics),
+    workload: &WorkloadKey,
+    body: &Value,
+    params: PatchParams,
+) -> Result<i64, ExecError> {
     let resource = resource(workload.kind);
     let api: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), &workload.namespace, &resource);
-    let params = PatchParams::apply(ROLLOUT_MANAGER);
     let patch = Patch::Apply(body);
     let written = timeout(TIMEOUT, api.patch_metadata(&workload.name, &params, &patch))
         .await

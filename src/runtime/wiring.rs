@@ -166,9 +166,8 @@ impl Wiring {
         }
     }
 
-    /// Whoever depends on a Secret that is not ours: a target in the way, a login, a certificate authority.
+    /// Whoever depends on what a Secret holds: a login, a certificate authority.
     fn follow_secret(&self, key: &ObjectKey) {
-        self.follow_target(key);
         for (kind, namespace) in [
             (AuthKind::VaultAuth, key.namespace.as_str()),
             (AuthKind::ClusterVaultAuth, ""),
@@ -181,11 +180,16 @@ impl Wiring {
                 }
             }
         }
-        for id in self.connections() {
-            let view = self.world.connection(&id);
-            let spec = view.as_ref().and_then(|view| view.spec.as_deref().ok());
-            if spec.and_then(|spec| ca_secret(&id, spec)).as_ref() == Some(key) {
-                self.queues.connections.add(id);
+        for (kind, namespace) in [
+            (ConnectionKind::VaultConnection, key.namespace.as_str()),
+            (ConnectionKind::ClusterVaultConnection, ""),
+        ] {
+            for (name, view) in self.world.connections(kind).in_namespace(namespace) {
+                let id = ConnectionId { kind, key: name };
+                let spec = view.spec.as_deref().ok();
+                if spec.and_then(|spec| ca_secret(&id, spec)).as_ref() == Some(key) {
+                    self.queues.connections.add(id);
+                }
             }
         }
     }
@@ -281,6 +285,9 @@ impl Listener for Wiring {
             self.roll_out(self.rollouts.touched_by_secret(&change.key));
         }
         if following && new.is_none() {
+            self.follow_target(&change.key);
+        }
+        if following {
             self.follow_secret(&change.key);
         }
     }

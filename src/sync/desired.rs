@@ -13,7 +13,7 @@ use super::{render::Data, resolve::Target};
 use crate::{
     api::vault_secret::{CreationPolicy, DeletionPolicy},
     names::{
-        DATA_SINCE, LOCKSTEP, MANAGED_BY, ObjectKey, REMOVE_KEYS, REVISION, TARGET_TYPE,
+        DATA_SINCE, LOCKSTEP, MANAGED_BY, MERGED, ObjectKey, REMOVE_KEYS, REVISION, TARGET_TYPE,
         VAULT_SECRET,
     },
     revision::Revision,
@@ -68,6 +68,9 @@ impl DesiredSecret {
         }
         let mut annotations = target.annotations.clone();
         annotations.insert(VAULT_SECRET.to_owned(), object.name.clone());
+        if !creates {
+            annotations.insert(MERGED.to_owned(), "true".to_owned());
+        }
         if !creates && removes {
             annotations.insert(REMOVE_KEYS.to_owned(), "true".to_owned());
         }

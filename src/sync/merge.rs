@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::refusal::Refusal;
 use crate::{
-    names::{DATA_SINCE, REMOVE_KEYS, REVISION, VAULT_SECRET},
+    names::{DATA_SINCE, MERGED, REMOVE_KEYS, REVISION, VAULT_SECRET},
     secret_view::is_own_entry,
 };
 
@@ -53,7 +53,7 @@ pub fn release(live: &Secret) -> Value {
         .difference(&shared)
         .map(|key| nothing(key))
         .collect();
-    let annotations: Map<_, _> = [VAULT_SECRET, REVISION, DATA_SINCE, REMOVE_KEYS]
+    let annotations: Map<_, _> = [VAULT_SECRET, REVISION, DATA_SINCE, MERGED, REMOVE_KEYS]
         .map(nothing)
         .into_iter()
         .collect();

@@ -110,6 +110,8 @@ pub fn plan(
                 other: managed.vault_secret.clone(),
             })
         }
+        // What we merged into was somebody's before, and stays theirs whatever the spec says now.
+        Some(managed) if managed.merged && !merges => Err(Refusal::TargetForeign { name: name() }),
         Some(managed) => Ok(renew(wanted, managed, merges)),
     }
 }
@@ -176,6 +178,7 @@ mod tests {
                 vault_secret: vault_secret.into(),
                 revision: Revision::from_annotation(revision),
                 data_since: at(5),
+                merged: false,
                 remove_keys: false,
                 fields,
             }),
@@ -197,7 +200,13 @@ mod tests {
         use CreationPolicy::{Merge, Orphan, Owner};
         let ours = |revision, fields| Some(view(Some(("me", revision, fields))));
         let theirs = Some(view(Some(("other", "r1", 1))));
-        let rows: [Row; 13] = [
+        let merged = |vault_secret| {
+            let mut secret = view(Some((vault_secret, "r1", 1)));
+            let managed = secret.managed.as_mut().unwrap();
+            managed.merged = true;
+            Some(secret)
+        };
+        let rows: [Row; 17] = [
             (None, false, Owner, Ok("Created since- force-")),
             (None, false, Orphan, Ok("Created since- force-")),
             (None, false, Merge, Err("TargetMissing")),
@@ -211,6 +220,10 @@ mod tests {
             (ours("r1", 7), true, Merge, Ok("Repaired since+ force-")),
             (theirs.clone(), true, Owner, Err("TargetTaken")),
             (theirs, false, Owner, NOTHING),
+            (merged("me"), true, Owner, Err("TargetForeign")),
+            (merged("me"), true, Orphan, Err("TargetForeign")),
+            (merged("other"), false, Owner, Err("TargetForeign")),
+            (merged("me"), true, Merge, NOTHING),
         ];
         for (secret, mark_is_live, creation, expected) in rows {
             let observed = Observed {

@@ -173,6 +173,7 @@ fn secret(created: i64) -> SecretView {
             vault_secret: "vs".into(),
             revision: Revision::from_annotation("k1:1"),
             data_since: at(200),
+            merged: false,
             remove_keys: false,
             fields: 0,
         }),
@@ -222,7 +223,11 @@ async fn pods_in_step_are_recorded_once_and_then_nothing_is_asked_any_more() {
     assert_eq!(bed.pass().await, None);
     let asked = bed.apiserver.asked();
     assert_eq!((asked[0].0.as_str(), asked[0].1.as_str()), ("GET", LIST));
-    assert_eq!((asked[1].0.as_str(), asked[1].1.as_str()), ("PATCH", PATCH));
+    let forced = PATCH.replace("?&", "?&force=true&");
+    assert_eq!(
+        (asked[1].0.as_str(), asked[1].1.as_str()),
+        ("PATCH", forced.as_str())
+    );
     let status = bed.status().unwrap();
     let proof = json!({"lockstep.dev/in-step": status.hash.unwrap()});
     assert_eq!(asked[1].2["metadata"]["annotations"], proof);

@@ -80,14 +80,14 @@ fn the_fields_of_a_secret_that_is_merged_into_are_data_and_marks() {
     assert_eq!(applied.metadata.labels, None);
     assert_eq!(applied.metadata.owner_references, None);
     let marks = json!({
-        "f:lockstep.dev/remove-keys-on-delete": {}, "f:lockstep.dev/revision": {},
-        "f:lockstep.dev/vault-secret": {},
+        "f:lockstep.dev/merged": {}, "f:lockstep.dev/remove-keys-on-delete": {},
+        "f:lockstep.dev/revision": {}, "f:lockstep.dev/vault-secret": {},
     });
     let fields =
         json!({"f:data": {"f:pass": {}, "f:user": {}}, "f:metadata": {"f:annotations": marks}});
     let managed = seen(&applied, &fields).managed.unwrap();
     assert_eq!(managed.fields, desired.wanted.fields);
-    assert!(managed.remove_keys);
+    assert!(managed.merged && managed.remove_keys);
 }
 
 #[test]
