@@ -2,6 +2,7 @@
 
 mod exceptions;
 mod quiet;
+mod returns;
 mod together;
 
 use futures::future::join_all;

@@ -140,3 +140,30 @@ async fn merged_keys_go_or_stay_with_the_vault_secret_as_asked() {
     assert!(!annotations.keys().any(|name| name.contains("lockstep")));
     assert_eq!(team.secret_to_the_letter("stays").await, stays);
 }
+
+#[tokio::test]
+async fn what_was_merged_into_never_becomes_ours() {
+    let stage = Stage::shared().await;
+    let team = stage.team("stays").await;
+    team.put("app", &json!({"a": "1"})).await;
+    their_secret(&team, "app").await;
+    team.vault_secret("app", merging()).await;
+    let merged = team.secret_with("app", "a", "1").await;
+    team.ready("app").await;
+
+    team.vault_secret("app", json!({"target": {"creationPolicy": "Owner"}}))
+        .await;
+    team.stalled("app", "TargetForeign", &["Secret app"]).await;
+    let kept = team.secret("app").await.unwrap();
+    assert_eq!(theirs(&kept), theirs(&merged));
+
+    // Not even when the one that merged is gone: its mark stays, and says whose the Secret is.
+    team.delete::<VaultSecret>("app").await;
+    team.put("other", &json!({"a": "2"})).await;
+    team.vault_secret("other", json!({"target": {"name": "app"}}))
+        .await;
+    team.stalled("other", "TargetForeign", &["Secret app"])
+        .await;
+    let kept = team.secret("app").await.unwrap();
+    assert_eq!(theirs(&kept), theirs(&merged));
+}

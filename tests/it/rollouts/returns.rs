@@ -1,0 +1,79 @@
+//! Data that comes back, and pod templates that come back.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
+use lockstep_testbed::eventually;
+
+use crate::support::{SOON, Stage, env_from, settle, workload};
+
+#[tokio::test]
+async fn data_that_changes_and_changes_back_restarts_what_started_in_between() {
+    let stage = Stage::shared().await;
+    let team = stage.team("back").await;
+    team.put("app", &json!({"password": "one"})).await;
+    // Long enough for a pod to come between the two changes.
+    team.vault_secret("app", settle("8s")).await;
+    team.ready("app").await;
+    team.apply(&workload("Deployment", "app", &env_from(&["app"])))
+        .await;
+    let before = team.in_step("app", ("Deployment", "app"), None).await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    team.secret_with("app", "password", "two").await;
+    let old = team.pods("app").await.remove(0).metadata.name.unwrap();
+    team.delete::<Pod>(&old).await;
+    team.settled("app").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.secret_with("app", "password", "one").await;
+
+    let after = team.restarted_once("app", &before).await;
+    assert_ne!(after.hash, before.hash);
+}
+
+#[tokio::test]
+async fn a_rollout_that_is_undone_is_not_fought_over() {
+    let stage = Stage::shared().await;
+    let team = stage.team("undo").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle("1s")).await;
+    team.ready("app").await;
+    team.apply(&workload("Deployment", "app", &env_from(&["app"])))
+        .await;
+    let before = team.in_step("app", ("Deployment", "app"), None).await;
+    team.put("app", &json!({"password": "two"})).await;
+    team.secret_with("app", "password", "two").await;
+    team.restarted_once("app", &before).await;
+
+    let mark = stage.audit_mark().await.unwrap();
+    let undone = stage
+        .kubectl(&["-n", &team.namespace, "rollout", "undo", "deployment/app"])
+        .await
+        .unwrap();
+    assert!(undone.status.success());
+    team.settled("app").await;
+    // All pods are new by then, so nothing is restarted, and that is written down.
+    eventually(SOON, "the proof on the workload", async || {
+        let found = team.workloads("Deployment").get("app").await.unwrap();
+        let proof = found
+            .metadata
+            .annotations?
+            .get("lockstep.dev/in-step")
+            .cloned();
+        let status = team.workload_status("app", "app").await?;
+        (proof.is_some() && proof == status.hash).then_some(())
+    })
+    .await
+    .unwrap();
+    team.polled("app").await;
+    let refused = stage
+        .audit_since(mark, |request| {
+            request.user_agent.starts_with("lockstep/")
+                && request.namespace == team.namespace
+                && request.code >= 400
+        })
+        .await
+        .unwrap();
+    assert_eq!(refused, []);
+    assert_eq!(team.stamp("app").await, None);
+}
