@@ -261,6 +261,8 @@ impl Operator {
         let finish = async { while tasks.join_next().await.is_some() {} };
         if timeout(SHUTDOWN, finish).await.is_err() {
             tracing::warn!("not everything ended in time");
+            // Whatever is left must not write once another process leads.
+            tasks.shutdown().await;
         }
         result
     }
