@@ -80,7 +80,7 @@ impl Controller {
             Ok(()) => vec![Wanted::yes(
                 Kind::Ready,
                 "Accepted",
-                "VaultSecrets can log in with it",
+                "the login is complete; whether Vault takes it shows on the VaultSecrets that use it",
             )],
             Err(refusal) => vec![
                 Wanted::no(Kind::Ready, refusal.reason(), refusal.to_string()),

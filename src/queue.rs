@@ -186,13 +186,12 @@ where
 {
     let mut running = JoinSet::new();
     loop {
-        while running.len() >= workers.max(1) {
-            running.join_next().await;
-        }
+        let free = running.len() < workers.max(1);
         let key = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
-            key = queue.next() => key,
             Some(_) = running.join_next() => continue,
+            key = queue.next(), if free => key,
         };
         let (queue, served) = (Arc::clone(&queue), serve(key.clone()));
         running.spawn(async move {
@@ -209,6 +208,7 @@ where
             queue = queue.name,
             "work was still under way when the time to stop was over"
         );
+        running.shutdown().await;
     }
 }
 
@@ -286,6 +286,21 @@ mod tests {
         queue.add(2);
         tokio::time::sleep(s(62)).await;
         assert_eq!(*log.lock().unwrap(), [(13, s(0)), (2, s(1)), (13, s(60))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stopping_ends_the_loop_although_all_workers_are_busy() {
+        let queue = Arc::new(Queue::new("test"));
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(work(Arc::clone(&queue), 1, stop.clone(), |_: u32| {
+            std::future::pending()
+        }));
+        queue.add(1);
+        tokio::time::sleep(s(1)).await;
+        let asked = Instant::now();
+        stop.cancel();
+        timeout(s(60), worker).await.unwrap().unwrap();
+        assert_eq!(asked.elapsed(), DRAIN);
     }
 
     #[tokio::test(start_paused = true)]

@@ -75,6 +75,8 @@ struct Record {
     /// UID and generation the outcome belongs to.
     version: (String, i64),
     outcome: Outcome,
+    /// How many outcomes of the object came before this one.
+    sequence: u64,
     /// What was written since the last report.
     applied: Option<ApplyReason>,
     /// The status as we wrote it last.
@@ -88,8 +90,9 @@ impl Records {
         let before = records
             .remove(key)
             .filter(|before| before.version.0 == version.0);
-        let (pending, written) =
-            before.map_or((None, None), |before| (before.applied, before.written));
+        let (sequence, pending, written) = before.map_or((0, None, None), |before| {
+            (before.sequence + 1, before.applied, before.written)
+        });
         let applied = match &outcome {
             Outcome::InStep(InStep {
                 applied: Some(applied),
@@ -107,6 +110,7 @@ impl Records {
             Record {
                 version,
                 outcome,
+                sequence,
                 applied,
                 written,
             },
@@ -124,9 +128,11 @@ impl Records {
         }
     }
 
-    /// What was applied was told.
-    fn told(&self, key: &ObjectKey) {
-        if let Some(record) = self.lock().get_mut(key) {
+    /// What was applied up to this outcome of the object was told. What a newer one applied is still to be told.
+    fn told(&self, key: &ObjectKey, uid: &str, sequence: u64) {
+        if let Some(record) = self.lock().get_mut(key)
+            && (record.version.0.as_str(), record.sequence) == (uid, sequence)
+        {
             record.applied = None;
         }
     }
@@ -182,7 +188,7 @@ impl Reporter {
         if new != *old {
             self.records.written(key, new, Instant::now());
         }
-        self.records.told(key);
+        self.records.told(key, &record.version.0, record.sequence);
         for (reason, note) in notes {
             self.events
                 .publish(&reference(key, &view), reason, &note)
@@ -249,6 +255,8 @@ fn about_the_secret(
             let note = format!("Secret {target} has new data, rotation hash {hash}");
             Some((EventReason::SecretUpdated, note))
         }
+        // The wanted Secret changed with the spec: nobody touched the one that was there.
+        ApplyReason::Repaired if old.observed_generation != new.observed_generation => None,
         ApplyReason::Repaired => {
             let note = format!("Secret {target} was not as it was written, and was put right");
             Some((EventReason::SecretRepaired, note))
@@ -364,6 +372,33 @@ mod tests {
             kind,
             message: "m".into(),
         })
+    }
+
+    #[test]
+    fn what_a_newer_outcome_applied_is_not_taken_for_told() {
+        let records = Records::default();
+        let key = ObjectKey::new("ns", "a");
+        let tell = |applied| records.tell(&key, ("uid".to_owned(), 1), in_step(applied));
+        let applied = || records.get(&key).unwrap().applied;
+        tell(Some(ApplyReason::DataChanged));
+        let reported = records.get(&key).unwrap();
+        tell(Some(ApplyReason::Repaired));
+        records.told(&key, "uid", reported.sequence);
+        assert_eq!(applied(), Some(ApplyReason::Repaired));
+        records.told(&key, "uid", records.get(&key).unwrap().sequence);
+        assert_eq!(applied(), None);
+    }
+
+    #[test]
+    fn a_secret_that_follows_an_edit_of_the_spec_was_not_repaired() {
+        let told = |from, to| {
+            let status = |generation| VaultSecretStatus {
+                observed_generation: Some(generation),
+                ..VaultSecretStatus::default()
+            };
+            notes(&status(from), &status(to), Some(ApplyReason::Repaired)).len()
+        };
+        assert_eq!((told(1, 1), told(1, 2)), (1, 0));
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl Operator {
     fn campaign(&self, stop: CancellationToken) -> (watch::Receiver<Leadership>, Election) {
         if !self.settings.leader_election {
             self.metrics.leader(true);
+            tracing::info!("leading");
             let (sender, leadership) = election::unopposed();
             let election = tokio::spawn(async move {
                 stop.cancelled().await;
@@ -261,6 +262,8 @@ impl Operator {
         let finish = async { while tasks.join_next().await.is_some() {} };
         if timeout(SHUTDOWN, finish).await.is_err() {
             tracing::warn!("not everything ended in time");
+            // Whatever is left must not write once another process leads.
+            tasks.shutdown().await;
         }
         result
     }
@@ -268,7 +271,6 @@ impl Operator {
     /// Starts the work of a leader.
     async fn start(&self, tasks: &mut JoinSet<()>) -> Result<(), RunError> {
         let stop = &self.stop;
-        tracing::info!("leading");
         let Some(revisions) = self.hash_key().await else {
             return Ok(());
         };

@@ -168,7 +168,7 @@ fn tell(
 ) {
     let uid = gathered.view.as_ref().map_or("", |view| view.uid.as_str());
     let note = report::note(workload, uid, what, decision, &gathered.bound);
-    tracing::info!(%workload, reason = what.reason().as_str(), message = note.message, "rollout");
+    tracing::info!(%workload, reason = what.reason().as_str(), note = note.message, "rollout");
     (context.notify)(note);
 }
 

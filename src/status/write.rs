@@ -5,7 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
-    core::{ApiResource, DynamicObject},
+    core::{ApiResource, DynamicObject, Status},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -65,7 +65,7 @@ where
     };
     let result = match timeout(LIMIT, write).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 || status.code == 409 => {
+        Ok(Err(kube::Error::Api(status))) if is_gone(&status) => {
             Err(WriteStatusError::Gone(key.clone()))
         }
         Ok(Err(error)) => Err(WriteStatusError::Failed(key.clone(), error.to_string())),
@@ -81,6 +81,15 @@ where
     result
 }
 
+/// Whether the object we looked at is no more: there is none of its name, or one with another UID.
+///
+/// The apiserver does not pass on which part of a JSON patch failed: it answers 422 with this text for every patch
+/// that does not apply, and of ours only the test of the UID can fail. An invalid status has another text.
+fn is_gone(status: &Status) -> bool {
+    const NOT_APPLICABLE: &str = "the server rejected our request due to an error in our request";
+    status.code == 404 || (status.code == 422 && status.message.starts_with(NOT_APPLICABLE))
+}
+
 fn status_resource(kind: &str) -> &'static str {
     match kind {
         "VaultSecret" => "vaultsecrets/status",
@@ -89,5 +98,37 @@ fn status_resource(kind: &str) -> &'static str {
         "VaultConnection" => "vaultconnections/status",
         "ClusterVaultConnection" => "clustervaultconnections/status",
         _ => "other/status",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_object_that_is_no_more_is_gone() {
+        let rows = [
+            (404, "vaultsecrets.lockstep.dev \"a\" not found", true),
+            (
+                422,
+                "the server rejected our request due to an error in our request",
+                true,
+            ),
+            (
+                422,
+                "VaultSecret.lockstep.dev \"a\" is invalid: status.conditions: Required value",
+                false,
+            ),
+            (409, "the object has been modified", false),
+            (500, "etcdserver: request timed out", false),
+        ];
+        for (code, message, gone) in rows {
+            let status = Status {
+                code,
+                message: message.to_owned(),
+                ..Status::default()
+            };
+            assert_eq!(is_gone(&status), gone, "{code} {message}");
+        }
     }
 }

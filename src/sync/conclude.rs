@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     api::vault_secret::{SourceKind, SourceStatus},
+    names::ObjectKey,
     secret_view::SecretView,
     vault::readings::ReadFailure,
 };
@@ -32,14 +33,20 @@ pub(super) fn refused(refusal: Refusal, interval: Option<Duration>) -> Look {
     (Outcome::Refused(refusal), Some(Instant::now() + pause))
 }
 
-pub(super) fn unread(source: &Source, failure: ReadFailure) -> Stop {
+pub(super) fn unread(key: &ObjectKey, source: &Source, failure: ReadFailure) -> Stop {
     let ReadFailure {
         error,
         attempts,
         retry_at,
     } = failure;
     if !error.held_back {
-        tracing::warn!(source = source.name, attempts, error = %error, "a source was not read");
+        let source = &source.name;
+        // One warning per failure: the tries that follow say nothing new.
+        if attempts == 1 {
+            tracing::warn!(object = %key, source, attempts, error = %error, "a source was not read");
+        } else {
+            tracing::debug!(object = %key, source, attempts, error = %error, "a source was not read");
+        }
     }
     // What goes into a status must not change from try to try, or each try would be a write.
     let message = if error.concerns_connection() {

@@ -240,7 +240,7 @@ impl Syncer {
         let reads = resolved.sources.iter().map(|source| async move {
             let place = source.place();
             let reading = self.readings.get(identity, &place, &want).await;
-            let reading = reading.map_err(|failure| unread(source, failure))?;
+            let reading = reading.map_err(|failure| unread(object.key, source, failure))?;
             let key = SourceKey {
                 identity: identity.key.clone(),
                 source: place,

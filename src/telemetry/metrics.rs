@@ -204,11 +204,7 @@ impl Metrics {
             "Keys waiting to be worked on, by queue",
             self.queue_depth.clone(),
         );
-        registry.register(
-            "objects",
-            "Custom resources, by kind and state",
-            self.objects.clone(),
-        );
+        registry.register("objects", "VaultSecrets, by state", self.objects.clone());
         registry.register(
             "leader",
             "1 while this process is the leader, otherwise 0",
