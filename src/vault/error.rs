@@ -61,7 +61,7 @@ impl VaultErrorKind {
     pub const fn phrase(self) -> &'static str {
         match self {
             Self::Denied => "permission denied by Vault",
-            Self::NotFound => "nothing found at this path",
+            Self::NotFound => "nothing found",
             Self::Deleted => "this version was deleted or destroyed",
             Self::Sealed => "Vault is sealed",
             Self::Throttled => "Vault limits the request rate",
@@ -81,7 +81,7 @@ pub struct VaultError {
     pub kind: VaultErrorKind,
     /// What was attempted: `read`, `login`, …
     pub operation: &'static str,
-    /// The path in Vault, without `/v1/`. Paths are not secret.
+    /// The path in Vault, without `/v1/`, and the version if one is wanted. Paths are not secret.
     pub path: String,
     /// The HTTP status, when there was an answer.
     pub status: Option<u16>,
@@ -493,6 +493,20 @@ mod tests {
              Vault is sealed (503): Vault is sealed"
         );
         assert_eq!(held_back.retry_after, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_version_that_is_not_there_is_named() {
+        let mount = MountPath::parse("secret").unwrap();
+        let path = SecretPath::parse("shop/api").unwrap();
+        let request = Request::kv2_read(&mount, &path, Some(99));
+        let body = br#"{"errors":[]}"#;
+        let error = classify(&request, StatusCode::NOT_FOUND, &HeaderMap::new(), body);
+        assert_eq!(
+            error.to_string(),
+            "read version 99 of secret/data/shop/api: nothing found (404)"
+        );
+        assert_eq!(request.target(), "secret/data/shop/api?version=99");
     }
 
     #[test]
