@@ -320,8 +320,8 @@ impl Trouble {
     }
 }
 
-/// Reasons that concern a whole connection.
-const CONNECTION_WIDE: [&str; 4] = ["Sealed", "Throttled", "Unavailable", "Unreachable"];
+/// Reasons that concern a whole connection. Not `Throttled`: a quota of Vault concerns a path.
+const CONNECTION_WIDE: [&str; 3] = ["Sealed", "Unavailable", "Unreachable"];
 
 fn reference(key: &ObjectKey, view: &VaultSecretView) -> ObjectReference {
     ObjectReference {

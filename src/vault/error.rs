@@ -61,7 +61,7 @@ impl VaultErrorKind {
     pub const fn phrase(self) -> &'static str {
         match self {
             Self::Denied => "permission denied by Vault",
-            Self::NotFound => "nothing found at this path",
+            Self::NotFound => "nothing found",
             Self::Deleted => "this version was deleted or destroyed",
             Self::Sealed => "Vault is sealed",
             Self::Throttled => "Vault limits the request rate",
@@ -81,10 +81,12 @@ pub struct VaultError {
     pub kind: VaultErrorKind,
     /// What was attempted: `read`, `login`, …
     pub operation: &'static str,
-    /// The path in Vault, without `/v1/`. Paths are not secret.
+    /// The path in Vault, without `/v1/`, and the version if one is wanted. Paths are not secret.
     pub path: String,
     /// The HTTP status, when there was an answer.
     pub status: Option<u16>,
+    /// The answer holds Vault's `errors`: it does not come from a proxy in front of it.
+    pub by_vault: bool,
     /// One line of at most 200 characters; may be empty.
     pub detail: String,
     /// How long Vault asked us to wait.
@@ -120,6 +122,7 @@ impl VaultError {
             operation: request.operation(),
             path: request.path().to_owned(),
             status: None,
+            by_vault: false,
             detail: one_line(detail.as_ref()),
             retry_after: None,
             held_back: false,
@@ -133,6 +136,7 @@ impl VaultError {
             operation,
             path: path.to_owned(),
             status: None,
+            by_vault: false,
             detail: one_line(detail.as_ref()),
             retry_after: None,
             held_back: false,
@@ -159,12 +163,12 @@ impl VaultError {
     /// Whether the whole connection is affected, not only this path or identity.
     ///
     /// A plain 500 is not counted: it comes from one engine or auth method behind a Vault that works,
-    /// and one tenant's broken database must not close the connection for everyone.
+    /// and one tenant's broken database must not close the connection for everyone. Nor is a 429 of Vault
+    /// itself, whose quotas are set per path or mount; one of a proxy or load balancer is.
     pub fn concerns_connection(&self) -> bool {
         match self.kind {
-            VaultErrorKind::Sealed | VaultErrorKind::Throttled | VaultErrorKind::Unreachable => {
-                true
-            }
+            VaultErrorKind::Sealed | VaultErrorKind::Unreachable => true,
+            VaultErrorKind::Throttled => !self.by_vault,
             VaultErrorKind::Unavailable => self.status != Some(500),
             VaultErrorKind::Denied
             | VaultErrorKind::NotFound
@@ -190,6 +194,9 @@ pub fn classify(
         operation: request.operation(),
         path: request.path().to_owned(),
         status: Some(status.as_u16()),
+        by_vault: answer
+            .as_ref()
+            .is_some_and(|answer| answer.errors.is_some()),
         detail: detail_of(status, headers, answer.as_ref()),
         retry_after: retry_after(headers),
         held_back: false,
@@ -368,8 +375,16 @@ mod tests {
             429,
             r#"{"errors":["request path is limited"]}"#,
             Kind::Throttled,
-            true,
+            false,
             "request path is limited",
+        ),
+        (429, "{}", Kind::Throttled, true, ""),
+        (
+            429,
+            HTML,
+            Kind::Throttled,
+            true,
+            "the answer does not come from Vault's API (text/html)",
         ),
         (503, SEALED, Kind::Sealed, true, "Vault is sealed"),
         (503, SEALED_HEALTH, Kind::Sealed, true, ""),
@@ -478,6 +493,20 @@ mod tests {
              Vault is sealed (503): Vault is sealed"
         );
         assert_eq!(held_back.retry_after, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_version_that_is_not_there_is_named() {
+        let mount = MountPath::parse("secret").unwrap();
+        let path = SecretPath::parse("shop/api").unwrap();
+        let request = Request::kv2_read(&mount, &path, Some(99));
+        let body = br#"{"errors":[]}"#;
+        let error = classify(&request, StatusCode::NOT_FOUND, &HeaderMap::new(), body);
+        assert_eq!(
+            error.to_string(),
+            "read version 99 of secret/data/shop/api: nothing found (404)"
+        );
+        assert_eq!(request.target(), "secret/data/shop/api?version=99");
     }
 
     #[test]

@@ -218,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_of_vault_does_not_close_it() {
+        let now = Instant::now();
+        let mut gate = Gate::new(1);
+        let pass = gate.admit(now).unwrap();
+        let throttled = VaultError {
+            by_vault: true,
+            retry_after: Some(Duration::from_secs(30)),
+            ..error(VaultErrorKind::Throttled)
+        };
+        gate.failed(&pass, &throttled, now);
+        assert!(gate.admit(now).is_ok());
+    }
+
+    #[test]
     fn while_closed_the_failure_is_remembered() {
         let now = Instant::now();
         let mut gate = closed(now);

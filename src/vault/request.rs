@@ -55,11 +55,15 @@ impl Request {
 
     /// Reads a secret of KV version 2, the latest version when none is given.
     pub fn kv2_read(mount: &MountPath, path: &SecretPath, version: Option<u64>) -> Self {
+        let latest = format!("{mount}/data/{path}");
         Self {
             query: version.map(|version| format!("version={version}")),
             ..Self::get(
                 "read",
-                format!("{mount}/data/{path}"),
+                match version {
+                    None => latest,
+                    Some(version) => format!("version {version} of {latest}"),
+                },
                 format!("{}/data/{}", mount.encoded(), path.encoded()),
             )
         }
@@ -140,7 +144,7 @@ impl Request {
         self.operation
     }
 
-    /// The path without `/v1/`, as a person would write it.
+    /// The path without `/v1/`, as a person would write it, after the version if one is wanted.
     pub fn path(&self) -> &str {
         &self.path
     }

@@ -307,6 +307,11 @@ fn what_vault_asks_for_is_honoured() {
         ..error(VaultErrorKind::Throttled)
     };
     assert_eq!(wait(throttled.clone()), 40);
+    let quota = VaultError {
+        by_vault: true,
+        ..throttled.clone()
+    };
+    assert_eq!(wait(quota), 40, "a quota on the path");
     let held_back = throttled.held_back(&Request::token_lookup(), seconds(40));
     assert_eq!(
         wait(held_back),

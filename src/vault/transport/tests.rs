@@ -137,6 +137,24 @@ async fn health_is_asked_even_when_the_gate_is_closed() {
 }
 
 #[tokio::test]
+async fn a_quota_on_one_path_leaves_the_others_alone() {
+    let vault = TestVault::start();
+    let transport = vault.transport();
+    let quota = r#"{"errors":["request path \"secret/data/noisy\": rate limit quota exceeded"]}"#;
+    vault.put("secret/data/noisy", 429, quota);
+    vault.put("secret/data/a%20b", 200, &kv2("x", 1));
+    let mount = MountPath::parse("secret").unwrap();
+    let noisy = Request::kv2_read(&mount, &SecretPath::parse("noisy").unwrap(), None);
+    let error = transport.send(&noisy, None).await.unwrap_err();
+    assert_eq!(error.kind, VaultErrorKind::Throttled);
+    send(&transport).await.unwrap();
+
+    vault.put("secret/data/noisy", 429, "slow down");
+    transport.send(&noisy, None).await.unwrap_err();
+    assert!(fail(&transport).await.held_back, "a proxy limits all paths");
+}
+
+#[tokio::test]
 async fn an_address_without_a_vault_is_unreachable() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
