@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use kube::Client;
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -21,6 +24,8 @@ use crate::{
     world::World,
 };
 
+/// How long a status we wrote counts although the watch has not shown it yet.
+const WATCH_LAG: std::time::Duration = std::time::Duration::from_secs(10);
 /// How soon a status that could not be written is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -32,6 +37,29 @@ pub struct Controller {
     pub world: Arc<World>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What was written a moment ago: several looks in a row write once.
+    pub written: Written,
+}
+
+/// The statuses as we wrote them in the last seconds, by UID, and when.
+#[derive(Default)]
+pub struct Written(Mutex<HashMap<String, (VaultAuthStatus, Instant)>>);
+
+impl Written {
+    /// The newer of what the watch shows and what we wrote.
+    fn newest(&self, view: &AuthView, now: Instant) -> VaultAuthStatus {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match written.get(&view.uid) {
+            Some((status, when)) if now.duration_since(*when) < WATCH_LAG => status.clone(),
+            Some(_) | None => (*view.status).clone(),
+        }
+    }
+
+    fn note(&self, uid: &str, status: VaultAuthStatus, now: Instant) {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        written.retain(|_, (_, when)| now.duration_since(*when) < WATCH_LAG);
+        written.insert(uid.to_owned(), (status, now));
+    }
 }
 
 /// Identifies an auth object.
@@ -53,8 +81,9 @@ impl Controller {
     /// Looks at one auth object; returns when to look again.
     pub async fn reconcile(&self, id: &AuthId, now: Timestamp) -> Option<Instant> {
         let view = self.world.auths(id.kind).get(&id.key)?;
-        let next = self.next(id, &view, now);
-        if next == *view.status {
+        let old = self.written.newest(&view, Instant::now());
+        let next = self.next(id, &view, &old, now);
+        if next == old {
             return None;
         }
         let object = (&id.key, view.uid.as_str());
@@ -67,7 +96,11 @@ impl Controller {
             }
         };
         match written {
-            Ok(()) | Err(WriteStatusError::Gone(_)) => None,
+            Ok(()) => {
+                self.written.note(&view.uid, next, Instant::now());
+                None
+            }
+            Err(WriteStatusError::Gone(_)) => None,
             Err(error) => {
                 tracing::warn!(auth = %id, %error, "a status was not written");
                 Some(Instant::now() + RETRY)
@@ -75,7 +108,13 @@ impl Controller {
         }
     }
 
-    fn next(&self, id: &AuthId, view: &AuthView, now: Timestamp) -> VaultAuthStatus {
+    fn next(
+        &self,
+        id: &AuthId,
+        view: &AuthView,
+        old: &VaultAuthStatus,
+        now: Timestamp,
+    ) -> VaultAuthStatus {
         let wanted = match check_auth(id.kind, &id.key, view, &*self.world) {
             Ok(()) => vec![Wanted::yes(
                 Kind::Ready,
@@ -89,7 +128,7 @@ impl Controller {
         };
         VaultAuthStatus {
             observed_generation: Some(view.generation),
-            conditions: merge(&view.status.conditions, wanted, view.generation, now),
+            conditions: merge(&old.conditions, wanted, view.generation, now),
         }
     }
 }

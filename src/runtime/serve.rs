@@ -70,6 +70,7 @@ impl Operator {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
             metrics: Arc::clone(&self.metrics),
+            written: auth::Written::default(),
         });
         tasks.spawn(work(
             Arc::clone(&self.queues.auths),
