@@ -30,7 +30,6 @@ pub struct Gate {
 struct Closed {
     error: VaultError,
     failures: u32,
-    since: Instant,
     until: Instant,
     probing: bool,
 }
@@ -117,7 +116,6 @@ impl Gate {
         self.closed = Some(Closed {
             error: error.clone(),
             failures,
-            since: now,
             until: now + self.rest(failures, error),
             probing: false,
         });
@@ -133,15 +131,9 @@ impl Gate {
     }
 
     /// How long until a request may go through: `None` when the gate is open.
+    #[cfg(test)]
     pub fn reopens_in(&self, now: Instant) -> Option<Duration> {
         self.closed.as_ref().map(|closed| closed.reopens_in(now))
-    }
-
-    /// The failure that closed the gate and since when, for the state page.
-    pub fn closed_by(&self) -> Option<(&VaultError, Instant)> {
-        self.closed
-            .as_ref()
-            .map(|closed| (&closed.error, closed.since))
     }
 
     fn answered_since(&self, pass: &Pass) -> bool {
@@ -351,7 +343,7 @@ mod tests {
                 now += u32::try_from(wait).unwrap() * MS;
                 match what {
                     0 | 1 => {
-                        let was_closed = gate.closed_by().is_some();
+                        let was_closed = gate.closed.is_some();
                         if let Ok(pass) = gate.admit(now) {
                             prop_assert_eq!(pass.probe, was_closed);
                             prop_assert!(!pass.probe || !flying.iter().any(|p| p.probe));

@@ -31,11 +31,6 @@ impl IdentityKey {
     pub fn new(parts: IdentityParts) -> Self {
         Self(Arc::new(parts))
     }
-
-    /// The parts it was made of.
-    pub fn parts(&self) -> &IdentityParts {
-        &self.0
-    }
 }
 
 impl fmt::Display for IdentityKey {

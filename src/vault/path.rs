@@ -131,8 +131,6 @@ fn encode(path: &str) -> String {
 pub struct VaultAddress {
     /// Without a slash at the end.
     base: String,
-    host: String,
-    secure: bool,
 }
 
 impl VaultAddress {
@@ -145,11 +143,9 @@ impl VaultAddress {
         };
         let url = Url::parse(text)
             .map_err(|_| error("is not a URL such as https://vault.example.com:8200"))?;
-        let secure = match url.scheme() {
-            "https" => true,
-            "http" => false,
-            _ => return Err(error("must start with https:// or http://")),
-        };
+        if !matches!(url.scheme(), "https" | "http") {
+            return Err(error("must start with https:// or http://"));
+        }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(error("must not contain a user name or a password"));
         }
@@ -159,22 +155,12 @@ impl VaultAddress {
         if url.fragment().is_some() {
             return Err(error("must not contain a fragment ('#')"));
         }
-        let host = url.host_str().ok_or_else(|| error("has no host"))?;
+        if !url.has_host() {
+            return Err(error("has no host"));
+        }
         Ok(Self {
             base: url.as_str().trim_end_matches('/').to_owned(),
-            host: host.to_owned(),
-            secure,
         })
-    }
-
-    /// Host name or IP address (IPv6 in brackets), without the port.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Whether it is reached over TLS.
-    pub fn is_secure(&self) -> bool {
-        self.secure
     }
 
     /// The URL of an API path that is already encoded.

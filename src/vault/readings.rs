@@ -149,8 +149,9 @@ impl Readings {
         Rhythm::new(self.origin, interval, backoff::seed_of(key)).next_due(read_at, seed)
     }
 
-    /// How many keys are remembered, for the state page.
-    pub fn count(&self) -> usize {
+    /// How many keys are remembered.
+    #[cfg(test)]
+    fn count(&self) -> usize {
         self.entries().len()
     }
 

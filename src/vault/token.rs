@@ -183,13 +183,15 @@ impl TokenState {
         life.renew_at.filter(|_| now < life.replace_at)
     }
 
-    /// When the token ends, for the state page; `None` without a token or an end.
-    pub fn expires(&self) -> Option<Instant> {
+    /// When the token ends; `None` without a token or an end.
+    #[cfg(test)]
+    fn expires(&self) -> Option<Instant> {
         Some(self.held.as_ref()?.life?.expires)
     }
 
     /// The token, if it can still be used.
-    pub fn current(&self, now: Instant) -> Option<Arc<Token>> {
+    #[cfg(test)]
+    fn current(&self, now: Instant) -> Option<Arc<Token>> {
         self.usable(now).map(|held| held.token.clone())
     }
 

@@ -114,11 +114,6 @@ impl Transport {
         })
     }
 
-    /// Where it leads.
-    pub fn address(&self) -> &VaultAddress {
-        &self.address
-    }
-
     /// Sends `request` once. Never repeats it.
     pub async fn send(
         &self,
@@ -157,7 +152,8 @@ impl Transport {
     }
 
     /// How long until a request may go through: `None` when the gate is open.
-    pub fn gate_reopens_in(&self) -> Option<Duration> {
+    #[cfg(test)]
+    fn gate_reopens_in(&self) -> Option<Duration> {
         self.gate().reopens_in(now())
     }
 
