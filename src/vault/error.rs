@@ -197,7 +197,7 @@ pub fn classify(
         by_vault: answer
             .as_ref()
             .is_some_and(|answer| answer.errors.is_some()),
-        detail: detail_of(status, headers, answer.as_ref()),
+        detail: detail_of(kind, status, headers, answer.as_ref()),
         retry_after: retry_after(headers),
         held_back: false,
     }
@@ -257,7 +257,12 @@ fn kind_of(status: StatusCode, answer: Option<&Answer>) -> VaultErrorKind {
     }
 }
 
-fn detail_of(status: StatusCode, headers: &HeaderMap, answer: Option<&Answer>) -> String {
+fn detail_of(
+    kind: VaultErrorKind,
+    status: StatusCode,
+    headers: &HeaderMap,
+    answer: Option<&Answer>,
+) -> String {
     let Some(answer) = answer else {
         if status.is_redirection() {
             return "the answer is a redirect, which is not followed".to_owned();
@@ -270,7 +275,37 @@ fn detail_of(status: StatusCode, headers: &HeaderMap, answer: Option<&Answer>) -
     if let Some(metadata) = answer.metadata() {
         return deleted_detail(metadata);
     }
-    one_line(&answer.errors.as_deref().unwrap_or_default().join("; "))
+    one_line(&said_beyond(kind, answer.errors.as_deref().unwrap_or_default()).join("; "))
+}
+
+/// What Vault says beyond the phrase of the kind, each thing once.
+fn said_beyond(kind: VaultErrorKind, errors: &[String]) -> Vec<&str> {
+    let mut said = Vec::new();
+    for text in errors.iter().flat_map(|error| items(error)) {
+        if !text.is_empty() && !kind.phrase().contains(text) && !said.contains(&text) {
+            said.push(text);
+        }
+    }
+    said
+}
+
+/// The errors in one text: Go lists several as `2 errors occurred:` and a line with `\t* ` for each.
+fn items(text: &str) -> Vec<&str> {
+    let text = text.trim();
+    match text.split_once(" occurred:") {
+        Some((count, list)) if is_count(count) && list.starts_with("\n\t* ") => {
+            let mut items = list.split("\n\t* ").map(str::trim);
+            items.next();
+            items.collect()
+        }
+        _ => vec![text],
+    }
+}
+
+fn is_count(text: &str) -> bool {
+    text.split_once(' ').is_some_and(|(number, noun)| {
+        number.parse::<u32>().is_ok() && matches!(noun, "error" | "errors")
+    })
 }
 
 fn deleted_detail(metadata: &AnswerMetadata) -> String {
@@ -335,12 +370,27 @@ mod tests {
 
     /// Status, body, kind, whether the whole connection is concerned, detail.
     const ANSWERS: &[(u16, &str, VaultErrorKind, bool, &str)] = &[
+        (403, DENIED, Kind::Denied, false, ""),
         (
             403,
-            DENIED,
+            r#"{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n","invalid token"]}"#,
             Kind::Denied,
             false,
-            "1 error occurred: * permission denied",
+            "invalid token",
+        ),
+        (
+            403,
+            r#"{"errors":["an error occurred: * no list"]}"#,
+            Kind::Denied,
+            false,
+            "an error occurred: * no list",
+        ),
+        (
+            400,
+            r#"{"errors":["1 error occurred: of another form"]}"#,
+            Kind::Invalid,
+            false,
+            "1 error occurred: of another form",
         ),
         (
             403,
@@ -386,7 +436,7 @@ mod tests {
             true,
             "the answer does not come from Vault's API (text/html)",
         ),
-        (503, SEALED, Kind::Sealed, true, "Vault is sealed"),
+        (503, SEALED, Kind::Sealed, true, ""),
         (503, SEALED_HEALTH, Kind::Sealed, true, ""),
         (
             503,
@@ -480,17 +530,22 @@ mod tests {
 
     #[test]
     fn the_text_is_for_people() {
-        let error = classified(403, &[], r#"{"errors":["1 error occurred"]}"#);
+        let error = classified(403, &[], DENIED);
         assert_eq!(
             error.to_string(),
-            "read secret/data/shop/api: permission denied by Vault (403): 1 error occurred"
+            "read secret/data/shop/api: permission denied by Vault (403)"
+        );
+        let error = classified(403, &[], r#"{"errors":["no such role"]}"#);
+        assert_eq!(
+            error.to_string(),
+            "read secret/data/shop/api: permission denied by Vault (403): no such role"
         );
         let sealed = classified(503, &[], SEALED);
         let held_back = sealed.held_back(&Request::token_lookup(), Duration::from_secs(2));
         assert_eq!(
             held_back.to_string(),
             "lookup-token auth/token/lookup-self: not sent because the connection just failed: \
-             Vault is sealed (503): Vault is sealed"
+             Vault is sealed (503)"
         );
         assert_eq!(held_back.retry_after, Some(Duration::from_secs(2)));
     }
