@@ -274,7 +274,7 @@ impl Operator {
         let Some(revisions) = self.hash_key().await else {
             return Ok(());
         };
-        let sessions = Arc::new(Sessions::new());
+        let sessions = Arc::new(Sessions::new(SessionStore::default()));
         let readings = Readings::new(Arc::clone(&sessions), Arc::clone(&self.metrics))
             .map_err(RunError::Random)?;
         let readings = Arc::new(readings);
