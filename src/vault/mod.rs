@@ -32,6 +32,7 @@ pub mod identity;
 mod json;
 mod mounts;
 pub mod path;
+pub mod place;
 pub mod readings;
 pub mod request;
 pub mod response;
