@@ -34,6 +34,7 @@ pub mod keeper;
 pub mod lease;
 mod mounts;
 pub mod path;
+pub mod place;
 pub mod readings;
 pub mod request;
 pub mod response;
