@@ -23,7 +23,10 @@ use crate::{
     queue::work,
     report::{Records, Reporter},
     rollout::{self, bind::Follows, context::RolloutContext, report::RolloutNote},
-    status::condition::{Kind, holds},
+    status::{
+        condition::{Kind, holds},
+        written::Written,
+    },
     sync::{Syncer, memory::Memories},
     telemetry::{events::Events, metrics::Metrics},
     world::World,
@@ -46,6 +49,7 @@ impl Operator {
             table: Arc::clone(table),
             metrics: Arc::clone(&self.metrics),
             allow_insecure_tls: self.settings.allow_insecure_tls,
+            written: Written::default(),
             changed: Box::new(move |id| wiring.connection_changed(id)),
         });
         let stopped = stop.clone();
@@ -70,7 +74,7 @@ impl Operator {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
             metrics: Arc::clone(&self.metrics),
-            written: auth::Written::default(),
+            written: Written::default(),
         });
         tasks.spawn(work(
             Arc::clone(&self.queues.auths),
@@ -181,6 +185,7 @@ impl Operator {
             }),
             busy: Box::new(move || syncs.backlog(Instant::now(), workers) >= workers),
             records: Records::default(),
+            written: Written::default(),
         });
         let (syncer, queues, records) = (
             Arc::new(syncer),
