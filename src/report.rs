@@ -95,8 +95,16 @@ impl Records {
             Outcome::InStep(InStep {
                 applied: Some(applied),
                 ..
-            }) => Some(*applied),
+            })
+            | Outcome::Degraded(
+                InStep {
+                    applied: Some(applied),
+                    ..
+                },
+                _,
+            ) => Some(*applied),
             Outcome::InStep(_)
+            | Outcome::Degraded(..)
             | Outcome::Suspended
             | Outcome::Refused(_)
             | Outcome::SourceFailed(_)

@@ -22,12 +22,14 @@ use crate::{
     names::ObjectKey,
     queue::work,
     report::{Records, Reporter},
-    rollout::{self, bind::Follows, context::RolloutContext, report::RolloutNote},
+    rollout::{
+        self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote,
+    },
     status::{
         condition::{Kind, holds},
         written::Written,
     },
-    sync::{Syncer, memory::Memories},
+    sync::{Syncer, VerdictOf, holding::Verdict, memory::Memories},
     telemetry::{events::Events, metrics::Metrics},
     world::World,
 };
@@ -225,6 +227,20 @@ impl Operator {
             },
         ));
     }
+}
+
+/// How far the workloads of a `VaultSecret` are, for whoever waits for them.
+pub(super) fn verdict(looked_at: &Arc<AtomicBool>, board: &Arc<Board>) -> VerdictOf {
+    let (looked_at, board) = (Arc::clone(looked_at), Arc::clone(board));
+    Box::new(move |key, secret| {
+        let managed = secret.and_then(|secret| secret.managed.as_ref());
+        match managed {
+            Some(managed) if looked_at.load(Ordering::Relaxed) => {
+                board.verdict(key, &managed.revision, managed.data_since)
+            }
+            Some(_) | None => Verdict::Pending,
+        }
+    })
 }
 
 /// What rollouts work with. They hear of VaultSecrets and ask for reads and reports, and know nothing of how.

@@ -27,7 +27,7 @@ const TENDED_AT_ONCE: usize = 8;
 const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// What becomes of the tokens of this process when the next one starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum SessionStore {
     /// The next process keeps them alive by their accessors, which are recorded beside the leases.
     #[default]

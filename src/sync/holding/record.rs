@@ -64,6 +64,8 @@ pub enum What {
         id: String,
         /// For how many seconds it was granted.
         ttl: u64,
+        /// Whether it can be renewed.
+        renewable: bool,
         /// Accessor of the token it was issued with: when that ends, the lease does. `None` for a batch token.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<String>,
@@ -170,6 +172,7 @@ mod tests {
             what: What::Lease {
                 id: id.into(),
                 ttl: 3600,
+                renewable: true,
                 parent: Some("acc".into()),
             },
         }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::record::{Issued, Record, Records, Superseded, What};
 use crate::{
-    api::source::KeysSpec,
+    api::source::{KeysSpec, SourceStatus},
     sync::render::{Data, new_name, takes},
     vault::{
         backoff,
@@ -247,16 +248,14 @@ impl Holding {
 
     /// Whether the Secret still holds every value that is wanted.
     fn has_values(&self, wanted: &Wanted<'_>) -> bool {
-        let Some(intact) = wanted.intact else {
-            return false;
-        };
-        self.record.keys.iter().all(|(raw, key)| {
-            if takes(wanted.keys, raw) {
-                intact.contains(key)
-            } else {
-                true
-            }
-        })
+        let none = BTreeSet::new();
+        self.is_whole(wanted.keys, wanted.intact.unwrap_or(&none))
+    }
+
+    /// Whether every key that is wanted is among those that are intact in the Secret.
+    pub fn is_whole(&self, keys: &KeysSpec, intact: &BTreeSet<String>) -> bool {
+        let mut wanted = self.record.keys.iter().filter(|(raw, _)| takes(keys, raw));
+        wanted.all(|(_, key)| intact.contains(key))
     }
 
     /// The lease, if it has one.
@@ -264,6 +263,21 @@ impl Holding {
         match &self.life {
             Life::Lease(lease) => Some(lease),
             Life::Polled { .. } => None,
+        }
+    }
+
+    /// How it reads in the status: only what does not change as time goes by.
+    pub fn describe(&self, status: SourceStatus) -> SourceStatus {
+        let What::Lease { ttl, renewable, .. } = self.record.issued.what else {
+            return status;
+        };
+        let ends = SignedDuration::from_secs(i64::try_from(ttl).unwrap_or(i64::MAX));
+        let ends = self.record.at.checked_add(ends).ok();
+        SourceStatus {
+            lease_duration: Some(format!("{ttl}s")),
+            renewable: Some(renewable),
+            lease_expires: ends.filter(|_| !renewable).map(Time),
+            ..status
         }
     }
 
@@ -337,6 +351,8 @@ pub fn keys_of(keys: &KeysSpec, data: &Data) -> BTreeMap<String, String> {
 pub struct Holdings {
     /// By the name of the source.
     pub sources: BTreeMap<String, Holding>,
+    /// Failures to renew what is held, by the name of the source.
+    pub errors: BTreeMap<String, VaultError>,
     /// Failures to issue, by the name of the source.
     pub failures: BTreeMap<String, IssueFailures>,
     /// What was replaced and is not revoked yet.
@@ -379,17 +395,31 @@ impl Ending {
 }
 
 impl Holdings {
-    /// What the Secret is to say.
-    pub fn records(&self) -> Records {
+    /// What the Secret is to say. What was revoked since the last write is left out only if there is another reason
+    /// to write.
+    pub fn records(&self, writes: bool) -> Records {
         let held = self.sources.iter();
-        let superseded = self.superseded.iter().filter(|ending| !ending.done);
+        let known = self.superseded.iter();
+        let known = known
+            .filter(|ending| !(writes && ending.done))
+            .map(|ending| ending.what.clone());
+        let replaced = self.sources.values().filter_map(|holding| {
+            let previous = holding.in_hand.as_ref()?.previous.as_ref()?;
+            ended(previous.record.issued.clone(), holding.record.at)
+        });
         Records {
             held: held
                 .map(|(name, holding)| (name.clone(), holding.record.clone()))
                 .collect(),
-            superseded: superseded.map(|ending| ending.what.clone()).collect(),
+            superseded: known.chain(replaced).collect(),
             rotate: self.rotate.clone(),
         }
+    }
+
+    /// Whether anything waits to be written.
+    pub fn is_in_hand(&self) -> bool {
+        let mut sources = self.sources.values();
+        sources.any(|holding| holding.in_hand.is_some())
     }
 
     /// Takes over what the record of the Secret says, once. What this process knows itself counts more.
@@ -416,29 +446,47 @@ impl Holdings {
         self.rotate = self.rotate.take().or(records.rotate);
     }
 
-    /// The values are in the Secret, together with the record: what they replace is to be revoked.
-    pub fn written(&mut self, clock: Timestamp, now: Instant) {
+    /// What was in hand is in the Secret, together with the record.
+    pub fn written(&mut self, now: Instant) {
+        self.superseded.retain(|ending| !ending.done);
         for holding in self.sources.values_mut() {
             let hand = holding.in_hand.take();
-            if let Some(previous) = hand.and_then(|hand| hand.previous) {
-                self.superseded
-                    .extend(ending(previous.record.issued, clock, now));
-            }
+            let previous = hand.and_then(|hand| hand.previous);
+            let ended = previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
+            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
         }
-        self.superseded.retain(|ending| !ending.done);
     }
 
     /// Sources that are not in the spec any more: what they hold is to be revoked once the Secret is written without them.
-    pub fn dropped(&mut self, names: &BTreeSet<&str>, clock: Timestamp, now: Instant) {
+    /// Says whether there were any.
+    pub fn drop_others(&mut self, names: &BTreeSet<&str>, clock: Timestamp, now: Instant) -> bool {
         let gone = self
             .sources
             .extract_if(.., |name, _| !names.contains(name.as_str()));
         let gone: Vec<_> = gone.collect();
+        let any = !gone.is_empty();
         for (_, holding) in gone {
-            self.superseded
-                .extend(ending(holding.record.issued, clock, now));
+            let ended = ended(holding.record.issued, clock);
+            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
         }
         self.failures.retain(|name, _| names.contains(name.as_str()));
+        self.errors.retain(|name, _| names.contains(name.as_str()));
+        any
+    }
+
+    /// The object goes: all of it is to be revoked.
+    pub fn drop_all(&mut self, clock: Timestamp, now: Instant) {
+        let in_hand = std::mem::take(&mut self.sources);
+        for (_, holding) in in_hand {
+            let previous = holding.in_hand.and_then(|hand| hand.previous);
+            let all = [Some(holding.record), previous.map(|previous| previous.record)];
+            let ended = all
+                .into_iter()
+                .flatten()
+                .filter_map(|record| ended(record.issued, clock));
+            self.superseded
+                .extend(ended.map(|what| Ending::new(what, now)));
+        }
     }
 
     /// Whether there is anything that Vault has to be told of before the object may go.
@@ -447,12 +495,8 @@ impl Holdings {
     }
 }
 
-fn ending(issued: Issued, clock: Timestamp, now: Instant) -> Option<Ending> {
-    let what = Superseded {
-        since: clock,
-        issued,
-    };
-    what.issued
+fn ended(issued: Issued, since: Timestamp) -> Option<Superseded> {
+    issued
         .is_revocable()
-        .then(|| Ending::new(what, now))
+        .then_some(Superseded { issued, since })
 }
