@@ -170,8 +170,7 @@ impl Syncer {
         let asked = Instant::now().into_std();
         let answer = async {
             let id = lease_id(held, source)?;
-            let request =
-                Request::lease_lookup(&id)?.in_namespace(ask.namespace.clone());
+            let request = Request::lease_lookup(&id)?.in_namespace(ask.namespace.clone());
             self.sessions.send(identity, &request).await?.lease_info()
         };
         let answer = answer.await;
@@ -198,7 +197,10 @@ impl Syncer {
             let full = held.sources.get(&source.name).and_then(Holding::lease);
             let full = full.map_or(Duration::ZERO, lease::Lease::full);
             let request = Request::lease_renew(&id, full)?.in_namespace(ask.namespace.clone());
-            self.sessions.send(identity, &request).await?.lease_renewal()
+            self.sessions
+                .send(identity, &request)
+                .await?
+                .lease_renewal()
         };
         let answer = answer.await;
         let Some(lease) = lease_of(held, source) else {
@@ -206,7 +208,11 @@ impl Syncer {
         };
         match answer {
             Ok(life) => {
-                tracing::debug!(source = source.name, ttl = life.ttl.as_secs(), "renewed a lease");
+                tracing::debug!(
+                    source = source.name,
+                    ttl = life.ttl.as_secs(),
+                    "renewed a lease"
+                );
                 lease.renewed(life.ttl, life.renewable, asked);
                 held.errors.remove(&source.name);
             }
@@ -371,14 +377,30 @@ pub(super) fn failure(source: &Source, error: &VaultError) -> SourceFailure {
 }
 
 /// What Vault's policy lacks, as lines for a policy; `None` when it lacks nothing.
-pub(super) fn missing_policy(held: &Holdings, may_not_keep: impl Fn(&str) -> bool) -> Option<String> {
+pub(super) fn missing_policy(
+    held: &Holdings,
+    may_not_keep: impl Fn(&str) -> bool,
+) -> Option<String> {
     let mut lines = BTreeMap::new();
-    if held.superseded.iter().any(|ending| !ending.done && ending.denied) {
-        lines.insert("sys/leases/revoke", "replaced leases are not revoked and live on until their TTL");
+    if held
+        .superseded
+        .iter()
+        .any(|ending| !ending.done && ending.denied)
+    {
+        lines.insert(
+            "sys/leases/revoke",
+            "replaced leases are not revoked and live on until their TTL",
+        );
     }
-    let parents = held.sources.values().filter_map(|holding| holding.record.issued.parent());
+    let parents = held
+        .sources
+        .values()
+        .filter_map(|holding| holding.record.issued.parent());
     if parents.into_iter().any(may_not_keep) {
-        lines.insert("auth/token/renew-accessor", "leases of an earlier process cannot be kept and are replaced one after the other");
+        lines.insert(
+            "auth/token/renew-accessor",
+            "leases of an earlier process cannot be kept and are replaced one after the other",
+        );
     }
     let denied = |holding: &Holding| holding.lease().is_some_and(|lease| lease.is_denied());
     if held.sources.values().any(denied) {
@@ -389,7 +411,10 @@ pub(super) fn missing_policy(held: &Holdings, may_not_keep: impl Fn(&str) -> boo
         let lines = lines.into_iter().map(|(path, lack)| {
             format!("{lack}: path \"{path}\" {{ capabilities = [\"update\"] }}")
         });
-        format!("the Vault policy of this login lacks lines; {}", lines.collect::<Vec<_>>().join("; "))
+        format!(
+            "the Vault policy of this login lacks lines; {}",
+            lines.collect::<Vec<_>>().join("; ")
+        )
     })
 }
 

@@ -13,10 +13,7 @@ use super::{
 };
 use crate::{
     sync::{Object, Syncer, resolve::source::Source},
-    vault::{
-        error::VaultError, lease, path::VaultNamespace, request::Request,
-        session::Identity,
-    },
+    vault::{error::VaultError, lease, path::VaultNamespace, request::Request, session::Identity},
 };
 
 impl Syncer {
@@ -112,5 +109,9 @@ fn age(ending: &Ending, clock: Timestamp) -> Duration {
         .duration_since(ending.what.since)
         .try_into()
         .unwrap_or_default();
-    recorded.max(Instant::now().into_std().saturating_duration_since(ending.known))
+    recorded.max(
+        Instant::now()
+            .into_std()
+            .saturating_duration_since(ending.known),
+    )
 }

@@ -185,7 +185,10 @@ impl Holding {
         now: Instant,
         seed: u64,
     ) -> Self {
-        let age = clock.duration_since(record.at).try_into().unwrap_or_default();
+        let age = clock
+            .duration_since(record.at)
+            .try_into()
+            .unwrap_or_default();
         let left = |whole: Duration| whole.saturating_sub(age);
         let life = match &record.issued.what {
             What::Lease { ttl, .. } => {
@@ -452,8 +455,10 @@ impl Holdings {
         for holding in self.sources.values_mut() {
             let hand = holding.in_hand.take();
             let previous = hand.and_then(|hand| hand.previous);
-            let ended = previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
-            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
+            let ended =
+                previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
+            self.superseded
+                .extend(ended.map(|what| Ending::new(what, now)));
         }
     }
 
@@ -467,9 +472,11 @@ impl Holdings {
         let any = !gone.is_empty();
         for (_, holding) in gone {
             let ended = ended(holding.record.issued, clock);
-            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
+            self.superseded
+                .extend(ended.map(|what| Ending::new(what, now)));
         }
-        self.failures.retain(|name, _| names.contains(name.as_str()));
+        self.failures
+            .retain(|name, _| names.contains(name.as_str()));
         self.errors.retain(|name, _| names.contains(name.as_str()));
         any
     }
@@ -479,7 +486,10 @@ impl Holdings {
         let in_hand = std::mem::take(&mut self.sources);
         for (_, holding) in in_hand {
             let previous = holding.in_hand.and_then(|hand| hand.previous);
-            let all = [Some(holding.record), previous.map(|previous| previous.record)];
+            let all = [
+                Some(holding.record),
+                previous.map(|previous| previous.record),
+            ];
             let ended = all
                 .into_iter()
                 .flatten()

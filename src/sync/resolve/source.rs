@@ -108,7 +108,10 @@ pub(super) fn resolve(index: usize, spec: &SourceSpec) -> Result<Source, Refusal
     ];
     let mut asks = asks.into_iter().flatten();
     let (Some(ask), None) = (asks.next(), asks.next()) else {
-        return Err(invalid(at, "each source needs exactly one kind; set kv or dynamic"));
+        return Err(invalid(
+            at,
+            "each source needs exactly one kind; set kv or dynamic",
+        ));
     };
     Ok(Source {
         name: name.clone(),
@@ -201,8 +204,12 @@ fn resolve_dynamic(spec: &DynamicSource, renew_at: u8, field: &Field<'_>) -> Res
 fn not_issued(path: &str) -> Option<&'static str> {
     let first = path.split('/').next().unwrap_or_default();
     match first {
-        "sys" => Some("paths below sys/ administer Vault and issue nothing; name the path of an engine"),
-        "auth" => Some("paths below auth/ log in; use a VaultAuth for that, and name the path of an engine here"),
+        "sys" => {
+            Some("paths below sys/ administer Vault and issue nothing; name the path of an engine")
+        }
+        "auth" => Some(
+            "paths below auth/ log in; use a VaultAuth for that, and name the path of an engine here",
+        ),
         "cubbyhole" => Some("a cubbyhole belongs to one token alone; name the path of an engine"),
         _ => None,
     }
