@@ -417,13 +417,3 @@ pub(super) fn missing_policy(
         )
     })
 }
-
-/// Whether a request that failed like this may have been carried out all the same.
-pub(super) fn may_have_happened(error: &VaultError) -> bool {
-    !error.held_back
-        && !error.concerns_login()
-        && matches!(
-            error.kind,
-            VaultErrorKind::Unreachable | VaultErrorKind::Unavailable
-        )
-}
