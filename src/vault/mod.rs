@@ -30,6 +30,7 @@ pub mod fingerprint;
 pub mod gate;
 pub mod identity;
 mod json;
+pub mod lease;
 mod mounts;
 pub mod path;
 pub mod readings;

@@ -63,6 +63,11 @@ path_type!(
     "path"
 );
 path_type!(
+    /// A whole path below `/v1/`: `database/creds/checkout`.
+    ApiPath,
+    "path"
+);
+path_type!(
     /// A namespace of Vault Enterprise or OpenBao: `admin/team-a`. One slash at the end is dropped.
     VaultNamespace,
     "namespace"
@@ -76,6 +81,12 @@ impl MountPath {
 
 impl SecretPath {
     /// A path that ends in a slash is a folder in Vault: it stays, and is refused.
+    fn trimmed(text: &str) -> &str {
+        text
+    }
+}
+
+impl ApiPath {
     fn trimmed(text: &str) -> &str {
         text
     }

@@ -3,6 +3,8 @@
 //! A [`Request`] says everything about one call except the token. Whether it may be sent a second
 //! time is part of the value, so that no caller can decide it wrongly.
 
+pub mod lease;
+
 use http::Method;
 use serde::Serialize;
 
@@ -28,7 +30,7 @@ pub struct Request {
 /// Whether sending a request twice does the same as sending it once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// It changes nothing.
+    /// It changes nothing; or the refusal of a dead token proves that it has not changed anything yet.
     Safe,
     /// It creates, changes or ends something.
     Never,

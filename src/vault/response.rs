@@ -3,6 +3,8 @@
 //! Every parser takes the [`Response`] of a success and gives a typed value or an
 //! [`Invalid`](VaultErrorKind::Invalid) error that says which part is missing, never what was there.
 
+pub mod lease;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

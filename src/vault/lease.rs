@@ -1,0 +1,368 @@
+//! Pure: the life of one lease.
+//!
+//! [`Lease::decide`] says what to do with a lease now; the other methods tell it what came of that. Nothing here
+//! sends anything or reads a clock. The rules:
+//!
+//! * A lease that lives is kept: it is renewed in time, and looked up now and then, so that one that was revoked
+//!   by somebody else is noticed.
+//! * Only a lease that is really gone, or that Vault extends no further, is replaced; a failure to renew is no
+//!   reason as long as the lease may still be renewed later.
+//! * What is not known is not assumed: a lease taken over from an earlier process is looked up before anything else.
+
+use std::time::{Duration, Instant};
+
+use super::backoff;
+use super::error::{VaultError, VaultErrorKind};
+
+/// Renewals of leases that were issued together are spread over this part of a life, to the early side.
+const JITTER: f64 = 0.1;
+/// When this part of its life is left and Vault refuses to renew it, a lease is given up …
+const LAST_CHANCE: f64 = 0.1;
+/// … and never later than this before its end.
+const LAST_CHANCE_LEAST: Duration = Duration::from_secs(2);
+/// Waiting after a failed renewal or lookup: one second, doubling …
+const BACKOFF: Duration = Duration::from_secs(1);
+/// … to a minute, or to a quarter of what is left of the lease if that is shorter.
+const BACKOFF_MOST: Duration = Duration::from_mins(1);
+/// Leases that failed together do not come back together.
+const BACKOFF_JITTER: f64 = 0.5;
+/// Vault counts whole seconds: a renewal that grants this much less than asked for is not cut short.
+const ROUNDING: Duration = Duration::from_secs(2);
+
+/// One lease, as far as is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// How long Vault granted it for at issue: what each renewal asks for.
+    full: Duration,
+    state: State,
+    seed: u64,
+    /// Failures in a row since Vault last told us about this lease.
+    failures: u32,
+    /// Not to be asked about before.
+    held_until: Option<Instant>,
+    /// Whether the last failure was an answer about this lease, not an outage.
+    refused: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// Taken over; it lives at least until this time unless somebody revoked it.
+    Presumed(Instant),
+    /// Vault told us at `contact`.
+    Known {
+        expires: Instant,
+        contact: Instant,
+        extends: bool,
+    },
+    /// Vault does not know it any more.
+    Gone,
+}
+
+/// What the decision depends on besides the lease itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// At which part of its life a lease is renewed, or replaced if it cannot be: 0.1 to 0.9.
+    pub renew_at: f64,
+    /// How long nothing need be heard of a lease before it is looked up.
+    pub check_every: Duration,
+    /// The life of the token it was issued with.
+    pub parent: Parent,
+}
+
+/// The token a lease was issued with: when it ends, the lease ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Parent {
+    /// It lives on; or it is the one that a new lease would be issued with too, so that replacing gains nothing.
+    Lives,
+    /// It is kept alive no longer than this, and another token is in use. Known since `since`.
+    Ends {
+        /// Since when that is known.
+        since: Instant,
+        /// The end of the token.
+        at: Instant,
+    },
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, before this time.
+    Wait(Instant),
+    /// Ask Vault whether it lives, and for how long.
+    LookUp,
+    /// Extend it.
+    Renew,
+    /// Have another one issued; this one is kept until that one is in use.
+    Replace(Why),
+}
+
+/// Why a lease is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Vault does not know it any more.
+    Gone,
+    /// Its time is over.
+    Expired,
+    /// Vault extends it no further.
+    Ending,
+    /// The token it was issued with ends.
+    ParentEnding,
+    /// Vault refuses to renew it, and there is no more time to wait for another answer.
+    RenewalRefused,
+}
+
+impl Why {
+    /// The word that logs and metrics print.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "Gone",
+            Self::Expired => "Expired",
+            Self::Ending => "Ending",
+            Self::ParentEnding => "ParentEnding",
+            Self::RenewalRefused => "RenewalRefused",
+        }
+    }
+}
+
+impl Lease {
+    /// A lease that was asked for at `asked` and granted for `ttl`.
+    pub fn issued(ttl: Duration, renewable: bool, asked: Instant, seed: u64) -> Self {
+        Self {
+            full: ttl,
+            state: State::Known {
+                expires: asked + ttl,
+                contact: asked,
+                extends: renewable,
+            },
+            seed,
+            failures: 0,
+            held_until: None,
+            refused: false,
+        }
+    }
+
+    /// A lease of an earlier process, once granted for `ttl`. It lives until `at_least` unless somebody revoked it,
+    /// and longer if it was renewed.
+    pub fn taken_over(ttl: Duration, at_least: Instant, seed: u64) -> Self {
+        Self {
+            full: ttl,
+            state: State::Presumed(at_least),
+            seed,
+            failures: 0,
+            held_until: None,
+            refused: false,
+        }
+    }
+
+    /// How long it was granted for at issue.
+    pub fn full(&self) -> Duration {
+        self.full
+    }
+
+    /// When it ends unless it is renewed; `None` when Vault was not asked yet. In the past for one that is gone.
+    pub fn expires(&self) -> Option<Instant> {
+        match self.state {
+            State::Known { expires, .. } => Some(expires),
+            State::Presumed(_) | State::Gone => None,
+        }
+    }
+
+    /// Whether it is known to have ended.
+    pub fn is_over(&self, now: Instant) -> bool {
+        match self.state {
+            State::Gone => true,
+            State::Known { expires, .. } => now >= expires,
+            State::Presumed(_) => false,
+        }
+    }
+
+    /// What to do now. Never renews a lease after its end, and never replaces one that may still be renewed.
+    pub fn decide(&self, terms: &Terms, now: Instant) -> Step {
+        match self.state {
+            State::Gone => Step::Replace(Why::Gone),
+            State::Presumed(at_least) => self.decide_presumed(at_least, now),
+            State::Known { expires, .. } if now >= expires => Step::Replace(Why::Expired),
+            State::Known {
+                expires,
+                contact,
+                extends,
+            } => {
+                if let Some(step) = self.ending(terms, expires, extends, now) {
+                    return step;
+                }
+                self.decide_known(terms, (expires, contact, extends), now)
+            }
+        }
+    }
+
+    /// Vault was asked at `asked` and extended it by `ttl`.
+    pub fn renewed(&mut self, ttl: Duration, renewable: bool, asked: Instant) {
+        let cut_short = ttl + ROUNDING.min(self.full / 10) < self.full;
+        self.heard(asked + ttl, renewable && !cut_short, asked);
+    }
+
+    /// Vault was asked at `asked` and said how much is left.
+    pub fn looked_up(&mut self, left: Duration, renewable: bool, asked: Instant) {
+        // A renewal that was cut short stays so: only another renewal can tell better.
+        let extends = match self.state {
+            State::Known { extends, .. } => extends && renewable,
+            State::Presumed(_) | State::Gone => renewable,
+        };
+        self.heard(asked + left, extends, asked);
+    }
+
+    /// Vault does not know it.
+    pub fn gone(&mut self) {
+        self.state = State::Gone;
+    }
+
+    /// A renewal or lookup failed.
+    pub fn failed(&mut self, error: &VaultError, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.refused = is_about_the_lease(error);
+        let left = match self.state {
+            State::Known { expires, .. } => expires.saturating_duration_since(now),
+            State::Presumed(_) | State::Gone => BACKOFF_MOST * 4,
+        };
+        let most = BACKOFF_MOST.min(left / 4).max(BACKOFF);
+        let seed = backoff::seed_for(self.seed, self.failures);
+        let pause = backoff::jittered(
+            backoff::exponential(BACKOFF, most, self.failures),
+            BACKOFF_JITTER,
+            seed,
+        );
+        let asked_for = error.retry_after.unwrap_or_default().min(most);
+        self.held_until = Some(now + pause.max(asked_for));
+    }
+
+    fn heard(&mut self, expires: Instant, extends: bool, asked: Instant) {
+        self.state = State::Known {
+            expires,
+            contact: asked,
+            extends,
+        };
+        self.failures = 0;
+        self.held_until = None;
+        self.refused = false;
+    }
+
+    fn decide_presumed(&self, at_least: Instant, now: Instant) -> Step {
+        // Whoever refuses to look it up and has had all the time it surely lives: it cannot be kept knowingly.
+        let last = at_least.checked_sub(self.last_chance()).unwrap_or(at_least);
+        if self.refused && now >= last {
+            return Step::Replace(Why::RenewalRefused);
+        }
+        match self.held(now) {
+            Some(until) if self.refused => Step::Wait(until.min(last.max(now))),
+            Some(until) => Step::Wait(until),
+            None => Step::LookUp,
+        }
+    }
+
+    /// When the lease cannot be kept beyond a known time, it is replaced with as much time left as there is
+    /// usually left at a renewal.
+    fn ending(&self, terms: &Terms, expires: Instant, extends: bool, now: Instant) -> Option<Step> {
+        // All leases of one token end at once: they are replaced one after the other.
+        if self.leaves_parent(terms).is_some_and(|at| now >= at) {
+            return Some(Step::Replace(Why::ParentEnding));
+        }
+        let due = self.due(terms, expires);
+        (!extends && now >= due).then_some(Step::Replace(Why::Ending))
+    }
+
+    fn decide_known(
+        &self,
+        terms: &Terms,
+        (expires, contact, extends): (Instant, Instant, bool),
+        now: Instant,
+    ) -> Step {
+        let due = self.due(terms, expires);
+        let next = self.next(terms, (due, contact, expires));
+        let wanted = if extends && now >= due {
+            Step::Renew
+        } else if now >= contact + terms.check_every {
+            Step::LookUp
+        } else {
+            return Step::Wait(next);
+        };
+        let last = expires
+            .checked_sub(self.last_chance())
+            .unwrap_or(expires)
+            .max(due);
+        if wanted == Step::Renew && self.refused && now >= last {
+            return Step::Replace(Why::RenewalRefused);
+        }
+        match self.held(now) {
+            // Not beyond the end, nor beyond the last moment at which a refusal would be accepted.
+            Some(until) if self.refused && now < last => Step::Wait(until.min(last)),
+            Some(until) => Step::Wait(until.min(expires)),
+            None => wanted,
+        }
+    }
+
+    /// The next date, when nothing is to be done now.
+    fn next(&self, terms: &Terms, (due, contact, expires): (Instant, Instant, Instant)) -> Instant {
+        let next = due.min(contact + terms.check_every).min(expires);
+        self.leaves_parent(terms).map_or(next, |at| next.min(at))
+    }
+
+    /// When to leave a token that ends: within the first half of what is left of it, so that there is time to move on.
+    fn leaves_parent(&self, terms: &Terms) -> Option<Instant> {
+        let Parent::Ends { since, at } = terms.parent else {
+            return None;
+        };
+        let window = at.saturating_duration_since(since) / 2;
+        Some(since + window.mul_f64(backoff::unit(self.seed)))
+    }
+
+    /// When to renew or replace a lease that ends at `expires`: a part of a full life before that, a little
+    /// earlier by the seed.
+    fn due(&self, terms: &Terms, expires: Instant) -> Instant {
+        let renew_at = terms.renew_at.clamp(0.1, 0.9);
+        let early = renew_at * JITTER * backoff::unit(self.seed);
+        let margin = self.full.mul_f64(1.0 - renew_at + early);
+        expires.checked_sub(margin).unwrap_or(expires)
+    }
+
+    fn last_chance(&self) -> Duration {
+        self.full
+            .mul_f64(LAST_CHANCE)
+            .max(LAST_CHANCE_LEAST.min(self.full / 4))
+    }
+
+    fn held(&self, now: Instant) -> Option<Instant> {
+        self.held_until.filter(|until| now < *until)
+    }
+}
+
+/// Whether Vault answered about this lease, so that it is not a matter of reaching Vault.
+fn is_about_the_lease(error: &VaultError) -> bool {
+    !error.concerns_connection()
+        && !error.concerns_login()
+        && !error.held_back
+        && match error.kind {
+            VaultErrorKind::Denied
+            | VaultErrorKind::NotFound
+            | VaultErrorKind::Deleted
+            | VaultErrorKind::Invalid
+            | VaultErrorKind::Unavailable
+            | VaultErrorKind::Refused => true,
+            VaultErrorKind::Sealed
+            | VaultErrorKind::Throttled
+            | VaultErrorKind::Unreachable
+            | VaultErrorKind::CredentialUnavailable => false,
+        }
+}
+
+/// Whether Vault says that there is no such lease.
+///
+/// `sys/leases/lookup` and `sys/leases/renew` answer 400 with one of these texts.
+pub fn says_gone(error: &VaultError) -> bool {
+    const TEXTS: [&str; 3] = ["invalid lease", "lease not found", "lease expired"];
+    error.by_vault
+        && error.status == Some(400)
+        && TEXTS.iter().any(|text| error.detail.contains(text))
+}
+
+#[cfg(test)]
+mod tests;
