@@ -33,6 +33,7 @@ mod json;
 pub mod lease;
 mod mounts;
 pub mod path;
+pub mod place;
 pub mod readings;
 pub mod request;
 pub mod response;
