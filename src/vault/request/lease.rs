@@ -64,7 +64,15 @@ impl Request {
         }
         let lease_id = id.as_str();
         let increment = increment.as_secs();
-        Self::of_lease("renew-lease", "renew", id, &Body { lease_id, increment })
+        Self::of_lease(
+            "renew-lease",
+            "renew",
+            id,
+            &Body {
+                lease_id,
+                increment,
+            },
+        )
     }
 
     /// What is left of a lease (`PUT sys/leases/lookup`).
@@ -81,7 +89,10 @@ impl Request {
             sync: bool,
         }
         let lease_id = id.as_str();
-        let body = Body { lease_id, sync: true };
+        let body = Body {
+            lease_id,
+            sync: true,
+        };
         Self::of_lease("revoke-lease", "revoke", id, &body)
     }
 
@@ -152,8 +163,9 @@ fn body(
     path: &str,
     parameters: &impl Serialize,
 ) -> Result<crate::sensitive::Sensitive, VaultError> {
-    json(parameters)
-        .ok_or_else(|| VaultError::refused(operation, path, "the request cannot be written as JSON"))
+    json(parameters).ok_or_else(|| {
+        VaultError::refused(operation, path, "the request cannot be written as JSON")
+    })
 }
 
 #[cfg(test)]

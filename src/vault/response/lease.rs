@@ -44,9 +44,9 @@ impl Response {
     /// What an engine issued. An answer without a lease is one, too: it has to be polled.
     pub fn issued(&self) -> Result<Issued, VaultError> {
         let body = self.text()?;
-        let data = self
-            .member(body, "data")?
-            .ok_or_else(|| self.invalid("the answer has no 'data', so there is nothing to put into a Secret"))?;
+        let data = self.member(body, "data")?.ok_or_else(|| {
+            self.invalid("the answer has no 'data', so there is nothing to put into a Secret")
+        })?;
         let envelope: Envelope = self.parse()?;
         let members =
             json::members(data).map_err(|_| self.invalid("the data is not a JSON object"))?;
@@ -184,7 +184,11 @@ mod tests {
 
     #[test]
     fn an_answer_without_data_is_refused_without_its_text() {
-        for body in [r#"{"lease_id":"canary"}"#, r#"{"data":["canary"]}"#, r#"{"data":null}"#] {
+        for body in [
+            r#"{"lease_id":"canary"}"#,
+            r#"{"data":["canary"]}"#,
+            r#"{"data":null}"#,
+        ] {
             let error = answer(body).issued().unwrap_err();
             assert!(!error.to_string().contains("canary"), "{error}");
         }
