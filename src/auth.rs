@@ -2,10 +2,7 @@
 
 use jiff::Timestamp;
 use kube::Client;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::{
@@ -17,6 +14,7 @@ use crate::{
     status::{
         condition::{Kind, Wanted, merge},
         write::{WriteStatusError, write_status},
+        written::Written,
     },
     sync::resolve::login::check_auth,
     telemetry::metrics::Metrics,
@@ -24,8 +22,6 @@ use crate::{
     world::World,
 };
 
-/// How long a status we wrote counts although the watch has not shown it yet.
-const WATCH_LAG: std::time::Duration = std::time::Duration::from_secs(10);
 /// How soon a status that could not be written is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -38,28 +34,7 @@ pub struct Controller {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// What was written a moment ago: several looks in a row write once.
-    pub written: Written,
-}
-
-/// The statuses as we wrote them in the last seconds, by UID, and when.
-#[derive(Default)]
-pub struct Written(Mutex<HashMap<String, (VaultAuthStatus, Instant)>>);
-
-impl Written {
-    /// The newer of what the watch shows and what we wrote.
-    fn newest(&self, view: &AuthView, now: Instant) -> VaultAuthStatus {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match written.get(&view.uid) {
-            Some((status, when)) if now.duration_since(*when) < WATCH_LAG => status.clone(),
-            Some(_) | None => (*view.status).clone(),
-        }
-    }
-
-    fn note(&self, uid: &str, status: VaultAuthStatus, now: Instant) {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        written.retain(|_, (_, when)| now.duration_since(*when) < WATCH_LAG);
-        written.insert(uid.to_owned(), (status, now));
-    }
+    pub written: Written<VaultAuthStatus>,
 }
 
 /// Identifies an auth object.
@@ -81,9 +56,9 @@ impl Controller {
     /// Looks at one auth object; returns when to look again.
     pub async fn reconcile(&self, id: &AuthId, now: Timestamp) -> Option<Instant> {
         let view = self.world.auths(id.kind).get(&id.key)?;
-        let old = self.written.newest(&view, Instant::now());
+        let old = self.written.newest(&view.uid, &view.status, Instant::now());
         let next = self.next(id, &view, &old, now);
-        if next == old {
+        if next == *old {
             return None;
         }
         let object = (&id.key, view.uid.as_str());

@@ -18,6 +18,8 @@ pub const REVISION: &str = "lockstep.dev/revision";
 /// Only there when something else than the data was written later: otherwise the time of our field
 /// manager's entry says it.
 pub const DATA_SINCE: &str = "lockstep.dev/data-since";
+/// Annotation of a managed Secret: what was issued for it, as JSON: leases and certificates by name, never a value.
+pub const HOLDINGS: &str = "lockstep.dev/holdings";
 /// Annotation of a managed Secret: its type, where that is not `Opaque`. Only metadata is watched, and a type
 /// that is changed in the spec has to be noticed.
 pub const TARGET_TYPE: &str = "lockstep.dev/type";
@@ -39,6 +41,12 @@ pub const IN_STEP: &str = "lockstep.dev/in-step";
 pub const REFRESH: &str = "lockstep.dev/refresh";
 /// The same, as Flux's `flux reconcile` writes it.
 pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+/// Annotation of a VaultSecret: any new value asks to have everything issued anew that is issued for it.
+pub const ROTATE: &str = "lockstep.dev/rotate";
+/// Finalizer of a VaultSecret for which leases were issued: they are revoked before it goes.
+pub const FINALIZER: &str = "lockstep.dev/leases";
+/// Field manager of that finalizer.
+pub const FINALIZER_MANAGER: &str = "lockstep-finalizer";
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped ones.
 ///

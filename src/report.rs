@@ -21,6 +21,7 @@ use crate::{
         condition::{Kind, find, holds},
         vault_secret::{Facts, next},
         write::{WriteStatusError, write_status},
+        written::Written,
     },
     sync::{
         outcome::{InStep, Outcome},
@@ -35,8 +36,6 @@ use crate::{
     world::World,
 };
 
-/// How long a status we wrote counts although the watch has not shown it yet.
-const WATCH_LAG: Duration = Duration::from_secs(10);
 /// How soon a status that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 /// How long one report waits for Secrets that wait to be written, and how often it looks.
@@ -64,6 +63,8 @@ pub struct Reporter {
     pub busy: Box<dyn Fn() -> bool + Send + Sync>,
     /// What is to be reported.
     pub records: Records,
+    /// What was written a moment ago.
+    pub written: Written<VaultSecretStatus>,
 }
 
 /// The last outcome of each object.
@@ -79,8 +80,6 @@ struct Record {
     sequence: u64,
     /// What was written since the last report.
     applied: Option<ApplyReason>,
-    /// The status as we wrote it last.
-    written: Option<(Arc<VaultSecretStatus>, Instant)>,
 }
 
 impl Records {
@@ -90,15 +89,22 @@ impl Records {
         let before = records
             .remove(key)
             .filter(|before| before.version.0 == version.0);
-        let (sequence, pending, written) = before.map_or((0, None, None), |before| {
-            (before.sequence + 1, before.applied, before.written)
-        });
+        let (sequence, pending) =
+            before.map_or((0, None), |before| (before.sequence + 1, before.applied));
         let applied = match &outcome {
             Outcome::InStep(InStep {
                 applied: Some(applied),
                 ..
-            }) => Some(*applied),
+            })
+            | Outcome::Degraded(
+                InStep {
+                    applied: Some(applied),
+                    ..
+                },
+                _,
+            ) => Some(*applied),
             Outcome::InStep(_)
+            | Outcome::Degraded(..)
             | Outcome::Suspended
             | Outcome::Refused(_)
             | Outcome::SourceFailed(_)
@@ -112,20 +118,12 @@ impl Records {
                 outcome,
                 sequence,
                 applied,
-                written,
             },
         );
     }
 
     fn get(&self, key: &ObjectKey) -> Option<Record> {
         self.lock().get(key).cloned()
-    }
-
-    /// The status was written.
-    fn written(&self, key: &ObjectKey, status: VaultSecretStatus, now: Instant) {
-        if let Some(record) = self.lock().get_mut(key) {
-            record.written = Some((Arc::new(status), now));
-        }
     }
 
     /// What was applied up to this outcome of the object was told. What a newer one applied is still to be told.
@@ -158,7 +156,7 @@ impl Reporter {
             .vault_secrets
             .get(key)
             .filter(|view| view.uid == record.version.0)?;
-        let old = record.last_status(&view, Instant::now());
+        let old = self.written.newest(&view.uid, &view.status, Instant::now());
         let workloads = (self.workloads)(key);
         let facts = Facts {
             generation: record.version.1,
@@ -186,7 +184,7 @@ impl Reporter {
         }
         let notes = notes(&old, &new, record.applied);
         if new != *old {
-            self.records.written(key, new, Instant::now());
+            self.written.note(&view.uid, new, Instant::now());
         }
         self.records.told(key, &record.version.0, record.sequence);
         for (reason, note) in notes {
@@ -218,15 +216,6 @@ impl Reporter {
                 .as_ref()
                 .is_some_and(|managed| managed.vault_secret == key.name)
         })
-    }
-}
-
-impl Record {
-    fn last_status(&self, view: &VaultSecretView, now: Instant) -> Arc<VaultSecretStatus> {
-        match &self.written {
-            Some((status, when)) if now.duration_since(*when) < WATCH_LAG => Arc::clone(status),
-            _ => Arc::clone(&view.status),
-        }
     }
 }
 

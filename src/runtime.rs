@@ -274,7 +274,7 @@ impl Operator {
         let Some(revisions) = self.hash_key().await else {
             return Ok(());
         };
-        let sessions = Arc::new(Sessions::new());
+        let sessions = Arc::new(Sessions::new(self.settings.session_store));
         let readings = Readings::new(Arc::clone(&sessions), Arc::clone(&self.metrics))
             .map_err(RunError::Random)?;
         let readings = Arc::new(readings);
@@ -288,7 +288,8 @@ impl Operator {
         self.serve_connections(&table, tasks);
         self.serve_auths(tasks);
         self.connections_looked_at(&table).await;
-        let (keep_sessions, keep_readings) = (sessions, Arc::clone(&readings));
+        let (keep_sessions, keep_readings) = (Arc::clone(&sessions), Arc::clone(&readings));
+        let looked_at = Arc::new(AtomicBool::new(false));
         let (a, b) = (stop.clone(), stop.clone());
         tasks.spawn(async move { keep_sessions.maintain(a).await });
         tasks.spawn(async move { keep_readings.maintain(b).await });
@@ -301,10 +302,13 @@ impl Operator {
             metrics: Arc::clone(&self.metrics),
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
+            sessions: Arc::clone(&sessions),
+            holdings: Arc::default(),
+            verdict: serve::verdict(&looked_at, &self.rollouts.board),
+            clock,
             stop: stop.clone(),
         };
         self.wiring.started();
-        let looked_at = Arc::new(AtomicBool::new(false));
         self.serve_rollouts(&looked_at, events.clone(), tasks);
         self.serve_syncs(syncer, events, &looked_at, tasks);
         self.serve_gauges(tasks);

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -10,8 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use serde_json::Value;
 
 use crate::{
-    names::{DATA_SINCE, MERGED, REMOVE_KEYS, REVISION, SECRET_MANAGER, VAULT_SECRET},
+    names::{DATA_SINCE, HOLDINGS, MERGED, REMOVE_KEYS, REVISION, SECRET_MANAGER, VAULT_SECRET},
     revision::Revision,
+    sync::holding::record::Records,
 };
 
 /// One Secret, as far as decisions need it.
@@ -40,9 +42,20 @@ pub struct Managed {
     pub merged: bool,
     /// Whether our keys go when the VaultSecret goes.
     pub remove_keys: bool,
+    /// What was issued for it, if anything.
+    pub holdings: Option<Arc<Holdings>>,
     /// Digest of the fields our field manager owns. Whoever changes or deletes one of them takes it from us,
     /// so this shows every hand edit without reading a value.
     pub fields: u64,
+}
+
+/// What was issued for a Secret, and what of it is still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// The record.
+    pub records: Records,
+    /// The keys of the data that hold what we wrote: whoever changes or deletes one takes it from us.
+    pub intact: BTreeSet<String>,
 }
 
 impl SecretView {
@@ -75,6 +88,12 @@ impl Managed {
             data_since: data_since?,
             merged: annotations.contains_key(MERGED),
             remove_keys: annotations.contains_key(REMOVE_KEYS),
+            holdings: annotations.get(HOLDINGS).map(|text| {
+                Arc::new(Holdings {
+                    records: Records::parse(text).unwrap_or_default(),
+                    intact: owned_data(metadata),
+                })
+            }),
             fields: fields.map_or(0, |fields| {
                 fields_digest(&owned_fields(&fields.0, metadata))
             }),
@@ -115,6 +134,19 @@ fn owned_fields(fields: &Value, metadata: &ObjectMeta) -> BTreeSet<String> {
     paths
         .into_iter()
         .filter_map(|path| with_value(path, metadata))
+        .collect()
+}
+
+/// The keys of the data that are as we wrote them last.
+pub fn owned_data(metadata: &ObjectMeta) -> BTreeSet<String> {
+    let fields = own_entry(metadata).and_then(|entry| entry.fields_v1.as_ref());
+    let Some(fields) = fields.map(|fields| &fields.0) else {
+        return BTreeSet::new();
+    };
+    let data = fields.get("f:data").and_then(Value::as_object);
+    let names = data.into_iter().flat_map(|data| data.keys());
+    names
+        .filter_map(|name| Some(name.strip_prefix("f:")?.to_owned()))
         .collect()
 }
 

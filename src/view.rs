@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
@@ -15,7 +16,7 @@ use crate::{
         vault_connection::{ConnectionSpec, VaultConnectionStatus},
         vault_secret::{VaultSecretSpec, VaultSecretStatus},
     },
-    names::{FLUX_REQUESTED_AT, REFRESH},
+    names::{FINALIZER, FLUX_REQUESTED_AT, REFRESH, ROTATE},
 };
 
 /// One of our custom resources: its spec as `S`, its status as `T`.
@@ -31,6 +32,12 @@ pub struct ObjectView<S, T> {
     pub status: Arc<T>,
     /// The value of the refresh request annotation.
     pub refresh: Option<String>,
+    /// The value of the annotation that asks to have everything issued anew.
+    pub rotate: Option<String>,
+    /// Whether it carries our finalizer.
+    pub finalizer: bool,
+    /// Since when it is being deleted.
+    pub deleted: Option<Timestamp>,
 }
 
 /// A `VaultSecret`.
@@ -68,6 +75,16 @@ impl<S, T: DeserializeOwned + Default> ObjectView<S, T> {
             .unwrap_or_default();
         Self {
             refresh: refresh_request(&metadata),
+            rotate: metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(ROTATE).cloned()),
+            finalizer: metadata
+                .finalizers
+                .iter()
+                .flatten()
+                .any(|finalizer| finalizer == FINALIZER),
+            deleted: metadata.deletion_timestamp.as_ref().map(|time| time.0),
             uid: metadata.uid.unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
             spec: decode::<W>(spec).map(|spec| Arc::new(spec.into())),
@@ -83,6 +100,8 @@ impl<S, T: DeserializeOwned + Default> ObjectView<S, T> {
         self.uid != other.uid
             || self.generation != other.generation
             || self.refresh != other.refresh
+            || self.rotate != other.rotate
+            || self.deleted != other.deleted
             || self.spec != other.spec
     }
 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// One secret in Vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     cel,
-    validation = Rule::new("[has(self.kv)].filter(x, x).size() == 1").message("each source needs exactly one kind: set kv")
+    validation = Rule::new("[has(self.kv), has(self.dynamic)].filter(x, x).size() == 1").message("each source needs exactly one kind: set kv or dynamic"),
+    validation = Rule::new("!has(self.renewAt) || has(self.dynamic)").message("renewAt is for what has a lease: remove it, or use dynamic")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SourceSpec {
@@ -23,6 +26,14 @@ pub struct SourceSpec {
     /// A secret of a key-value engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<KvSource>,
+    /// Something that an engine issues for this object alone, such as a database login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dynamic: Option<DynamicSource>,
+    /// At which part of its life a lease is renewed, or replaced if it cannot be renewed: `10%` to `90%`. Default `67%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 4))]
+    #[x_kube(validation = Rule::new("self.matches('^([1-8][0-9]|90)%$')").message("renewAt must be from 10% to 90%, such as 67%"))]
+    pub renew_at: Option<String>,
     /// Which of its keys to take, and under which names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<KeysSpec>,
@@ -51,6 +62,44 @@ pub struct KvSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub version: Option<i64>,
+}
+
+/// What an engine issues: credentials of a database, a cloud, a Kubernetes cluster, a message broker.
+///
+/// A path that answers with a lease is asked once, and the lease is renewed as long as it can be. One that answers
+/// without a lease is asked again after each `refreshInterval`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    cel,
+    validation = Rule::new("!has(self.parameters) || (has(self.method) && self.method == 'POST')")
+        .message("parameters are sent in the body of a POST: set method: POST, or remove them")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct DynamicSource {
+    /// The whole path, as after `/v1/`, such as `database/creds/checkout`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+    /// How to ask. Default `GET`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<IssueMethod>,
+    /// What to send with a `POST`: any JSON. It is part of the spec, so no place for secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub parameters: Option<Map<String, Value>>,
+}
+
+/// How to ask an engine to issue something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum IssueMethod {
+    /// `GET`, as most engines want it.
+    Get,
+    /// `POST`, with parameters.
+    Post,
+}
+
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "maxProperties": 64, "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// Selects and renames keys. The order is: include, exclude, rename, prefix.
@@ -88,6 +137,15 @@ pub struct SourceStatus {
     /// Version of the secret (version 2 engines).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
+    /// How long what it holds was granted for; absent for what has no lease and is polled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_duration: Option<String>,
+    /// Whether its lease is renewed; otherwise it is replaced before its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewable: Option<bool>,
+    /// When it ends, for what cannot be renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_expires: Option<Time>,
 }
 
 /// The kinds of source.
@@ -95,4 +153,6 @@ pub struct SourceStatus {
 pub enum SourceKind {
     /// A key-value engine.
     Kv,
+    /// Something an engine issues.
+    Dynamic,
 }

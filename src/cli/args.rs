@@ -4,6 +4,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::vault::sessions::SessionStore;
 use crate::telemetry::log::{DEFAULT_FILTER, LogFormat};
 
 /// Keeps Kubernetes Secrets in step with Vault and OpenBao, and workloads in step with their Secrets.
@@ -75,6 +76,11 @@ pub struct RunArgs {
     /// How long a Secret counts as Ready while Vault cannot be read.
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     pub staleness_budget: String,
+
+    /// How tokens that leases depend on outlive this process: `accessor` keeps them alive by their accessors, `none`
+    /// has everything issued anew after each restart.
+    #[arg(long, value_name = "STORE", value_enum, default_value_t = SessionStore::Accessor)]
+    pub session_store: SessionStore,
 
     /// Accept connections with `insecureSkipVerify`. Anybody on the way to Vault can then read every secret.
     #[arg(long)]

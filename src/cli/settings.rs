@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::args::RunArgs;
 use crate::api::duration::GoDuration;
 use crate::telemetry::log::LogFormat;
+use crate::vault::sessions::SessionStore;
 
 /// The shortest duration a flag takes; for intervals the same as for `spec.refreshInterval`.
 const MIN_DURATION: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ pub struct Settings {
     pub default_refresh_interval: Duration,
     /// How long a Secret counts as usable while Vault cannot be read.
     pub staleness_budget: Duration,
+    /// What becomes of tokens that leases depend on.
+    pub session_store: SessionStore,
     /// Whether `insecureSkipVerify` is accepted.
     pub allow_insecure_tls: bool,
     /// How a log line looks.
@@ -81,6 +84,7 @@ impl Settings {
             rollout_workers,
             default_refresh_interval,
             staleness_budget,
+            session_store,
             allow_insecure_tls,
             log_format,
             log_filter,
@@ -99,6 +103,7 @@ impl Settings {
                 &default_refresh_interval,
             )?,
             staleness_budget: duration("--staleness-budget", &staleness_budget)?,
+            session_store,
             allow_insecure_tls,
             log_format,
             log_filter,

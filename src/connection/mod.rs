@@ -21,10 +21,13 @@ use self::resolve::{Ca, Prepared};
 use crate::{
     api::{
         refs::ConnectionKind,
-        vault_connection::{ClusterVaultConnection, VaultConnection},
+        vault_connection::{ClusterVaultConnection, VaultConnection, VaultConnectionStatus},
     },
     names::ObjectKey,
-    status::write::{WriteStatusError, write_status},
+    status::{
+        write::{WriteStatusError, write_status},
+        written::Written,
+    },
     sync::resolve::ConnectionId,
     telemetry::metrics::Metrics,
     vault::{
@@ -106,6 +109,8 @@ pub struct Controller {
     pub metrics: Arc<Metrics>,
     /// Whether `insecureSkipVerify` is accepted.
     pub allow_insecure_tls: bool,
+    /// What was written a moment ago: several looks in a row write once.
+    pub written: Written<VaultConnectionStatus>,
     /// Told when a connection became another one.
     pub changed: Box<dyn Fn(&ConnectionId) + Send + Sync>,
 }
@@ -225,8 +230,9 @@ impl Controller {
     }
 
     async fn report(&self, id: &ConnectionId, view: &ConnectionView, look: &Look, now: Timestamp) {
-        let next = status::next(&view.status, view.generation, look, now);
-        if next == *view.status {
+        let old = self.written.newest(&view.uid, &view.status, Instant::now());
+        let next = status::next(&old, view.generation, look, now);
+        if next == *old {
             return;
         }
         let object = (&id.key, view.uid.as_str());
@@ -239,9 +245,13 @@ impl Controller {
                     .await
             }
         };
-        // The next pass writes it again, so a failure needs no more than a line.
-        if let Err(error @ WriteStatusError::Failed(..)) = written {
-            tracing::warn!(connection = %id, %error, "a status was not written");
+        match written {
+            Ok(()) => self.written.note(&view.uid, next, Instant::now()),
+            Err(WriteStatusError::Gone(_)) => {}
+            // The next pass writes it again, so a failure needs no more than a line.
+            Err(error @ WriteStatusError::Failed(..)) => {
+                tracing::warn!(connection = %id, %error, "a status was not written");
+            }
         }
     }
 }

@@ -5,8 +5,15 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::WorkloadKey;
-use crate::{api::vault_secret::WorkloadStatus, names::ObjectKey};
+use jiff::Timestamp;
+
+use super::{WorkloadKey, bind::Data};
+use crate::{
+    api::vault_secret::{WorkloadState, WorkloadStatus},
+    names::ObjectKey,
+    revision::Revision,
+    sync::holding::Verdict,
+};
 
 /// The latest state of every workload that is bound to a VaultSecret.
 #[derive(Debug, Default)]
@@ -16,27 +23,28 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct Entries {
-    states: BTreeMap<WorkloadKey, (WorkloadStatus, BTreeSet<ObjectKey>)>,
+    states: BTreeMap<WorkloadKey, (WorkloadStatus, BTreeMap<ObjectKey, Data>)>,
     by_vault_secret: BTreeMap<ObjectKey, BTreeSet<WorkloadKey>>,
 }
 
 impl Board {
-    /// Puts up that `workload` is as `status` says and bound to `vault_secrets`; takes it down when `status` is `None`.
+    /// Puts up that `workload` is as `status` says and bound to the data of these VaultSecrets; takes it down when `status` is `None`.
     ///
     /// Returns the VaultSecrets that have something new to say, those it is no longer bound to included.
     pub fn publish(
         &self,
         workload: &WorkloadKey,
         status: Option<WorkloadStatus>,
-        vault_secrets: &[ObjectKey],
+        bound: &[(ObjectKey, Data)],
     ) -> Vec<ObjectKey> {
         let mut entries = self.lock();
         let (old, before) = entries.states.remove(workload).unzip();
-        let before = before.unwrap_or_default();
-        let after: BTreeSet<_> = match &status {
-            Some(_) => vault_secrets.iter().cloned().collect(),
-            None => BTreeSet::new(),
+        let before: BTreeSet<_> = before.unwrap_or_default().into_keys().collect();
+        let bound: BTreeMap<_, _> = match &status {
+            Some(_) => bound.iter().cloned().collect(),
+            None => BTreeMap::new(),
         };
+        let after: BTreeSet<_> = bound.keys().cloned().collect();
         let same = old == status;
         for gone in before.difference(&after) {
             entries.unbind(gone, workload);
@@ -51,7 +59,7 @@ impl Board {
             .cloned()
             .collect();
         if let Some(status) = status {
-            entries.states.insert(workload.clone(), (status, after));
+            entries.states.insert(workload.clone(), (status, bound));
         }
         changed
     }
@@ -66,6 +74,34 @@ impl Board {
             .collect();
         all.sort_by(|a, b| (a.state, a.kind, &a.name).cmp(&(b.state, b.kind, &b.name)));
         all
+    }
+
+    /// Whether every workload bound to `vault_secret` runs with its data of this revision and age.
+    pub fn verdict(
+        &self,
+        vault_secret: &ObjectKey,
+        revision: &Revision,
+        since: Timestamp,
+    ) -> Verdict {
+        let entries = self.lock();
+        let mut bound = entries.bound_to(vault_secret).peekable();
+        if bound.peek().is_none() {
+            return Verdict::NoneSeen;
+        }
+        let runs = |workload: &WorkloadKey| {
+            let Some((status, bound)) = entries.states.get(workload) else {
+                return false;
+            };
+            let current = bound
+                .get(vault_secret)
+                .is_some_and(|data| data.revision == *revision && data.since == since);
+            current && status.state == WorkloadState::Verified
+        };
+        if bound.all(runs) {
+            Verdict::Verified
+        } else {
+            Verdict::Pending
+        }
     }
 
     /// Which workloads these are.

@@ -152,7 +152,7 @@ fn conclude(
     let keys: Vec<_> = gathered
         .bound
         .iter()
-        .map(|bound| bound.vault_secret.clone())
+        .map(|bound| (bound.vault_secret.clone(), bound.data.clone()))
         .collect();
     for changed in context.board.publish(workload, status, &keys) {
         (context.report)(changed);

@@ -22,9 +22,14 @@ use crate::{
     names::ObjectKey,
     queue::work,
     report::{Records, Reporter},
-    rollout::{self, bind::Follows, context::RolloutContext, report::RolloutNote},
-    status::condition::{Kind, holds},
-    sync::{Syncer, memory::Memories},
+    rollout::{
+        self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote,
+    },
+    status::{
+        condition::{Kind, holds},
+        written::Written,
+    },
+    sync::{Syncer, VerdictOf, holding::Verdict, memory::Memories},
     telemetry::{events::Events, metrics::Metrics},
     world::World,
 };
@@ -46,6 +51,7 @@ impl Operator {
             table: Arc::clone(table),
             metrics: Arc::clone(&self.metrics),
             allow_insecure_tls: self.settings.allow_insecure_tls,
+            written: Written::default(),
             changed: Box::new(move |id| wiring.connection_changed(id)),
         });
         let stopped = stop.clone();
@@ -70,7 +76,7 @@ impl Operator {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
             metrics: Arc::clone(&self.metrics),
-            written: auth::Written::default(),
+            written: Written::default(),
         });
         tasks.spawn(work(
             Arc::clone(&self.queues.auths),
@@ -181,6 +187,7 @@ impl Operator {
             }),
             busy: Box::new(move || syncs.backlog(Instant::now(), workers) >= workers),
             records: Records::default(),
+            written: Written::default(),
         });
         let (syncer, queues, records) = (
             Arc::new(syncer),
@@ -220,6 +227,20 @@ impl Operator {
             },
         ));
     }
+}
+
+/// How far the workloads of a `VaultSecret` are, for whoever waits for them.
+pub(super) fn verdict(looked_at: &Arc<AtomicBool>, board: &Arc<Board>) -> VerdictOf {
+    let (looked_at, board) = (Arc::clone(looked_at), Arc::clone(board));
+    Box::new(move |key, secret| {
+        let managed = secret.and_then(|secret| secret.managed.as_ref());
+        match managed {
+            Some(managed) if looked_at.load(Ordering::Relaxed) => {
+                board.verdict(key, &managed.revision, managed.data_since)
+            }
+            Some(_) | None => Verdict::Pending,
+        }
+    })
 }
 
 /// What rollouts work with. They hear of VaultSecrets and ask for reads and reports, and know nothing of how.

@@ -18,6 +18,8 @@ pub enum Kind {
     Reconciling,
     /// Nothing more happens until somebody changes an object. Only while true.
     Stalled,
+    /// Vault's policy does not allow all that keeping leases takes. Only while true.
+    PolicyMissing,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             Self::RolledOut => "RolledOut",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
+            Self::PolicyMissing => "PolicyMissing",
         }
     }
 }

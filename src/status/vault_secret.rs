@@ -39,7 +39,7 @@ pub fn next(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vault
         return status;
     }
     status.observed_generation = Some(facts.generation);
-    if let Outcome::InStep(in_step) = facts.outcome {
+    if let Outcome::InStep(in_step) | Outcome::Degraded(in_step, _) = facts.outcome {
         in_step_fields(&mut status, in_step);
     }
     if let Some(workloads) = facts.workloads {
@@ -62,6 +62,7 @@ fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
         sources,
         applied: _,
         refresh,
+        missing_policy: _,
     } = in_step;
     status.target = Some(target.clone());
     status.rotation_hash = Some(revision.to_string());
@@ -91,6 +92,7 @@ fn conditions(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vec
             ]
         }
         Outcome::SourceFailed(failure) => source_failed(old, facts, failure, now),
+        Outcome::Degraded(in_step, failure) => degraded(old, facts, (in_step, failure), now),
         Outcome::ApplyFailed { why } => {
             vec![
                 Wanted::no(Kind::Ready, "ApplyFailed", why),
@@ -149,6 +151,14 @@ fn in_step_conditions(in_step: &InStep) -> Vec<Wanted> {
             "Vault answers for every source",
         ),
     ]
+    .into_iter()
+    .chain(
+        in_step
+            .missing_policy
+            .as_ref()
+            .map(|lacks| Wanted::yes(Kind::PolicyMissing, "PolicyMissing", lacks)),
+    )
+    .collect()
 }
 
 fn suspended(old: &VaultSecretStatus, facts: &Facts<'_>) -> Vec<Wanted> {
@@ -168,12 +178,7 @@ fn source_failed(
     failure: &SourceFailure,
     now: Timestamp,
 ) -> Vec<Wanted> {
-    let SourceFailure {
-        source,
-        kind,
-        message,
-    } = failure;
-    let message = format!("source {source}: {message}");
+    let (kind, message) = (failure.kind, about(failure));
     let unreachable = Wanted::no(Kind::SourcesReachable, kind.as_str(), &message);
     // An edit that could not be synced yet makes this `False`, so it also tells the generation.
     let from_this_generation =
@@ -186,11 +191,46 @@ fn source_failed(
             Wanted::yes(Kind::Reconciling, kind.as_str(), "it is tried again"),
         ];
     }
+    vec![usable(old, facts, failure, now), unreachable]
+}
+
+/// The Secret is as it should be, but one source is in trouble.
+fn degraded(
+    old: &VaultSecretStatus,
+    facts: &Facts<'_>,
+    (in_step, failure): (&InStep, &SourceFailure),
+    now: Timestamp,
+) -> Vec<Wanted> {
+    let mut wanted = in_step_conditions(in_step);
+    wanted.retain(|condition| !matches!(condition.kind, Kind::Ready | Kind::SourcesReachable));
+    let unreachable = Wanted::no(Kind::SourcesReachable, failure.kind.as_str(), about(failure));
+    wanted.extend([usable(old, facts, failure, now), unreachable]);
+    wanted
+}
+
+fn about(failure: &SourceFailure) -> String {
+    let SourceFailure {
+        source, message, ..
+    } = failure;
+    format!("source {source}: {message}")
+}
+
+/// Whether a Secret with its last good data still counts as good.
+fn usable(
+    old: &VaultSecretStatus,
+    facts: &Facts<'_>,
+    failure: &SourceFailure,
+    now: Timestamp,
+) -> Wanted {
+    if failure.over {
+        let message = format!("the lease of {} is over: what the Secret holds works no longer", about(failure));
+        return Wanted::no(Kind::Ready, "LeaseOver", message);
+    }
     let since = find(&old.conditions, Kind::SourcesReachable)
         .filter(|before| before.status == "False")
         .map_or(now, |before| before.last_transition_time.0);
     let outage = now.duration_since(since).unsigned_abs();
-    let ready = if outage <= facts.staleness_budget {
+    if outage <= facts.staleness_budget {
         Wanted::yes(
             Kind::Ready,
             "LastGood",
@@ -205,8 +245,7 @@ fn source_failed(
                 "Vault could not be read for more than {budget}s; the Secret keeps its last good data"
             ),
         )
-    };
-    vec![ready, unreachable]
+    }
 }
 
 fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
@@ -214,7 +253,7 @@ fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
         return find(&old.conditions, Kind::RolledOut)
             .and_then(|before| kept(Kind::RolledOut, before));
     };
-    if old.rotation_hash.is_none() && !matches!(facts.outcome, Outcome::InStep(_)) {
+    if old.rotation_hash.is_none() && !matches!(facts.outcome, Outcome::InStep(_) | Outcome::Degraded(..)) {
         return None;
     }
     let count = |state| {

@@ -1,6 +1,6 @@
 //! Effects: apiserver. The only place that writes Secrets of users.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -9,11 +9,12 @@ use kube::{
 };
 use tokio::time::timeout;
 
-use super::{desired::DesiredSecret, merge, plan::Apply, refusal::Refusal};
+use super::{desired::DesiredSecret, merge, plan::Apply, refusal::Refusal, render::Data};
 use crate::{
     api::vault_secret::CreationPolicy,
     names::{ObjectKey, SECRET_MANAGER},
-    secret_view::SecretView,
+    secret_view::{self, SecretView},
+    sensitive::Sensitive,
     telemetry::metrics::Metrics,
 };
 
@@ -71,6 +72,33 @@ pub async fn apply(
 pub async fn holds(client: &Client, desired: &DesiredSecret) -> Result<bool, ApplyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &desired.key.namespace);
     Ok(desired.is_held_by(&live(&api, &desired.key.name).await?))
+}
+
+/// What a Secret holds.
+#[derive(Default)]
+pub struct Live {
+    /// Its data.
+    pub data: Data,
+    /// The keys that are still as we wrote them.
+    pub intact: BTreeSet<String>,
+}
+
+/// What the Secret holds now; nothing if there is none.
+pub async fn live_data(client: &Client, key: &ObjectKey) -> Result<Live, ApplyError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
+    let secret = match live(&api, &key.name).await {
+        Ok(secret) => secret,
+        Err(ApplyError::Refused(Refusal::TargetMissing { .. })) => return Ok(Live::default()),
+        Err(error) => return Err(error),
+    };
+    let data = secret.data.unwrap_or_default();
+    Ok(Live {
+        intact: secret_view::owned_data(&secret.metadata),
+        data: data
+            .into_iter()
+            .map(|(key, value)| (key, Sensitive::new(value.0)))
+            .collect(),
+    })
 }
 
 /// Takes our keys out of a Secret that was only merged into; the rest of it stays.

@@ -1,11 +1,11 @@
 //! Effects: log, clock. How a pass ends: refused, not read, or in step.
 
 use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::{
     Object, ReadSource, Stop,
+    holding::{self, state::Holdings},
     outcome::{InStep, Outcome, SourceFailure},
     plan::ApplyReason,
     refusal::Refusal,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::source::SourceStatus, names::ObjectKey, secret_view::SecretView,
-    vault::readings::ReadFailure,
+    vault::{error::VaultError, readings::ReadFailure},
 };
 
 /// A refusal heals by an event. This is the net below the events; looking costs no request.
@@ -56,32 +56,67 @@ pub(super) fn unread(key: &ObjectKey, source: &Source, failure: ReadFailure) -> 
         source: source.name.clone(),
         kind: error.kind,
         message,
+        over: false,
     };
     Stop::Unread(failure, retry_at.into())
+}
+
+/// Nothing was issued. Whoever has something from before goes on with that.
+pub(super) fn issue_failed(
+    source: &Source,
+    error: &VaultError,
+    held: &Holdings,
+) -> Result<SourceFailure, Stop> {
+    let failure = holding::failure(source, error);
+    if held.sources.contains_key(&source.name) {
+        return Ok(failure);
+    }
+    let now = Instant::now();
+    let failures = held.failures.get(&source.name);
+    let retry = failures.and_then(|failures| failures.held(now.into_std()));
+    Err(Stop::Unread(failure, retry.map_or(now, Instant::from_std)))
+}
+
+/// How each source reads in the status.
+pub(super) fn statuses(
+    resolved: &Resolved,
+    read: &[ReadSource<'_>],
+    held: Option<&Holdings>,
+) -> Vec<SourceStatus> {
+    let status = |source: &Source| {
+        let read = read.iter().find(|read| read.source.name == source.name);
+        let version = read.and_then(|read| read.reading.version);
+        let status = SourceStatus {
+            name: source.name.clone(),
+            kind: source.ask.kind(),
+            version: version.and_then(|version| i64::try_from(version).ok()),
+            lease_duration: None,
+            renewable: None,
+            lease_expires: None,
+        };
+        match held.and_then(|held| held.sources.get(&source.name)) {
+            Some(holding) => holding.describe(status),
+            None => status,
+        }
+    };
+    resolved.sources.iter().map(status).collect()
 }
 
 pub(super) fn in_step(
     object: &Object<'_>,
     resolved: &Resolved,
-    read: &[ReadSource<'_>],
+    sources: Vec<SourceStatus>,
     secret: Option<&SecretView>,
     applied: Option<ApplyReason>,
 ) -> Option<InStep> {
     let managed = secret?.managed.as_ref()?;
-    let sources = read.iter().map(|read| SourceStatus {
-        name: read.source.name.clone(),
-        kind: read.source.ask.kind(),
-        version: read
-            .reading
-            .version
-            .and_then(|version| i64::try_from(version).ok()),
-    });
     Some(InStep {
         target: resolved.target.name.clone(),
         revision: managed.revision.clone(),
         data_since: managed.data_since,
-        sources: sources.collect(),
+        sources,
         applied,
         refresh: object.view.refresh.clone(),
+        missing_policy: None,
     })
 }

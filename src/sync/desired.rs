@@ -9,11 +9,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use super::{render::Data, resolve::Target};
+use super::{holding::record::Records, render::Data, resolve::Target};
 use crate::{
     api::vault_secret::{CreationPolicy, DeletionPolicy},
     names::{
-        DATA_SINCE, LOCKSTEP, MANAGED_BY, MERGED, ObjectKey, REMOVE_KEYS, REVISION, TARGET_TYPE,
+        DATA_SINCE, HOLDINGS, LOCKSTEP, MANAGED_BY, MERGED, ObjectKey, REMOVE_KEYS, REVISION, TARGET_TYPE,
         VAULT_SECRET,
     },
     revision::Revision,
@@ -59,6 +59,7 @@ impl DesiredSecret {
         target: &Target,
         data: Data,
         revision: Revision,
+        records: &Records,
     ) -> Self {
         let creates = target.creation != CreationPolicy::Merge;
         let removes = target.deletion == DeletionPolicy::Delete;
@@ -68,6 +69,7 @@ impl DesiredSecret {
         }
         let mut annotations = target.annotations.clone();
         annotations.insert(VAULT_SECRET.to_owned(), object.name.clone());
+        annotations.extend(holdings(records));
         if !creates {
             annotations.insert(MERGED.to_owned(), "true".to_owned());
         }
@@ -79,22 +81,10 @@ impl DesiredSecret {
         }
         let owner = (creates && removes).then(|| owner_reference(object, uid));
         let type_ = creates.then(|| target.type_.clone().unwrap_or_else(|| OPAQUE.to_owned()));
-        let fields = labels
-            .iter()
-            .map(|(name, value)| label_field(name, value))
-            .chain(
-                annotations
-                    .iter()
-                    .map(|(name, value)| annotation_field(name, value)),
-            )
-            .chain(data.keys().map(|key| data_field(key)))
-            .chain(owner.iter().map(|owner| owner_field(&owner.uid)))
-            .chain(type_.iter().map(|_| TYPE_FIELD.to_owned()))
-            .collect::<BTreeSet<_>>();
-        Self {
+        let mut desired = Self {
             wanted: Wanted {
                 revision,
-                fields: fields_digest(&fields),
+                fields: 0,
             },
             key: ObjectKey::new(&object.namespace, &target.name),
             creation: target.creation,
@@ -103,7 +93,30 @@ impl DesiredSecret {
             type_,
             owner,
             data,
-        }
+        };
+        desired.wanted.fields = desired.fields();
+        desired
+    }
+
+    /// Digest of the fields it will own.
+    fn fields(&self) -> u64 {
+        let labels = self.labels.iter();
+        let annotations = self.annotations.iter();
+        let fields: BTreeSet<_> = labels
+            .map(|(name, value)| label_field(name, value))
+            .chain(annotations.map(|(name, value)| annotation_field(name, value)))
+            .chain(self.data.keys().map(|key| data_field(key)))
+            .chain(self.owner.iter().map(|owner| owner_field(&owner.uid)))
+            .chain(self.type_.iter().map(|_| TYPE_FIELD.to_owned()))
+            .collect();
+        fields_digest(&fields)
+    }
+
+    /// Has the Secret say this of what was issued for it.
+    pub fn set_records(&mut self, records: &Records) {
+        self.annotations.remove(HOLDINGS);
+        self.annotations.extend(holdings(records));
+        self.wanted.fields = self.fields();
     }
 
     /// The keys of its data.
@@ -149,6 +162,12 @@ impl DesiredSecret {
             ..Secret::default()
         }
     }
+}
+
+fn holdings(records: &Records) -> Option<(String, String)> {
+    records
+        .to_annotation()
+        .map(|text| (HOLDINGS.to_owned(), text))
 }
 
 /// With this the garbage collector deletes the Secret together with the `VaultSecret`; no finalizer is needed.

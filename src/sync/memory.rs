@@ -65,6 +65,7 @@ pub struct Write {
 }
 
 /// What a pass starts from.
+#[derive(Default)]
 pub struct Start {
     /// What was read and written last for this very spec.
     pub known: Option<Arc<Known>>,
@@ -227,6 +228,9 @@ mod tests {
             }),
             status: Arc::default(),
             refresh: refresh.map(str::to_owned),
+            rotate: None,
+            finalizer: false,
+            deleted: None,
         }
     }
 

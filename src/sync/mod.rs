@@ -16,6 +16,8 @@ pub mod apply;
 mod conclude;
 pub mod credentials;
 pub mod desired;
+mod held;
+pub mod holding;
 pub mod memory;
 pub mod merge;
 pub mod outcome;
@@ -28,13 +30,16 @@ mod write;
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use kube::Client;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     apply::ApplyError,
-    conclude::{Look, in_step, refused, unread},
+    conclude::{Look, in_step, refused, statuses, unread},
+    held::Passed,
+    holding::Verdict,
     memory::{Memories, Start},
     outcome::{InStep, Outcome, SourceFailure},
     plan::SecretAction,
@@ -43,12 +48,14 @@ use self::{
         Resolved,
         source::{Ask, Source},
     },
+    write::Values,
 };
 use crate::{
-    api::vault_secret::VaultSecretSpec,
+    api::{source::SourceStatus, vault_secret::VaultSecretSpec},
     connection::{Entry, Table},
     names::ObjectKey,
     revision::RevisionKey,
+    secret_view::SecretView,
     telemetry::metrics::Metrics,
     vault::{
         backoff,
@@ -56,6 +63,7 @@ use crate::{
         readings::{PlaceKey, ReadFailure, Reading, Readings},
         schedule::{Freshness, Want},
         session::Identity,
+        sessions::Sessions,
     },
     view::VaultSecretView,
     world::World,
@@ -84,9 +92,20 @@ pub struct Syncer {
     pub default_interval: Duration,
     /// What was seen in earlier passes.
     pub memories: Arc<Memories>,
+    /// The tokens that what is issued depends on.
+    pub sessions: Arc<Sessions>,
+    /// What is held for each object.
+    pub holdings: Arc<holding::Table>,
+    /// How far the workloads are that use the Secret of a `VaultSecret`.
+    pub verdict: VerdictOf,
+    /// The time of day.
+    pub clock: fn() -> Timestamp,
     /// Cancelled when the process ends: then Vault is not waited for, but a write that was begun is finished.
     pub stop: CancellationToken,
 }
+
+/// Looks up how far the workloads are that use the Secret of a `VaultSecret`.
+pub type VerdictOf = Box<dyn Fn(&ObjectKey, Option<&SecretView>) -> Verdict + Send + Sync>;
 
 /// How a pass ended.
 pub struct Pass {
@@ -140,6 +159,8 @@ impl Syncer {
     pub async fn reconcile(&self, key: &ObjectKey) -> Pass {
         let Some(view) = self.world.vault_secrets.get(key) else {
             self.memories.forget(key);
+            self.holdings.forget(key);
+            self.sessions.forget(&key.to_string());
             let next = self.release(key).await;
             return Pass {
                 outcome: None,
@@ -161,6 +182,16 @@ impl Syncer {
 
     /// `None` when the process ends.
     async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Option<Look> {
+        let mut object = Object {
+            key,
+            start: Start::default(),
+            seed: backoff::seed_of(&view.uid),
+            view,
+        };
+        if view.deleted.is_some() {
+            let next = self.finish(&object).await;
+            return Some((Outcome::Suspended, next));
+        }
         let spec = match &view.spec {
             Ok(spec) => Arc::clone(spec),
             Err(undecodable) => {
@@ -168,14 +199,9 @@ impl Syncer {
             }
         };
         if spec.suspend == Some(true) {
-            return Some((Outcome::Suspended, None));
+            return Some((Outcome::Suspended, self.keep_only(&object, &spec).await));
         }
-        let object = Object {
-            key,
-            start: self.memories.begin(key, view, Instant::now()),
-            seed: backoff::seed_of(&view.uid),
-            view,
-        };
+        object.start = self.memories.begin(key, view, Instant::now());
         let result = self.sync(&object, &spec).await;
         self.conclude(&object, result)
     }
@@ -184,9 +210,13 @@ impl Syncer {
         &self,
         object: &Object<'_>,
         spec: &VaultSecretSpec,
-    ) -> Result<(InStep, Instant), Stop> {
-        let resolved = resolve::resolve(object.key, spec, &*self.world, self.default_interval)?;
+    ) -> Result<Passed, Stop> {
+        let resolved = self.resolve(object, spec)?;
         let identity = self.identity(&resolved)?;
+        let secret = self.observe(object, &resolved.target.name);
+        if self.holds(&resolved, secret.as_deref()) {
+            return self.sync_held(object, &resolved, &identity).await;
+        }
         let read = self
             .read(object, &resolved, &identity, object.start.known.is_none())
             .await?;
@@ -195,13 +225,25 @@ impl Syncer {
             .map(|read| read.next)
             .min()
             .unwrap_or_else(Instant::now);
-        if let Some(in_step) = self.known_step(object, &resolved, &read)? {
+        let sources = statuses(&resolved, &read, None);
+        if let Some(in_step) = self.known_step(object, &resolved, &read, sources)? {
             self.memories.succeeded(object.key, None, &object.start);
-            return Ok((in_step, next));
+            return Ok(Passed::well(in_step, next));
         }
         let read = self.read(object, &resolved, &identity, true).await?;
-        let in_step = self.write(object, &resolved, &read).await?;
-        Ok((in_step, next))
+        let values = Values::read(&read, statuses(&resolved, &read, None));
+        let in_step = self.write(object, &resolved, values, None).await?;
+        Ok(Passed::well(in_step, next))
+    }
+
+    fn resolve(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Result<Resolved, Refusal> {
+        resolve::resolve(object.key, spec, &*self.world, self.default_interval)
+    }
+
+    /// The identity of an object whose spec is sound; `None` while it has none.
+    fn identity_of(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Option<Identity> {
+        let resolved = self.resolve(object, spec).ok()?;
+        self.identity(&resolved).ok()
     }
 
     fn identity(&self, resolved: &Resolved) -> Result<Identity, Stop> {
@@ -241,10 +283,15 @@ impl Syncer {
             need_data,
             seed: object.seed,
         };
-        let reads = resolved.sources.iter().map(|source| async move {
-            let result = match &source.ask {
-                Ask::Read(place) => self.read_place(identity, place, &want).await,
-            };
+        let places = resolved
+            .sources
+            .iter()
+            .filter_map(|source| match &source.ask {
+                Ask::Read(place) => Some((source, place)),
+                Ask::Issue(_) => None,
+            });
+        let reads = places.map(|(source, place)| async move {
+            let result = self.read_place(identity, place, &want).await;
             let (reading, next) = result.map_err(|failure| unread(object.key, source, failure))?;
             Ok(ReadSource {
                 source,
@@ -280,6 +327,7 @@ impl Syncer {
         object: &Object<'_>,
         resolved: &Resolved,
         read: &[ReadSource<'_>],
+        statuses: Vec<SourceStatus>,
     ) -> Result<Option<InStep>, Refusal> {
         let Some(known) = &object.start.known else {
             return Ok(None);
@@ -294,7 +342,7 @@ impl Syncer {
         let secret = self.observe(object, &resolved.target.name);
         let action = self.plan(object, resolved, &known.wanted, secret.as_deref())?;
         Ok(match action {
-            SecretAction::Nothing => in_step(object, resolved, read, secret.as_deref(), None),
+            SecretAction::Nothing => in_step(object, resolved, statuses, secret.as_deref(), None),
             SecretAction::Apply(_) => None,
         })
     }
@@ -303,10 +351,17 @@ impl Syncer {
     fn conclude(
         &self,
         object: &Object<'_>,
-        result: Result<(InStep, Instant), Stop>,
+        result: Result<Passed, Stop>,
     ) -> Option<Look> {
         Some(match result {
-            Ok((in_step, next)) => (Outcome::InStep(in_step), Some(next)),
+            Ok(Passed {
+                in_step,
+                trouble,
+                next,
+            }) => match trouble {
+                None => (Outcome::InStep(in_step), Some(next)),
+                Some(trouble) => (Outcome::Degraded(in_step, trouble), Some(next)),
+            },
             Err(Stop::Refused(refusal)) => {
                 let interval = object
                     .view

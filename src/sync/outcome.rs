@@ -16,6 +16,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// A source could not be read; the Secret keeps what it has.
     SourceFailed(SourceFailure),
+    /// A source is in trouble; the others are in step, and the Secret is as it should be without it.
+    Degraded(InStep, SourceFailure),
     /// The Secret could not be written; it is tried again.
     ApplyFailed {
         /// What the apiserver said, without any value.
@@ -40,6 +42,8 @@ pub struct InStep {
     pub applied: Option<ApplyReason>,
     /// The refresh request that this answers.
     pub refresh: Option<String>,
+    /// What Vault's policy lacks, in words.
+    pub missing_policy: Option<String>,
 }
 
 /// A source could not be read.
@@ -51,6 +55,8 @@ pub struct SourceFailure {
     pub kind: VaultErrorKind,
     /// The same for people, without any value and without anything that changes from try to try.
     pub message: String,
+    /// Whether what the Secret holds for this source is known to work no longer.
+    pub over: bool,
 }
 
 impl Outcome {
@@ -61,6 +67,7 @@ impl Outcome {
             Self::Suspended => "Suspended",
             Self::Refused(_) => "Refused",
             Self::SourceFailed(_) => "SourceFailed",
+            Self::Degraded(..) => "Degraded",
             Self::ApplyFailed { .. } => "ApplyFailed",
             Self::ConnectionPending => "ConnectionPending",
         }

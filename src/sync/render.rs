@@ -73,13 +73,13 @@ fn select(source: &Source, data: &Data) -> Result<Vec<(String, Sensitive)>, Refu
         .collect()
 }
 
-fn takes(keys: &KeysSpec, key: &str) -> bool {
+pub(super) fn takes(keys: &KeysSpec, key: &str) -> bool {
     let included =
         keys.include.is_empty() || keys.include.iter().any(|pattern| matches(pattern, key));
     included && !keys.exclude.iter().any(|pattern| matches(pattern, key))
 }
 
-fn new_name(keys: &KeysSpec, key: &str) -> String {
+pub(super) fn new_name(keys: &KeysSpec, key: &str) -> String {
     match (keys.rename.get(key), &keys.prefix) {
         (Some(name), _) => name.clone(),
         (None, Some(prefix)) => format!("{prefix}{key}"),

@@ -195,7 +195,7 @@ fn target(object: &ObjectKey, spec: Option<&TargetSpec>) -> Target {
         labels,
         annotations,
         creation_policy,
-        deletion_policy,
+        deletion_policy: _,
     } = spec.cloned().unwrap_or_default();
     let creation = creation_policy.unwrap_or_default();
     Target {
@@ -204,11 +204,22 @@ fn target(object: &ObjectKey, spec: Option<&TargetSpec>) -> Target {
         labels,
         annotations,
         creation,
-        deletion: deletion_policy.unwrap_or(match creation {
-            CreationPolicy::Owner => DeletionPolicy::Delete,
-            CreationPolicy::Merge | CreationPolicy::Orphan => DeletionPolicy::Retain,
-        }),
+        deletion: deletion(spec),
     }
+}
+
+/// Whether the Secret stays when its `VaultSecret` goes.
+pub fn retains(spec: &VaultSecretSpec) -> bool {
+    deletion(spec.target.as_ref()) == DeletionPolicy::Retain
+}
+
+fn deletion(spec: Option<&TargetSpec>) -> DeletionPolicy {
+    let creation = spec.and_then(|spec| spec.creation_policy);
+    let deletion = spec.and_then(|spec| spec.deletion_policy);
+    deletion.unwrap_or(match creation.unwrap_or_default() {
+        CreationPolicy::Owner => DeletionPolicy::Delete,
+        CreationPolicy::Merge | CreationPolicy::Orphan => DeletionPolicy::Retain,
+    })
 }
 
 /// The name of the Secret a `VaultSecret` writes.

@@ -1,6 +1,6 @@
 //! Effects: apiserver. The second half of a pass: what was read becomes the Secret.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -10,16 +10,48 @@ use super::{
     conclude::in_step,
     desired::{DesiredSecret, Wanted},
     memory::{Known, Write},
+    holding::{record::Records, state::Holdings},
     outcome::InStep,
     plan::{self, Apply, ApplyReason, Observed, SecretAction},
     refusal::Refusal,
     render,
-    resolve::{self, Resolved},
+    resolve::{self, Resolved, source::Source},
 };
-use crate::{names::ObjectKey, revision::Revision, secret_view::SecretView};
+use crate::{
+    api::source::SourceStatus, names::ObjectKey, revision::Revision, secret_view::SecretView,
+    vault::fingerprint::Fingerprint,
+};
 
 /// The resolution of the apiserver's times.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// What a Secret is made of.
+pub(super) struct Values<'a> {
+    /// What each source gave.
+    pub parts: Vec<(&'a Source, Cow<'a, render::Data>)>,
+    /// What is kept of sources that gave nothing this time, under its final keys.
+    pub rest: render::Data,
+    /// Digest of each source that was read; `None` when one was not.
+    pub fingerprints: Option<Vec<Fingerprint>>,
+    /// How each source reads in the status.
+    pub statuses: Vec<SourceStatus>,
+}
+
+impl<'a> Values<'a> {
+    /// The values of sources that were read.
+    pub(super) fn read(read: &'a [ReadSource<'a>], statuses: Vec<SourceStatus>) -> Self {
+        let parts = read.iter().filter_map(|read| {
+            let data = read.reading.data.as_deref()?;
+            Some((read.source, Cow::Borrowed(&data.entries)))
+        });
+        Self {
+            parts: parts.collect(),
+            rest: render::Data::new(),
+            fingerprints: Some(read.iter().map(|read| read.reading.fingerprint).collect()),
+            statuses,
+        }
+    }
+}
 
 impl Syncer {
     /// The long way: render, compare, and apply what differs.
@@ -27,33 +59,36 @@ impl Syncer {
         &self,
         object: &Object<'_>,
         resolved: &Resolved,
-        read: &[ReadSource<'_>],
+        values: Values<'_>,
+        held: Option<&Holdings>,
     ) -> Result<InStep, Stop> {
-        let no_data = render::Data::new();
-        let parts = read.iter().map(|read| {
-            (
-                read.source,
-                read.reading
-                    .data
-                    .as_deref()
-                    .map_or(&no_data, |data| &data.entries),
-            )
-        });
-        let data = render::render(parts)?;
+        let Values {
+            parts,
+            rest,
+            fingerprints,
+            statuses,
+        } = values;
+        let parts = parts.iter().map(|(source, data)| (*source, &**data));
+        let mut data = rest;
+        data.extend(render::render(parts)?);
         let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
         let revision = self.revisions.revision(&written, &data);
+        let records = |writes| held.map_or_else(Records::default, |held| held.records(writes));
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,
             &resolved.target,
             data,
             revision,
+            &records(false),
         );
         let secret = self.observe(object, &resolved.target.name);
         let action = self.plan(object, resolved, &desired.wanted, secret.as_deref())?;
+        let mut desired = desired;
         let (secret, why) = match action {
             SecretAction::Nothing => (secret, None),
             SecretAction::Apply(how) => {
+                desired.set_records(&records(true));
                 let how = self.dated(how, &desired, secret.as_deref()).await?;
                 if how.why == ApplyReason::DataChanged {
                     self.let_the_first_second_pass(object.key, secret.as_deref())
@@ -70,8 +105,8 @@ impl Syncer {
             }
         };
         let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
-        let known = managed.map(|managed| Known {
-            fingerprints: read.iter().map(|read| read.reading.fingerprint).collect(),
+        let known = managed.zip(fingerprints).map(|(managed, fingerprints)| Known {
+            fingerprints,
             // What the apiserver made of it counts: should it ever own fields otherwise than foreseen,
             // that is one needless write and not an endless number of them.
             wanted: Wanted {
@@ -80,7 +115,7 @@ impl Syncer {
             },
         });
         self.memories.succeeded(object.key, known, &object.start);
-        in_step(object, resolved, read, secret.as_deref(), why).ok_or_else(|| {
+        in_step(object, resolved, statuses, secret.as_deref(), why).ok_or_else(|| {
             Stop::Unwritten(
                 "the Secret does not carry the operator's mark after it was written".to_owned(),
             )

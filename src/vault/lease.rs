@@ -42,6 +42,8 @@ pub struct Lease {
     held_until: Option<Instant>,
     /// Whether the last failure was an answer about this lease, not an outage.
     refused: bool,
+    /// Whether it was for want of a policy.
+    denied: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,6 +140,7 @@ impl Lease {
             failures: 0,
             held_until: None,
             refused: false,
+            denied: false,
         }
     }
 
@@ -151,6 +154,7 @@ impl Lease {
             failures: 0,
             held_until: None,
             refused: false,
+            denied: false,
         }
     }
 
@@ -174,6 +178,11 @@ impl Lease {
             State::Known { expires, .. } => now >= expires,
             State::Presumed(_) => false,
         }
+    }
+
+    /// Whether Vault's policy forbids to ask about it.
+    pub fn is_denied(&self) -> bool {
+        self.refused && self.denied
     }
 
     /// What to do now. Never renews a lease after its end, and never replaces one that may still be renewed.
@@ -220,6 +229,7 @@ impl Lease {
     pub fn failed(&mut self, error: &VaultError, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.refused = is_about_the_lease(error);
+        self.denied = error.kind == VaultErrorKind::Denied;
         let left = match self.state {
             State::Known { expires, .. } => expires.saturating_duration_since(now),
             State::Presumed(_) | State::Gone => BACKOFF_MOST * 4,

@@ -31,6 +31,7 @@ pub mod fingerprint;
 pub mod gate;
 pub mod identity;
 mod json;
+pub mod keeper;
 pub mod lease;
 mod mounts;
 pub mod path;

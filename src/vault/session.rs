@@ -63,32 +63,48 @@ impl Session {
     }
 
     /// Sends `request` with the token, and once more with a new token if the old one turns out dead.
-    pub(super) async fn send(&self, request: &Request) -> Result<Response, VaultError> {
+    /// Says with which token it was answered.
+    pub(super) async fn send(
+        &self,
+        request: &Request,
+    ) -> Result<(Response, Arc<Token>), VaultError> {
         let request = self.in_namespace(request);
         let token = self.token(&request).await?;
         let denied = match self.send_with(&request, &token).await {
             Err(error) if error.kind == VaultErrorKind::Denied => error,
-            other => return other,
+            other => return Ok((other?, token)),
         };
         let verdict = self.verify(&token, &request).await?;
         match (verdict, request.repeat()) {
             (Verdict::Alive, _) | (_, Repeat::Never) => Err(denied),
-            (Verdict::Replaced(token), Repeat::Safe) => self.send_with(&request, &token).await,
+            (Verdict::Replaced(token), Repeat::Safe) => {
+                Ok((self.send_with(&request, &token).await?, token))
+            }
             (Verdict::LoggedIn(token), Repeat::Safe) => {
                 let result = self.send_with(&request, &token).await;
                 let helped = !matches!(&result, Err(e) if e.kind == VaultErrorKind::Denied);
                 self.state().login_after_denial(helped, now());
-                result
+                Ok((result?, token))
             }
         }
     }
 
-    /// Renews the token if it is time.
+    /// Asks something of the state of the token.
+    pub(super) fn with_state<T>(&self, ask: impl FnOnce(&mut TokenState) -> T) -> T {
+        ask(&mut self.state())
+    }
+
+    /// Renews the token if it is time; replaces it if leases depend on it and it cannot be renewed.
     pub(super) async fn tend(&self) {
         let _flight = self.flight.lock().await;
         let decision = self.state().decide(now());
-        if let Decision::Renew(token) = decision {
-            self.renew(&token).await;
+        match decision {
+            Decision::Renew(token) => self.renew(&token).await,
+            Decision::Replace(_) => {
+                // What went wrong is logged, and the next try is dated, by the login itself.
+                _ = self.log_in(&Request::token_lookup()).await;
+            }
+            Decision::Use(_) | Decision::LogIn | Decision::Wait { .. } => {}
         }
     }
 
@@ -184,6 +200,7 @@ impl Session {
                     .login()?;
                 Ok(Grant {
                     secret: login.token,
+                    accessor: login.accessor,
                     origin: Origin::Login,
                     ttl: login.ttl,
                     renewable: login.renewable,
@@ -199,6 +216,7 @@ impl Session {
                 let info = answer.token_info()?;
                 Ok(Grant {
                     secret,
+                    accessor: info.accessor,
                     origin: Origin::Static,
                     ttl: info.ttl,
                     renewable: info.renewable,

@@ -1,6 +1,8 @@
 //! Effects: Vault — one token per identity, shared by everyone who reads as it.
 
-use std::collections::HashMap;
+mod dependents;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,8 +10,10 @@ use futures::StreamExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::dependents::Dependents;
 use super::error::VaultError;
 use super::identity::IdentityKey;
+use super::lease::Parent;
 use super::request::Request;
 use super::response::Response;
 use super::session::{Identity, Session};
@@ -22,10 +26,22 @@ const TENDED_AT_ONCE: usize = 8;
 /// The shortest sleep of the maintenance, whatever a date says.
 const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 
+/// What becomes of the tokens of this process when the next one starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum SessionStore {
+    /// The next process keeps them alive by their accessors, which are recorded beside the leases.
+    #[default]
+    Accessor,
+    /// Nothing is done for them: the next process has everything issued anew.
+    None,
+}
+
 /// All sessions of the process.
 #[derive(Debug, Default)]
 pub struct Sessions {
     sessions: Mutex<HashMap<IdentityKey, Entry>>,
+    dependents: Mutex<Dependents>,
+    store: SessionStore,
     /// Rung when a date may have come nearer.
     changed: Notify,
 }
@@ -38,8 +54,11 @@ struct Entry {
 
 impl Sessions {
     /// No sessions yet.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(store: SessionStore) -> Self {
+        Self {
+            store,
+            ..Self::default()
+        }
     }
 
     /// Sends `request` as `identity`, logging in if need be.
@@ -51,13 +70,74 @@ impl Sessions {
         identity: &Identity,
         request: &Request,
     ) -> Result<Response, VaultError> {
+        self.issue(identity, request).await.map(|(answer, _)| answer)
+    }
+
+    /// The same for a request that has something issued: says, too, the accessor of the token that it will depend on.
+    /// `None` for a batch token, which has none.
+    pub async fn issue(
+        &self,
+        identity: &Identity,
+        request: &Request,
+    ) -> Result<(Response, Option<String>), VaultError> {
         let session = self.session(identity);
         let renew_at = session.renew_at();
         let result = session.send(request).await;
         if session.renew_at() != renew_at {
             self.changed.notify_one();
         }
-        result
+        let (answer, token) = result?;
+        Ok((answer, token.accessor().map(str::to_owned)))
+    }
+
+    /// `owner` holds leases that were issued with the tokens `accessors`: these are kept alive, by `identity` if they
+    /// are not this process's own. With an empty set it holds none any more.
+    pub fn depend(&self, owner: &str, identity: &Identity, accessors: BTreeSet<&str>) {
+        let session = (!accessors.is_empty()).then(|| self.session(identity));
+        let issuer = |accessor: &str| {
+            let session = session.as_ref()?;
+            session.with_state(|state| state.accessor() == Some(accessor) || state.former(accessor).is_some())
+                .then(|| identity.key.clone())
+        };
+        let granted = session.as_ref().and_then(|session| session.with_state(|state| state.granted()));
+        let mut dependents = self.dependents();
+        let known = dependents.set(owner, accessors);
+        let changed = !known.is_empty();
+        for accessor in known {
+            dependents.keep(accessor, identity, issuer, (self.store, granted), now());
+        }
+        dependents.served_by(owner, identity);
+        drop(dependents);
+        if let Some(session) = session {
+            session.with_state(|state| state.bear_leases(true));
+        }
+        if changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// `owner` is gone.
+    pub fn forget(&self, owner: &str) {
+        self.dependents().set(owner, BTreeSet::new());
+    }
+
+    /// What leases issued with the token `accessor` have to expect.
+    pub fn parent(&self, accessor: &str) -> Parent {
+        let dependents = self.dependents();
+        let Some(kept) = dependents.get(accessor) else {
+            return Parent::Lives;
+        };
+        let Some(issuer) = kept.issuer() else {
+            return kept.keeper.parent();
+        };
+        let session = self.sessions().get(issuer).map(|entry| Arc::clone(&entry.session));
+        let former = session.and_then(|session| session.with_state(|state| state.former(accessor)));
+        former.map_or(Parent::Lives, |(since, at)| Parent::Ends { since, at })
+    }
+
+    /// Whether Vault's policy does not let this process keep the token `accessor` alive.
+    pub fn may_not_keep(&self, accessor: &str) -> bool {
+        self.dependents().get(accessor).is_some_and(|kept| kept.keeper.is_denied())
     }
 
     /// How many identities have a session.
@@ -119,7 +199,10 @@ impl Sessions {
                 .renew_at()
                 .map_or(entry.idle_at, |at| at.min(entry.idle_at))
         });
-        dates.min()
+        let first = dates.min();
+        drop(sessions);
+        let renewal = self.dependents().renewals().min();
+        first.into_iter().chain(renewal).min()
     }
 
     async fn tend(&self) {
@@ -138,12 +221,51 @@ impl Sessions {
                 |session| async move { session.tend().await },
             )
             .await;
+        let kept = self.dependents().due(now());
+        futures::stream::iter(kept)
+            .for_each_concurrent(TENDED_AT_ONCE, |(accessor, identity)| async move {
+                self.keep(&accessor, &identity).await;
+            })
+            .await;
+    }
+
+    /// Renews a token of an earlier process.
+    async fn keep(&self, accessor: &str, identity: &Identity) {
+        let asked = now();
+        let answer = async {
+            let request = Request::accessor_renew(accessor)?;
+            self.send(identity, &request).await?.accessor_renewal()
+        };
+        let answer = answer.await;
+        let granted = self.session(identity).with_state(|state| state.granted());
+        let mut dependents = self.dependents();
+        let Some(kept) = dependents.get_mut(accessor) else {
+            return;
+        };
+        match answer {
+            Ok(life) => kept.keeper.renewed(life.ttl, life.renewable, asked),
+            Err(error) => {
+                if !error.concerns_connection() {
+                    tracing::warn!(identity = %identity.key, %error, "the token of an earlier process is not kept alive");
+                }
+                kept.keeper.failed(&error, granted, now());
+            }
+        }
     }
 
     /// Removes the idle sessions. One that a request still holds stays: it would log in behind our back.
     fn take_idle(&self, now: Instant) -> Vec<Arc<Session>> {
+        let issuers = self.dependents().issuers();
         self.sessions()
-            .extract_if(|_, entry| entry.idle_at <= now && Arc::strong_count(&entry.session) == 1)
+            .extract_if(|key, entry| {
+                let idle = entry.idle_at <= now && Arc::strong_count(&entry.session) == 1;
+                if idle && issuers.contains(key) {
+                    // Leases end with the token they were issued with.
+                    entry.idle_at = now + IDLE;
+                    return false;
+                }
+                idle
+            })
             .map(|(_, entry)| entry.session)
             .collect()
     }
@@ -154,6 +276,13 @@ impl Sessions {
             .values()
             .filter(|entry| entry.session.renew_at().is_some_and(|at| at <= now));
         due.map(|entry| entry.session.clone()).collect()
+    }
+
+    fn dependents(&self) -> MutexGuard<'_, Dependents> {
+        // Each change is complete in itself.
+        self.dependents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<IdentityKey, Entry>> {

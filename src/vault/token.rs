@@ -45,6 +45,8 @@ pub enum Origin {
 pub struct Grant {
     /// The token.
     pub secret: Sensitive,
+    /// Names the token without being one; empty for batch tokens.
+    pub accessor: String,
     /// Where it came from.
     pub origin: Origin,
     /// How long it lives from now; zero for ever.
@@ -57,7 +59,9 @@ pub struct Grant {
 #[derive(Debug)]
 pub struct Token {
     secret: Sensitive,
+    accessor: String,
     origin: Origin,
+    ttl: Duration,
     serial: u64,
 }
 
@@ -65,6 +69,16 @@ impl Token {
     /// The token itself.
     pub fn secret(&self) -> &Sensitive {
         &self.secret
+    }
+
+    /// Names the token without being one; `None` for batch tokens.
+    pub fn accessor(&self) -> Option<&str> {
+        (!self.accessor.is_empty()).then_some(&self.accessor)
+    }
+
+    /// How long it was granted for; zero for ever.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// Where it came from.
@@ -103,6 +117,10 @@ pub struct TokenState {
     login_held: Option<(Instant, VaultError)>,
     verify_not_before: Option<Instant>,
     fruitless_logins: u32,
+    /// Whether leases depend on the token: then there has to be time to move them before it ends.
+    bears_leases: bool,
+    /// Tokens that were replaced before their end: accessor, since when, and their end.
+    former: Vec<(String, Instant, Instant)>,
 }
 
 #[derive(Debug)]
@@ -117,6 +135,8 @@ struct Held {
 struct Life {
     renew_at: Option<Instant>,
     replace_at: Instant,
+    /// Half of what was granted is left: when a token that leases depend on is replaced, if it cannot be renewed.
+    halfway: Instant,
     /// A little before Vault's own date: a request takes time.
     unusable_at: Instant,
     expires: Instant,
@@ -134,6 +154,7 @@ impl Life {
         Some(Self {
             renew_at: renewable.then_some(now + renew_after),
             replace_at: now + ttl.saturating_sub(margin),
+            halfway: now + ttl / 2,
             unusable_at: now + ttl.saturating_sub(margin / 4),
             expires,
         })
@@ -151,6 +172,8 @@ impl TokenState {
             login_held: None,
             verify_not_before: None,
             fruitless_logins: 0,
+            bears_leases: false,
+            former: Vec::new(),
         }
     }
 
@@ -168,7 +191,7 @@ impl TokenState {
         };
         let token = held.token.clone();
         match held.life {
-            Some(life) if now >= life.replace_at && login_held.is_none() => {
+            Some(life) if now >= self.replace_at(&life) && login_held.is_none() => {
                 Decision::Replace(token)
             }
             Some(life) if life.renew_at.is_some_and(|at| now >= at) => Decision::Renew(token),
@@ -176,11 +199,47 @@ impl TokenState {
         }
     }
 
-    /// When the token should next be renewed; `None` when it need not be, or when it is too late
-    /// for that.
+    /// When the token should next be renewed, or replaced because leases depend on it; `None` when it need not be,
+    /// or when it is too late for that.
     pub fn renew_at(&self, now: Instant) -> Option<Instant> {
         let life = self.held.as_ref()?.life?;
+        if self.bears_leases && life.renew_at.is_none() {
+            let held = self.login_held.as_ref().map(|(until, _)| *until);
+            return Some(self.replace_at(&life).max(held.unwrap_or(now)));
+        }
         life.renew_at.filter(|_| now < life.replace_at)
+    }
+
+    /// Whether leases depend on the token.
+    pub fn bear_leases(&mut self, bears: bool) {
+        self.bears_leases = bears;
+    }
+
+    /// The token as it is named, if there is one.
+    pub fn accessor(&self) -> Option<&str> {
+        self.held.as_ref()?.token.accessor()
+    }
+
+    /// For how long the token was granted; `None` when there is none, or for ever.
+    pub fn granted(&self) -> Option<Duration> {
+        let ttl = self.held.as_ref()?.token.ttl();
+        (!ttl.is_zero()).then_some(ttl)
+    }
+
+    /// Since when the token `accessor` is replaced, and when it ends.
+    pub fn former(&self, accessor: &str) -> Option<(Instant, Instant)> {
+        let mut former = self.former.iter().rev();
+        former
+            .find(|(name, ..)| name == accessor)
+            .map(|(_, since, at)| (*since, *at))
+    }
+
+    fn replace_at(&self, life: &Life) -> Instant {
+        if self.bears_leases && life.renew_at.is_none() {
+            life.halfway
+        } else {
+            life.replace_at
+        }
     }
 
     /// When the token ends; `None` without a token or an end.
@@ -204,6 +263,7 @@ impl TokenState {
     pub fn logged_in(&mut self, grant: Grant, now: Instant) -> Arc<Token> {
         let Grant {
             secret,
+            accessor,
             origin,
             ttl,
             renewable,
@@ -211,9 +271,12 @@ impl TokenState {
         self.logins += 1;
         self.login_failures = 0;
         self.login_held = None;
+        self.remember_former(now);
         let token = Arc::new(Token {
             secret,
+            accessor,
             origin,
+            ttl,
             serial: self.logins,
         });
         self.held = Some(Held {
@@ -322,6 +385,16 @@ impl TokenState {
         self.fruitless_logins = self.fruitless_logins.saturating_add(1);
         let wait = backoff::exponential(2 * VERIFY_EVERY, VERIFY_EVERY_MOST, self.fruitless_logins);
         self.hold_verification(now + wait);
+    }
+
+    fn remember_former(&mut self, now: Instant) {
+        self.former.retain(|(_, _, at)| *at > now);
+        let Some(Held { token, life, .. }) = &self.held else {
+            return;
+        };
+        if let (Some(accessor), Some(life)) = (token.accessor(), life) {
+            self.former.push((accessor.to_owned(), now, life.expires));
+        }
     }
 
     fn usable(&self, now: Instant) -> Option<&Held> {

@@ -28,6 +28,7 @@ fn secret(vault_secret: &str, created: i64) -> SecretView {
             data_since: at(50),
             merged: false,
             remove_keys: false,
+            holdings: None,
             fields: 0,
         }),
     }

@@ -16,6 +16,7 @@ fn secret(revision: &str, since: Timestamp, version: &str) -> Arc<SecretView> {
             data_since: since,
             merged: false,
             remove_keys: false,
+            holdings: None,
             fields: 0,
         }),
     })

@@ -175,6 +175,7 @@ fn secret(created: i64) -> SecretView {
             data_since: at(200),
             merged: false,
             remove_keys: false,
+            holdings: None,
             fields: 0,
         }),
     }

@@ -37,7 +37,7 @@ async fn fifty_callers_are_one_login() {
     let vault = vault();
     vault.model().delay = Duration::from_millis(10);
     let (identity, credentials) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     let results =
         join_all((0..50).map(|_| async { sessions.send(&identity, &read()).await })).await;
     assert!(results.iter().all(Result::is_ok));
@@ -48,7 +48,7 @@ async fn fifty_callers_are_one_login() {
 #[tokio::test]
 async fn each_identity_has_its_own_token() {
     let vault = vault();
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     for subject in ["shop/default", "bank/default", "shop/default"] {
         let (identity, _) = vault.identity(subject);
         sessions.send(&identity, &read()).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_token_that_died_is_replaced_once_for_all() {
     let clock = Clock::stop();
     let vault = vault();
     let (identity, _) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     sessions.send(&identity, &read()).await.unwrap();
     clock.advance(Duration::from_mins(1)).await;
     vault.kill_tokens();
@@ -77,7 +77,7 @@ async fn a_refusal_of_a_living_token_is_real() {
     let vault = vault();
     vault.put("secret/data/a", 403, r#"{"errors":["permission denied"]}"#);
     let (identity, _) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     for _ in 0..10 {
         let error = sessions.send(&identity, &read()).await.unwrap_err();
         assert_eq!(error.kind, VaultErrorKind::Denied);
@@ -94,7 +94,7 @@ async fn where_lookups_are_forbidden_refusals_do_not_cost_a_login_each() {
     vault.put("secret/data/a", 403, r#"{"errors":["permission denied"]}"#);
     vault.model().lookups_refused = true;
     let (identity, _) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     for _ in 0..60 {
         assert!(sessions.send(&identity, &read()).await.is_err());
         clock.advance(Duration::from_secs(10)).await;
@@ -107,7 +107,7 @@ async fn what_changes_something_is_never_repeated() {
     let clock = Clock::stop();
     let vault = vault();
     let (identity, _) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     sessions.send(&identity, &read()).await.unwrap();
     clock.advance(Duration::from_mins(1)).await;
     vault.kill_tokens();
@@ -123,7 +123,7 @@ async fn a_failed_login_is_not_tried_again_at_once() {
     let vault = vault();
     vault.model().logins_refused = true;
     let (identity, credentials) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     for _ in 0..20 {
         let error = sessions.send(&identity, &read()).await.unwrap_err();
         assert_eq!(
@@ -145,7 +145,7 @@ async fn a_missing_credential_is_told_and_not_asked_for_again_and_again() {
     for (remedy, asked_after_10_s) in [(Remedy::Retry, 2), (Remedy::Edit, 1)] {
         let source = Credentials::new(Kind::Missing(remedy));
         let (identity, credentials) = vault.identity_with(&format!("{remedy:?}"), source);
-        let sessions = Sessions::new();
+        let sessions = Sessions::new(SessionStore::default());
         for _ in 0..3 {
             let error = sessions.send(&identity, &read()).await.unwrap_err();
             assert_eq!(error.kind, VaultErrorKind::CredentialUnavailable);
@@ -162,7 +162,7 @@ async fn during_an_outage_no_credential_is_asked_for() {
     let vault = vault();
     vault.model().sealed = true;
     let (identity, credentials) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     let error = sessions.send(&identity, &read()).await.unwrap_err();
     assert_eq!(error.kind, VaultErrorKind::Sealed);
     let (other, other_credentials) = vault.identity("bank/default");
@@ -182,7 +182,7 @@ async fn a_static_token_is_used_renewed_and_never_revoked() {
     vault.model().tokens.insert(CANARY.to_owned());
     let source = Credentials::new(Kind::Static(CANARY));
     let (identity, _) = vault.identity_with("shop/default", source);
-    let sessions = Arc::new(Sessions::new());
+    let sessions = Arc::new(Sessions::new(SessionStore::default()));
     sessions.send(&identity, &read()).await.unwrap();
     assert_eq!((vault.count(LOOKUP), vault.count(LOGIN)), (1, 0));
     clock.advance(Duration::from_mins(40)).await;
@@ -200,7 +200,7 @@ async fn the_maintenance_renews_then_drops_and_revokes() {
     vault.model().login_ttl = 600;
     vault.model().renewed_ttl = 600;
     let (identity, _) = vault.identity("shop/default");
-    let sessions = Arc::new(Sessions::new());
+    let sessions = Arc::new(Sessions::new(SessionStore::default()));
     let stop = CancellationToken::new();
     let (worker, stopped) = (sessions.clone(), stop.clone());
     let task = tokio::spawn(async move { worker.maintain(stopped).await });
@@ -225,7 +225,7 @@ async fn the_maintenance_renews_then_drops_and_revokes() {
 #[tokio::test]
 async fn a_token_in_use_outlives_the_maintenance() {
     let vault = vault();
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     let (identity, _) = vault.identity("shop/default");
     sessions.send(&identity, &read()).await.unwrap();
     let stop = CancellationToken::new();
@@ -238,7 +238,7 @@ async fn a_token_in_use_outlives_the_maintenance() {
 async fn nothing_shows_a_token() {
     let vault = vault();
     let (identity, _) = vault.identity("shop/default");
-    let sessions = Sessions::new();
+    let sessions = Sessions::new(SessionStore::default());
     sessions.send(&identity, &read()).await.unwrap();
     let all = format!("{sessions:?} {identity:?} {}", identity.key);
     assert!(!all.contains(CANARY));

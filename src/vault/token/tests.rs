@@ -15,6 +15,7 @@ fn seconds(n: u64) -> Duration {
 
 fn grant(ttl: u64, renewable: bool) -> Grant {
     Grant {
+        accessor: String::new(),
         secret: Sensitive::new(CANARY),
         origin: Origin::Login,
         ttl: seconds(ttl),

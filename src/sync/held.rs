@@ -1,0 +1,321 @@
+//! Effects: apiserver, Vault. One pass over an object of which some sources are issued to it alone.
+//!
+//! What is held is tended first, whatever becomes of the rest. Something is issued only when everything else is
+//! there to write it, and what was issued is written with its record in one apply.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    Object, ReadSource, Stop, Syncer, apply,
+    conclude::{issue_failed, statuses},
+    desired::Wanted,
+    holding::{
+        issuing, missing_policy,
+        record::Records,
+        state::{Holdings, Need},
+    },
+    outcome::{InStep, SourceFailure},
+    render::Data,
+    resolve::{
+        Resolved,
+        source::{IssueAsk, Source},
+    },
+    write::Values,
+};
+use crate::{
+    api::vault_secret::VaultSecretSpec,
+    names::ObjectKey,
+    revision::Revision,
+    secret_view::{self, SecretView},
+    vault::session::Identity,
+};
+
+/// After something was issued, its dates are looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The next look when nothing has a date.
+const NOTHING_DUE: Duration = Duration::from_mins(10);
+
+/// What came of reading the shared sources.
+struct Shared<'a> {
+    read: Vec<ReadSource<'a>>,
+    failed: Option<(SourceFailure, Instant)>,
+}
+
+/// How a pass ended that found the Secret in step, or put it there.
+pub(super) struct Passed {
+    pub in_step: InStep,
+    pub trouble: Option<SourceFailure>,
+    pub next: Instant,
+}
+
+impl Passed {
+    /// All is well.
+    pub(super) fn well(in_step: InStep, next: Instant) -> Self {
+        Self {
+            in_step,
+            trouble: None,
+            next,
+        }
+    }
+}
+
+impl Syncer {
+    /// Whether this object needs a pass of this kind.
+    pub(super) fn holds(&self, resolved: &Resolved, secret: Option<&SecretView>) -> bool {
+        issuing(resolved).next().is_some() || holdings_of(secret).is_some()
+    }
+
+    pub(super) async fn sync_held(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        identity: &Identity,
+    ) -> Result<Passed, Stop> {
+        let held = self.holdings.of(object.key, &object.view.uid);
+        let mut held = held.lock().await;
+        let secret = self.observe(object, &resolved.target.name);
+        self.take_over(object, resolved, identity, &mut held, secret.as_deref());
+        let mut passed = self
+            .pass_held(object, resolved, identity, &mut held)
+            .await?;
+        let secret = self.observe(object, &resolved.target.name);
+        let verdict = (self.verdict)(object.key, secret.as_deref());
+        let end = self.end_superseded(object, identity, &mut held, verdict);
+        let ended = self.stop.run_until_cancelled(end).await.flatten();
+        passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
+        passed.in_step.missing_policy =
+            missing_policy(&held, |accessor| self.sessions.may_not_keep(accessor));
+        Ok(passed)
+    }
+
+    /// Keeps the leases of an object that is suspended, and nothing else.
+    pub(super) async fn keep_only(
+        &self,
+        object: &Object<'_>,
+        spec: &VaultSecretSpec,
+    ) -> Option<Instant> {
+        let secret = self.observe(object, super::resolve::target_name(object.key, spec));
+        let intact = holdings_of(secret.as_deref())?.intact.clone();
+        let resolved = self.resolve(object, spec).ok()?;
+        let identity = self.identity(&resolved).ok()?;
+        let held = self.holdings.of(object.key, &object.view.uid);
+        let mut held = held.lock().await;
+        self.take_over(object, &resolved, &identity, &mut held, secret.as_deref());
+        let tended = self
+            .stop
+            .run_until_cancelled(self.tend(object, &resolved, &identity, &mut held, Some(&intact)))
+            .await?;
+        tended.next
+    }
+
+    /// Learns from the record in the Secret what earlier processes left.
+    fn take_over(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        identity: &Identity,
+        held: &mut Holdings,
+        secret: Option<&SecretView>,
+    ) {
+        let records = self.records_of(object, secret);
+        let (clock, now) = ((self.clock)(), Instant::now().into_std());
+        held.take_over(records, resolved.interval, clock, now, object.seed);
+        self.depend(object, identity, held);
+    }
+
+    fn records_of(&self, object: &Object<'_>, secret: Option<&SecretView>) -> Records {
+        let ours = secret
+            .and_then(|secret| secret.managed.as_ref())
+            .filter(|managed| managed.vault_secret == object.key.name);
+        let holdings = ours.and_then(|managed| managed.holdings.as_ref());
+        holdings.map_or_else(Records::default, |holdings| holdings.records.clone())
+    }
+
+    async fn pass_held(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        identity: &Identity,
+        held: &mut Holdings,
+    ) -> Result<Passed, Stop> {
+        let names = resolved.sources.iter().map(|source| source.name.as_str());
+        let (clock, now) = ((self.clock)(), Instant::now().into_std());
+        let dropped = held.drop_others(&names.collect(), clock, now);
+        let in_hand = held.is_in_hand();
+        let short = object.start.known.is_some() && !in_hand;
+        let shared = self
+            .read_shared(object, resolved, identity, !short)
+            .await?;
+        let secret = self.observe(object, &resolved.target.name);
+        let intact = holdings_of(secret.as_deref()).map(|holdings| &holdings.intact);
+        let tend = self.tend(object, resolved, identity, held, intact);
+        let tended = self.stop.run_until_cancelled(tend).await.ok_or(Stop::Ending)?;
+        let next = shared.next(tended.next);
+        let trouble = shared
+            .failed
+            .as_ref()
+            .map(|(failure, _)| failure.clone())
+            .or_else(|| tended.failure.clone());
+        let quiet = tended.issue.is_empty() && !in_hand && !dropped;
+        if quiet && shared.failed.is_none() {
+            let statuses = statuses(resolved, &shared.read, Some(held));
+            if let Some(in_step) = self.known_step(object, resolved, &shared.read, statuses)? {
+                self.memories.succeeded(object.key, None, &object.start);
+                return Ok(Passed { in_step, trouble, next });
+            }
+        }
+        let ours = secret.as_ref().is_some_and(|secret| secret.managed.is_some());
+        if let Some((failure, at)) = &shared.failed
+            && (quiet || !ours)
+        {
+            return Err(Stop::Unread(failure.clone(), next.min(*at)));
+        }
+        let issue = tended.issue;
+        let failed = self.issue_all(object, (resolved, identity), issue, held).await?;
+        let shared = if short && shared.failed.is_none() {
+            self.read_shared(object, resolved, identity, true).await?
+        } else {
+            shared
+        };
+        let values = self.values(object, resolved, &shared, held).await?;
+        let in_step = self.write(object, resolved, values, Some(held)).await?;
+        held.written(Instant::now().into_std());
+        // What was just issued has dates of its own.
+        let next = next.min(Instant::now() + LOOK_AGAIN);
+        Ok(Passed {
+            in_step,
+            trouble: failed.or(trouble),
+            next,
+        })
+    }
+
+    /// Has everything issued that is needed. A source that has nothing to fall back on stops the pass.
+    async fn issue_all(
+        &self,
+        object: &Object<'_>,
+        (resolved, identity): (&Resolved, &Identity),
+        issue: Vec<(&Source, &IssueAsk, Need)>,
+        held: &mut Holdings,
+    ) -> Result<Option<SourceFailure>, Stop> {
+        if issue.is_empty() {
+            return Ok(None);
+        }
+        self.check_target(object, resolved)?;
+        self.ensure_finalizer(object).await?;
+        let mut failed = None;
+        for (source, ask, need) in issue {
+            if self.stop.is_cancelled() {
+                return Err(Stop::Ending);
+            }
+            let wanted = (source, ask, need);
+            if let Err(error) = self.issue(object, (resolved, identity), wanted, held).await {
+                failed = Some(issue_failed(source, &error, held)?);
+            }
+        }
+        if failed.is_none() {
+            held.rotate.clone_from(&object.view.rotate);
+        }
+        Ok(failed)
+    }
+
+    /// What cannot be written need not be issued: the refusals that are known before.
+    fn check_target(&self, object: &Object<'_>, resolved: &Resolved) -> Result<(), Stop> {
+        let secret = self.observe(object, &resolved.target.name);
+        let any = Wanted {
+            revision: Revision::from_annotation(""),
+            fields: 0,
+        };
+        self.plan(object, resolved, &any, secret.as_deref())?;
+        Ok(())
+    }
+
+    async fn read_shared<'a>(
+        &self,
+        object: &Object<'_>,
+        resolved: &'a Resolved,
+        identity: &Identity,
+        need_data: bool,
+    ) -> Result<Shared<'a>, Stop> {
+        match self.read(object, resolved, identity, need_data).await {
+            Ok(read) => Ok(Shared { read, failed: None }),
+            Err(Stop::Unread(failure, at)) => Ok(Shared {
+                read: Vec::new(),
+                failed: Some((failure, at)),
+            }),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// The values of every source: just read, in hand, or as they stand in the Secret.
+    async fn values<'a>(
+        &self,
+        object: &Object<'_>,
+        resolved: &'a Resolved,
+        shared: &'a Shared<'a>,
+        held: &'a Holdings,
+    ) -> Result<Values<'a>, Stop> {
+        let carries = |name: &str| {
+            let holding = held.sources.get(name);
+            holding.is_some_and(|holding| holding.in_hand.is_none())
+        };
+        let needs_live = shared.failed.is_some()
+            || issuing(resolved).any(|(source, _)| carries(&source.name));
+        let live = if needs_live {
+            let key = ObjectKey::new(&object.key.namespace, &resolved.target.name);
+            apply::live_data(&self.client, &key).await?
+        } else {
+            apply::Live::default()
+        };
+        let statuses = statuses(resolved, &shared.read, Some(held));
+        let mut values = Values::read(&shared.read, statuses);
+        for (source, _) in issuing(resolved) {
+            let holding = held.sources.get(&source.name).ok_or(Stop::Pending)?;
+            let data = match &holding.in_hand {
+                Some(hand) => Cow::Borrowed(&hand.data),
+                None if holding.is_whole(&source.keys, &live.intact) => {
+                    Cow::Owned(holding.carried(&live.data))
+                }
+                // Somebody changed the Secret just now: the next pass sees that, and has it issued anew.
+                None => return Err(Stop::Pending),
+            };
+            values.parts.push((source, data));
+        }
+        if shared.failed.is_some() {
+            values.rest = rest(&live, held);
+            values.fingerprints = None;
+        }
+        Ok(values)
+    }
+}
+
+impl Shared<'_> {
+    fn next(&self, tended: Option<Instant>) -> Instant {
+        let read = self.read.iter().map(|read| read.next);
+        let failed = self.failed.as_ref().map(|(_, at)| *at);
+        let next = read.chain(tended).chain(failed).min();
+        next.unwrap_or_else(|| Instant::now() + NOTHING_DUE)
+    }
+}
+
+/// What the sources that could not be read gave before: the keys that are still as we wrote them, and that no other
+/// source gave.
+fn rest(live: &apply::Live, held: &Holdings) -> Data {
+    let given: BTreeSet<&str> = held
+        .sources
+        .values()
+        .flat_map(|holding| holding.record.keys.values().map(String::as_str))
+        .collect();
+    let data = live.data.iter();
+    data.filter(|(key, _)| live.intact.contains(*key) && !given.contains(key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+fn holdings_of(secret: Option<&SecretView>) -> Option<&secret_view::Holdings> {
+    secret?.managed.as_ref()?.holdings.as_deref()
+}
+

@@ -1,0 +1,141 @@
+//! Pure: when something that was replaced is revoked.
+
+use std::time::{Duration, Instant};
+
+use super::state::Ending;
+use crate::vault::{backoff, error::VaultErrorKind};
+
+/// How long what was replaced stays valid where no workload is seen to use the Secret: a file in a volume follows
+/// within a minute or so (kubelet's sync period and cache), and whoever watches the file needs a moment too.
+const UNSEEN: Duration = Duration::from_mins(2);
+/// How long a rollout may keep alive what it replaces.
+const LONGEST: Duration = Duration::from_hours(1);
+/// Waiting after a failure: five seconds, doubling to ten minutes.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(10));
+const JITTER: f64 = 0.3;
+/// How soon to look at a rollout again.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How far the workloads that use a Secret are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not all were looked at, or some do not run with the current data yet.
+    Pending,
+    /// None uses it, as far as can be seen.
+    NoneSeen,
+    /// All run with the current data.
+    Verified,
+}
+
+/// What to do about it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing before this time.
+    Wait(Instant),
+    /// Revoke it.
+    Revoke,
+    /// Nothing ever: Vault has ended it by itself.
+    Over,
+}
+
+impl Ending {
+    /// What to do now. `age` is how long ago it was replaced, by the record.
+    pub fn decide(&self, verdict: Verdict, age: Duration, now: Instant) -> Next {
+        if age >= self.what.ends_after() && self.failures > 0 {
+            return Next::Over;
+        }
+        let wait = match verdict {
+            Verdict::Verified => Duration::ZERO,
+            Verdict::NoneSeen => UNSEEN.saturating_sub(age),
+            Verdict::Pending => LONGEST.saturating_sub(age).min(LOOK),
+        };
+        let due = (now + wait).max(self.held_until.unwrap_or(now));
+        if due > now {
+            Next::Wait(due)
+        } else {
+            Next::Revoke
+        }
+    }
+
+    /// It is revoked, or gone.
+    pub fn revoked(&mut self) {
+        self.done = true;
+        self.denied = false;
+    }
+
+    /// It could not be revoked; it is tried again.
+    pub fn failed(&mut self, kind: VaultErrorKind, seed: u64, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.denied = kind == VaultErrorKind::Denied;
+        let longest = backoff::exponential(BACKOFF.0, BACKOFF.1, self.failures);
+        let seed = backoff::seed_for(seed, self.failures);
+        self.held_until = Some(now + backoff::jittered(longest, JITTER, seed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::sync::holding::record::{Issued, Superseded, What};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ending(ttl: u64, now: Instant) -> Ending {
+        let what = Superseded {
+            issued: Issued {
+                namespace: None,
+                what: What::Lease {
+                    id: "a/b".into(),
+                    ttl,
+                    renewable: true,
+                    parent: None,
+                },
+            },
+            since: Timestamp::UNIX_EPOCH,
+        };
+        Ending::new(what, now)
+    }
+
+    /// One row per verdict and age: what happens.
+    #[test]
+    fn every_verdict() {
+        let now = Instant::now();
+        let day = 86_400;
+        let rows = [
+            (Verdict::Verified, 0, Next::Revoke),
+            (Verdict::NoneSeen, 0, Next::Wait(now + UNSEEN)),
+            (Verdict::NoneSeen, 119, Next::Wait(now + SECOND)),
+            (Verdict::NoneSeen, 120, Next::Revoke),
+            (Verdict::Pending, 0, Next::Wait(now + LOOK)),
+            (Verdict::Pending, 3599, Next::Wait(now + SECOND)),
+            (Verdict::Pending, 3600, Next::Revoke),
+        ];
+        for (verdict, age, expected) in rows {
+            let got = ending(day, now).decide(verdict, age * SECOND, now);
+            assert_eq!(got, expected, "{verdict:?} {age}");
+        }
+    }
+
+    #[test]
+    fn a_failed_revocation_is_tried_again_until_the_lease_ends_by_itself() {
+        let now = Instant::now();
+        let mut ending = ending(60, now);
+        ending.failed(VaultErrorKind::Denied, 1, now);
+        assert!(ending.denied);
+        assert!(matches!(
+            ending.decide(Verdict::Verified, SECOND, now),
+            Next::Wait(_)
+        ));
+        let later = now + 10 * SECOND;
+        assert_eq!(
+            ending.decide(Verdict::Verified, 11 * SECOND, later),
+            Next::Revoke
+        );
+        assert_eq!(
+            ending.decide(Verdict::Verified, 60 * SECOND, later),
+            Next::Over
+        );
+    }
+}

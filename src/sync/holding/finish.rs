@@ -1,0 +1,135 @@
+//! Effects: Vault, apiserver. What is left to do for an object that is being deleted: its leases are revoked first.
+
+use std::time::Duration;
+
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::{record::Records, state::Ending};
+use crate::{
+    api::vault_secret::VaultSecret,
+    names::{FINALIZER, FINALIZER_MANAGER},
+    sync::{Object, Syncer, apply::ApplyError, resolve},
+    vault::session::Identity,
+};
+
+/// How long a deletion waits for Vault. A Vault that is gone for ever must not keep an object, or its namespace, for ever.
+const LONGEST: Duration = Duration::from_mins(5);
+/// How soon a revocation that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long one request to the apiserver may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+impl Syncer {
+    /// Puts our finalizer on the object, before the first lease is issued for it.
+    pub(in crate::sync) async fn ensure_finalizer(
+        &self,
+        object: &Object<'_>,
+    ) -> Result<(), ApplyError> {
+        if object.view.finalizer {
+            return Ok(());
+        }
+        self.set_finalizer(object, &[FINALIZER]).await
+    }
+
+    /// One pass over an object that is being deleted; says when to look again.
+    pub(in crate::sync) async fn finish(&self, object: &Object<'_>) -> Option<Instant> {
+        if !object.view.finalizer {
+            return None;
+        }
+        let clock = (self.clock)();
+        let since = object.view.deleted.unwrap_or(clock);
+        let waited: Duration = clock.duration_since(since).try_into().unwrap_or_default();
+        let left = self.revoke_all(object).await;
+        if left > 0 && waited < LONGEST {
+            return Some(Instant::now() + AGAIN);
+        }
+        if left > 0 {
+            tracing::warn!(object = %object.key, left, "the VaultSecret is deleted although not all of its leases were revoked; they end with their TTL");
+        }
+        match self.set_finalizer(object, &[]).await {
+            Ok(()) => {
+                self.holdings.forget(object.key);
+                self.sessions.forget(&object.key.to_string());
+                None
+            }
+            Err(error) => {
+                tracing::warn!(object = %object.key, %error, "the finalizer was not removed; it is tried again");
+                Some(Instant::now() + AGAIN)
+            }
+        }
+    }
+
+    /// Revokes everything that was issued for the object; says how much is left.
+    async fn revoke_all(&self, object: &Object<'_>) -> usize {
+        let held = self.holdings.of(object.key, &object.view.uid);
+        let mut held = held.lock().await;
+        let Ok(spec) = &object.view.spec else {
+            return 0;
+        };
+        let target = resolve::target_name(object.key, spec);
+        let secret = self.observe(object, target);
+        let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
+        let ours = managed.filter(|managed| managed.vault_secret == object.key.name);
+        let records = ours.and_then(|managed| managed.holdings.as_ref());
+        let records = records.map_or_else(Records::default, |holdings| holdings.records.clone());
+        let now = Instant::now().into_std();
+        held.take_over(records, self.default_interval, (self.clock)(), now, object.seed);
+        // A Secret that stays stays usable as long as Vault lets it.
+        if resolve::retains(spec) {
+            return 0;
+        }
+        held.drop_all((self.clock)(), now);
+        let open = held.superseded.iter().filter(|ending| !ending.done).count();
+        let identity = match self.identity_of(object, spec) {
+            Some(identity) if open > 0 => identity,
+            _ => return open,
+        };
+        for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
+            self.end_now(object, &identity, ending).await;
+        }
+        held.superseded.iter().filter(|ending| !ending.done).count()
+    }
+
+    async fn end_now(&self, object: &Object<'_>, identity: &Identity, ending: &mut Ending) {
+        let revoked = self
+            .stop
+            .run_until_cancelled(self.end(object, identity, ending));
+        revoked.await.unwrap_or_default();
+    }
+
+    async fn set_finalizer(
+        &self,
+        object: &Object<'_>,
+        finalizers: &[&str],
+    ) -> Result<(), ApplyError> {
+        let key = object.key;
+        let api: Api<VaultSecret> = Api::namespaced(self.client.clone(), &key.namespace);
+        let body = json!({
+            "apiVersion": "lockstep.dev/v1alpha1",
+            "kind": "VaultSecret",
+            "metadata": {"name": key.name, "uid": object.view.uid, "finalizers": finalizers},
+        });
+        let params = PatchParams::apply(FINALIZER_MANAGER);
+        let patched = timeout(LIMIT, api.patch_metadata(&key.name, &params, &Patch::Apply(&body))).await;
+        let why = match patched {
+            Ok(Ok(_)) => {
+                self.metrics.apiserver_write("vaultsecrets", "ok");
+                return Ok(());
+            }
+            // It is gone, or is another one by now.
+            Ok(Err(kube::Error::Api(status))) if finalizers.is_empty() && matches!(status.code, 404 | 409) => return Ok(()),
+            Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.reason, status.code),
+            Ok(Err(_)) | Err(_) => "the apiserver cannot be reached".to_owned(),
+        };
+        self.metrics.apiserver_write("vaultsecrets", "error");
+        Err(ApplyError::Failed {
+            name: key.name.clone(),
+            why: format!("set the finalizer of the VaultSecret: {why}"),
+        })
+    }
+}

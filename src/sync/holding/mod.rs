@@ -1,0 +1,404 @@
+//! Effects: Vault, memory. What is issued to one object alone, and kept for it: leases.
+//!
+//! ```text
+//! tend     look up and renew what is held                        state (pure), vault::lease (pure)
+//! issue    have something issued; it stays in hand …
+//! write    … until it is in the Secret, with its record           record (pure)
+//! end      revoke what was replaced, once nothing uses it         ending (pure)
+//! ```
+//!
+//! The record in the Secret is what outlives the process. Memory holds more (when a lease ends, what failed), all of
+//! which can be asked of Vault again.
+
+mod ending;
+mod finish;
+pub mod record;
+mod revoke;
+pub mod state;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use self::ending::Verdict;
+use self::{
+    record::{Issued, Record, What},
+    state::{Fresh, Holding, Holdings, Need, Todo, Wanted, decide_first, keys_of},
+};
+use super::{
+    Object, Syncer,
+    outcome::SourceFailure,
+    resolve::{
+        Resolved,
+        source::{Ask, IssueAsk, IssueWhat, Source},
+    },
+};
+use crate::{
+    names::ObjectKey,
+    vault::{
+        backoff,
+        error::{VaultError, VaultErrorKind},
+        lease::{self, Parent, Terms},
+        request::{Request, lease::LeaseId},
+        response::lease::Granted,
+        session::Identity,
+    },
+};
+
+/// Leases are not looked up more often than this, whatever the refresh interval says.
+const CHECK_LEAST: Duration = Duration::from_secs(10);
+/// The most that is done for one source in one pass: look up, renew, decide.
+const MOST_STEPS: usize = 3;
+
+/// What is held for all objects.
+#[derive(Default)]
+pub struct Table(Mutex<HashMap<ObjectKey, (String, Shared)>>);
+
+/// What is held for one object. One pass at a time has it.
+type Shared = Arc<tokio::sync::Mutex<Holdings>>;
+
+impl Table {
+    /// What is held for the object `key` with this UID; nothing yet if it is new.
+    pub fn of(&self, key: &ObjectKey, uid: &str) -> Shared {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = table
+            .entry(key.clone())
+            .or_insert_with(|| (uid.to_owned(), Shared::default()));
+        if entry.0 != uid {
+            *entry = (uid.to_owned(), Shared::default());
+        }
+        Arc::clone(&entry.1)
+    }
+
+    /// Nothing is held for `key` any more.
+    pub fn forget(&self, key: &ObjectKey) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.remove(key);
+    }
+}
+
+/// What tending the sources of one object came to.
+#[derive(Debug, Default)]
+pub(super) struct Tended<'a> {
+    /// What has to be issued, and why.
+    pub issue: Vec<(&'a Source, &'a IssueAsk, Need)>,
+    /// When to tend them again.
+    pub next: Option<Instant>,
+    /// What is wrong with one of them.
+    pub failure: Option<SourceFailure>,
+}
+
+impl Tended<'_> {
+    fn next(&mut self, at: std::time::Instant) {
+        let at = Instant::from_std(at);
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+}
+
+/// The sources of which something is issued.
+pub(super) fn issuing(resolved: &Resolved) -> impl Iterator<Item = (&Source, &IssueAsk)> {
+    resolved
+        .sources
+        .iter()
+        .filter_map(|source| match &source.ask {
+            Ask::Issue(ask) => Some((source, ask)),
+            Ask::Read(_) => None,
+        })
+}
+
+impl Syncer {
+    /// Keeps what is held: looks leases up and renews them. Says what has to be issued, and issues nothing.
+    pub(super) async fn tend<'a>(
+        &self,
+        object: &Object<'_>,
+        resolved: &'a Resolved,
+        identity: &Identity,
+        held: &mut Holdings,
+        intact: Option<&BTreeSet<String>>,
+    ) -> Tended<'a> {
+        let mut tended = Tended::default();
+        let connection = resolved.login.connection.to_string();
+        for (source, ask) in issuing(resolved) {
+            let digest = ask.digest(&connection);
+            let requested = object.view.rotate.is_some() && object.view.rotate != held.rotate;
+            for _ in 0..MOST_STEPS {
+                let wanted = Wanted {
+                    ask: &digest,
+                    requested,
+                    terms: self.terms(resolved, ask, held.sources.get(&source.name)),
+                    keys: &source.keys,
+                    intact,
+                };
+                match decide(held, source, &wanted) {
+                    Todo::Wait(until) => {
+                        tended.next(until);
+                        break;
+                    }
+                    Todo::Issue(need) => {
+                        tended.issue.push((source, ask, need));
+                        break;
+                    }
+                    Todo::LookUp => self.look_up(identity, source, ask, held).await,
+                    Todo::Renew => self.renew(identity, source, ask, held).await,
+                }
+            }
+            if tended.failure.is_none() {
+                tended.failure = trouble(held, source);
+            }
+        }
+        tended
+    }
+
+    fn terms(&self, resolved: &Resolved, ask: &IssueAsk, holding: Option<&Holding>) -> Terms {
+        let parent = holding.and_then(|holding| holding.record.issued.parent());
+        Terms {
+            renew_at: ask.renew_at(),
+            check_every: resolved.interval.max(CHECK_LEAST),
+            parent: parent.map_or(Parent::Lives, |accessor| self.sessions.parent(accessor)),
+        }
+    }
+
+    async fn look_up(
+        &self,
+        identity: &Identity,
+        source: &Source,
+        ask: &IssueAsk,
+        held: &mut Holdings,
+    ) {
+        let asked = Instant::now().into_std();
+        let answer = async {
+            let id = lease_id(held, source)?;
+            let request =
+                Request::lease_lookup(&id)?.in_namespace(ask.namespace.clone());
+            self.sessions.send(identity, &request).await?.lease_info()
+        };
+        let answer = answer.await;
+        let Some(lease) = lease_of(held, source) else {
+            return;
+        };
+        match answer {
+            Ok(life) if life.ttl.is_zero() => lease.gone(),
+            Ok(life) => lease.looked_up(life.ttl, life.renewable, asked),
+            Err(error) => self.told(lease, source, &error),
+        }
+    }
+
+    async fn renew(
+        &self,
+        identity: &Identity,
+        source: &Source,
+        ask: &IssueAsk,
+        held: &mut Holdings,
+    ) {
+        let asked = Instant::now().into_std();
+        let answer = async {
+            let id = lease_id(held, source)?;
+            let full = held.sources.get(&source.name).and_then(Holding::lease);
+            let full = full.map_or(Duration::ZERO, lease::Lease::full);
+            let request = Request::lease_renew(&id, full)?.in_namespace(ask.namespace.clone());
+            self.sessions.send(identity, &request).await?.lease_renewal()
+        };
+        let answer = answer.await;
+        let Some(lease) = lease_of(held, source) else {
+            return;
+        };
+        match answer {
+            Ok(life) => {
+                tracing::debug!(source = source.name, ttl = life.ttl.as_secs(), "renewed a lease");
+                lease.renewed(life.ttl, life.renewable, asked);
+                held.errors.remove(&source.name);
+            }
+            Err(error) => {
+                self.told(lease, source, &error);
+                held.errors.insert(source.name.clone(), error);
+            }
+        }
+    }
+
+    /// Vault did not do as it was asked.
+    fn told(&self, lease: &mut lease::Lease, source: &Source, error: &VaultError) {
+        if lease::says_gone(error) {
+            tracing::info!(source = source.name, %error, "a lease is gone");
+            lease.gone();
+        } else {
+            if !error.held_back {
+                tracing::warn!(source = source.name, %error, "a lease was not renewed or looked up");
+            }
+            lease.failed(error, Instant::now().into_std());
+        }
+    }
+
+    /// Has something issued, which is in hand from then on.
+    pub(super) async fn issue(
+        &self,
+        object: &Object<'_>,
+        (resolved, identity): (&Resolved, &Identity),
+        (source, ask, need): (&Source, &IssueAsk, Need),
+        held: &mut Holdings,
+    ) -> Result<(), VaultError> {
+        // What was issued before and never written is used by nobody.
+        self.take_back(identity, source, held).await;
+        let seed = backoff::seed_of(&(&object.seed, &source.name));
+        let asked = Instant::now().into_std();
+        let result = self.ask_for(identity, ask, asked, resolved.interval).await;
+        match result {
+            Ok((what, data, fresh)) => {
+                tracing::info!(object = %object.key, source = source.name, why = need.as_str(), "had something issued");
+                let record = Record {
+                    ask: ask.digest(&resolved.login.connection.to_string()),
+                    issued: Issued {
+                        namespace: ask.namespace.as_ref().map(ToString::to_string),
+                        what,
+                    },
+                    at: (self.clock)(),
+                    keys: keys_of(&source.keys, &data),
+                };
+                let previous = held.sources.remove(&source.name);
+                let holding = Holding::issued(record, data, fresh, previous, asked, seed);
+                held.sources.insert(source.name.clone(), holding);
+                held.failures.remove(&source.name);
+                held.errors.remove(&source.name);
+                self.depend(object, identity, held);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(object = %object.key, source = source.name, why = need.as_str(), %error, "nothing was issued");
+                let failures = held.failures.entry(source.name.clone()).or_default();
+                failures.failed(error.clone(), seed, Instant::now().into_std());
+                Err(error)
+            }
+        }
+    }
+
+    async fn ask_for(
+        &self,
+        identity: &Identity,
+        ask: &IssueAsk,
+        asked: std::time::Instant,
+        interval: Duration,
+    ) -> Result<(What, super::render::Data, Fresh), VaultError> {
+        let IssueWhat::Dynamic { path, parameters } = &ask.what;
+        let request =
+            Request::issue(path, parameters.as_ref())?.in_namespace(ask.namespace.clone());
+        let (answer, parent) = self.sessions.issue(identity, &request).await?;
+        let issued = answer.issued()?;
+        Ok(match issued.lease {
+            Some(Granted { id, life }) => (
+                What::Lease {
+                    id: id.as_str().to_owned(),
+                    ttl: life.ttl.as_secs(),
+                    renewable: life.renewable,
+                    parent,
+                },
+                issued.entries,
+                Fresh::Lease {
+                    ttl: life.ttl,
+                    renewable: life.renewable,
+                },
+            ),
+            None => (
+                What::Unleased {},
+                issued.entries,
+                Fresh::Unleased {
+                    poll_again: asked + interval,
+                },
+            ),
+        })
+    }
+
+    /// Says which tokens this object's leases depend on.
+    pub(super) fn depend(&self, object: &Object<'_>, identity: &Identity, held: &Holdings) {
+        let parents: BTreeSet<&str> = held
+            .sources
+            .values()
+            .filter_map(|holding| holding.record.issued.parent())
+            .collect();
+        self.sessions
+            .depend(&object.key.to_string(), identity, parents);
+    }
+}
+
+fn decide(held: &Holdings, source: &Source, wanted: &Wanted<'_>) -> Todo {
+    let none = state::IssueFailures::default();
+    let failures = held.failures.get(&source.name).unwrap_or(&none);
+    let now = Instant::now().into_std();
+    match held.sources.get(&source.name) {
+        Some(holding) => holding.decide(wanted, failures, now),
+        None => decide_first(failures, now),
+    }
+}
+
+fn lease_id(held: &Holdings, source: &Source) -> Result<LeaseId, VaultError> {
+    let holding = held.sources.get(&source.name);
+    holding
+        .and_then(|holding| holding.record.issued.lease())
+        .ok_or_else(|| VaultError::refused("renew-lease", &source.name, "there is no lease"))
+}
+
+fn lease_of<'a>(held: &'a mut Holdings, source: &Source) -> Option<&'a mut lease::Lease> {
+    held.sources.get_mut(&source.name)?.lease_mut()
+}
+
+/// What is wrong with what a source holds, or with what it is to hold.
+fn trouble(held: &Holdings, source: &Source) -> Option<SourceFailure> {
+    let failing = held
+        .failures
+        .get(&source.name)
+        .and_then(|failures| failures.error.as_ref());
+    let error = failing.or_else(|| held.errors.get(&source.name))?;
+    let over = held.sources.get(&source.name).and_then(Holding::lease);
+    let now = Instant::now().into_std();
+    Some(SourceFailure {
+        over: over.is_some_and(|lease| lease.is_over(now)),
+        ..failure(source, error)
+    })
+}
+
+/// How an error reads in a status: nothing in it changes from try to try.
+pub(super) fn failure(source: &Source, error: &VaultError) -> SourceFailure {
+    SourceFailure {
+        source: source.name.clone(),
+        kind: error.kind,
+        message: if error.concerns_connection() {
+            error.kind.phrase().to_owned()
+        } else {
+            error.to_string()
+        },
+        over: false,
+    }
+}
+
+/// What Vault's policy lacks, as lines for a policy; `None` when it lacks nothing.
+pub(super) fn missing_policy(held: &Holdings, may_not_keep: impl Fn(&str) -> bool) -> Option<String> {
+    let mut lines = BTreeMap::new();
+    if held.superseded.iter().any(|ending| !ending.done && ending.denied) {
+        lines.insert("sys/leases/revoke", "replaced leases are not revoked and live on until their TTL");
+    }
+    let parents = held.sources.values().filter_map(|holding| holding.record.issued.parent());
+    if parents.into_iter().any(may_not_keep) {
+        lines.insert("auth/token/renew-accessor", "leases of an earlier process cannot be kept and are replaced one after the other");
+    }
+    let denied = |holding: &Holding| holding.lease().is_some_and(|lease| lease.is_denied());
+    if held.sources.values().any(denied) {
+        lines.insert("sys/leases/renew", "leases are not renewed");
+        lines.insert("sys/leases/lookup", "whether a lease lives is not known");
+    }
+    (!lines.is_empty()).then(|| {
+        let lines = lines.into_iter().map(|(path, lack)| {
+            format!("{lack}: path \"{path}\" {{ capabilities = [\"update\"] }}")
+        });
+        format!("the Vault policy of this login lacks lines; {}", lines.collect::<Vec<_>>().join("; "))
+    })
+}
+
+/// Whether a request that failed like this may have been carried out all the same.
+pub(super) fn may_have_happened(error: &VaultError) -> bool {
+    !error.held_back
+        && !error.concerns_login()
+        && matches!(
+            error.kind,
+            VaultErrorKind::Unreachable | VaultErrorKind::Unavailable
+        )
+}

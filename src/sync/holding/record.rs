@@ -1,0 +1,215 @@
+//! Pure: what a Secret says about what was issued for it.
+//!
+//! The record is written in the same apply as the data, as an annotation, so that the two can never disagree, and
+//! so that the next process knows what it has to keep alive and what is still to be revoked. It holds no value: a
+//! lease id, an accessor and a serial number are names, and of no use without a token.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::vault::request::lease::LeaseId;
+
+/// Everything issued for one Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// What is in use, by the name of its source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, Record>,
+    /// What was replaced, and is to be revoked once nothing uses it any more. What was revoked since stays listed until
+    /// the next write: to take it out is not worth a write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<Superseded>,
+    /// The last request to issue everything anew that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<String>,
+}
+
+/// What one source holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Digest of what was asked of Vault: an edit that leaves it the same issues nothing.
+    pub ask: String,
+    /// What was issued.
+    #[serde(flatten)]
+    pub issued: Issued,
+    /// When, by this process's clock: only compared roughly.
+    pub at: Timestamp,
+    /// Which key of the Secret each key of the answer became; empty for one that was left out.
+    pub keys: BTreeMap<String, String>,
+}
+
+/// One thing that was issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Issued {
+    /// The namespace of Vault it was issued in, if it is not the login's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// What it is.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What can be issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum What {
+    /// Something with a lease.
+    #[serde(rename_all = "camelCase")]
+    Lease {
+        /// Its id.
+        id: String,
+        /// For how many seconds it was granted.
+        ttl: u64,
+        /// Whether it can be renewed.
+        renewable: bool,
+        /// Accessor of the token it was issued with: when that ends, the lease does. `None` for a batch token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
+    },
+    /// Something without a lease: nothing to renew and nothing to revoke.
+    Unleased {},
+}
+
+/// Something that was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Superseded {
+    /// What it is.
+    #[serde(flatten)]
+    pub issued: Issued,
+    /// Since when it is, by this process's clock.
+    pub since: Timestamp,
+}
+
+impl Records {
+    /// Reads the annotation. Somebody may have written anything there; what is not understood counts as nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// As the annotation holds it; `None` when there is nothing to hold.
+    pub fn to_annotation(&self) -> Option<String> {
+        if *self == Self::default() {
+            return None;
+        }
+        serde_json::to_string(self).ok()
+    }
+
+    /// Every lease of the record that is in use, by source.
+    pub fn leases(&self) -> impl Iterator<Item = (&str, &Record)> {
+        let held = self.held.iter();
+        held.filter(|(_, record)| matches!(record.issued.what, What::Lease { .. }))
+            .map(|(source, record)| (source.as_str(), record))
+    }
+
+    /// Accessors of the tokens that what is in use depends on.
+    pub fn parents(&self) -> impl Iterator<Item = &str> {
+        self.held.values().filter_map(|record| record.issued.parent())
+    }
+}
+
+impl Issued {
+    /// Accessor of the token it was issued with.
+    pub fn parent(&self) -> Option<&str> {
+        match &self.what {
+            What::Lease { parent, .. } => parent.as_deref(),
+            What::Unleased {} => None,
+        }
+    }
+
+    /// The lease, if it has one.
+    pub fn lease(&self) -> Option<LeaseId> {
+        match &self.what {
+            What::Lease { id, .. } => LeaseId::new(id),
+            What::Unleased {} => None,
+        }
+    }
+
+    /// Whether it can be revoked.
+    pub fn is_revocable(&self) -> bool {
+        match &self.what {
+            What::Lease { .. } => true,
+            What::Unleased {} => false,
+        }
+    }
+}
+
+impl Superseded {
+    /// When Vault ends it by itself at the latest, as far as the record tells.
+    pub fn ends_after(&self) -> Duration {
+        match &self.issued.what {
+            What::Lease { ttl, .. } => Duration::from_secs(*ttl),
+            What::Unleased {} => Duration::ZERO,
+        }
+    }
+}
+
+/// A digest of what is asked of Vault. It needs no key, as it tells nothing that is not in the spec.
+pub fn digest(parts: &[&str]) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    digest
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(id: &str) -> Issued {
+        Issued {
+            namespace: None,
+            what: What::Lease {
+                id: id.into(),
+                ttl: 3600,
+                renewable: true,
+                parent: Some("acc".into()),
+            },
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        let records = Records {
+            held: [(
+                "db".to_owned(),
+                Record {
+                    ask: digest(&["a", "b"]),
+                    issued: lease("database/creds/app/1"),
+                    at: Timestamp::UNIX_EPOCH,
+                    keys: [("username".to_owned(), "user".to_owned())].into(),
+                },
+            )]
+            .into(),
+            superseded: vec![Superseded {
+                issued: lease("database/creds/app/0"),
+                since: Timestamp::UNIX_EPOCH,
+            }],
+            rotate: Some("1".into()),
+        };
+        let text = records.to_annotation().unwrap();
+        assert_eq!(Records::parse(&text), Some(records), "{text}");
+    }
+
+    #[test]
+    fn nothing_held_is_no_annotation_and_nonsense_is_nothing() {
+        assert_eq!(Records::default().to_annotation(), None);
+        assert_eq!(Records::parse("{\"held\": 7}"), None);
+    }
+
+    #[test]
+    fn the_digest_tells_parts_apart() {
+        assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
+        assert_eq!(digest(&["ab"]).len(), 16);
+    }
+}

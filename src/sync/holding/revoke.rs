@@ -1,0 +1,116 @@
+//! Effects: Vault, clock. Ends what nobody uses any more.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    Verdict,
+    ending::Next,
+    record::Issued,
+    state::{Ending, Holdings},
+};
+use crate::{
+    sync::{Object, Syncer, resolve::source::Source},
+    vault::{
+        error::VaultError, lease, path::VaultNamespace, request::Request,
+        session::Identity,
+    },
+};
+
+impl Syncer {
+    /// Revokes what was replaced, as far as its time has come; says when to look again.
+    pub(in crate::sync) async fn end_superseded(
+        &self,
+        object: &Object<'_>,
+        identity: &Identity,
+        held: &mut Holdings,
+        verdict: Verdict,
+    ) -> Option<Instant> {
+        let clock = (self.clock)();
+        let mut next = None;
+        for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
+            let now = Instant::now().into_std();
+            match ending.decide(verdict, age(ending, clock), now) {
+                Next::Wait(until) => {
+                    let until = Instant::from_std(until);
+                    next = Some(next.map_or(until, |next: Instant| next.min(until)));
+                }
+                Next::Over => ending.revoked(),
+                Next::Revoke => self.end(object, identity, ending).await,
+            }
+        }
+        next
+    }
+
+    /// Revokes one thing, and notes how that went.
+    pub(super) async fn end(&self, object: &Object<'_>, identity: &Identity, ending: &mut Ending) {
+        match self.revoke(identity, &ending.what.issued).await {
+            Ok(()) => {
+                tracing::info!(object = %object.key, "revoked a lease that was replaced");
+                ending.revoked();
+            }
+            Err(error) => {
+                if ending.failures == 0 {
+                    tracing::warn!(object = %object.key, %error, "a lease that was replaced was not revoked; it is tried again");
+                }
+                let now = Instant::now().into_std();
+                ending.failed(error.kind, object.seed, now);
+            }
+        }
+    }
+
+    /// Takes back what was issued but never written, so that the source holds again what the Secret holds.
+    /// If it cannot be revoked, it ends with its TTL.
+    pub(in crate::sync) async fn take_back(
+        &self,
+        identity: &Identity,
+        source: &Source,
+        held: &mut Holdings,
+    ) {
+        let Some(holding) = held.sources.get_mut(&source.name) else {
+            return;
+        };
+        let Some(hand) = holding.in_hand.take() else {
+            return;
+        };
+        let issued = holding.record.issued.clone();
+        match hand.previous {
+            Some(previous) => *holding = *previous,
+            None => {
+                held.sources.remove(&source.name);
+            }
+        }
+        if let Err(error) = self.revoke(identity, &issued).await {
+            tracing::warn!(source = source.name, %error, "a lease that was never used was not revoked; it ends with its TTL");
+        }
+    }
+
+    pub(super) async fn revoke(
+        &self,
+        identity: &Identity,
+        issued: &Issued,
+    ) -> Result<(), VaultError> {
+        let Some(id) = issued.lease() else {
+            return Ok(());
+        };
+        let namespace = issued.namespace.as_deref();
+        let namespace = namespace.and_then(|text| VaultNamespace::parse(text).ok());
+        let request = Request::lease_revoke(&id)?.in_namespace(namespace);
+        let result = self.sessions.send(identity, &request).await.map(|_| ());
+        match result {
+            Err(error) if lease::says_gone(&error) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+/// How long ago it was replaced. A clock that was set back must not keep it for ever: what this process saw counts too.
+fn age(ending: &Ending, clock: Timestamp) -> Duration {
+    let recorded: Duration = clock
+        .duration_since(ending.what.since)
+        .try_into()
+        .unwrap_or_default();
+    recorded.max(Instant::now().into_std().saturating_duration_since(ending.known))
+}

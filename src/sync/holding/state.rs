@@ -1,0 +1,502 @@
+//! Pure: what is held for one object, and what is to be done about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::record::{Issued, Record, Records, Superseded, What};
+use crate::{
+    api::source::{KeysSpec, SourceStatus},
+    sync::render::{Data, new_name, takes},
+    vault::{
+        backoff,
+        error::VaultError,
+        lease::{Lease, Step, Terms, Why},
+    },
+};
+
+/// Waiting after something could not be issued: two seconds, doubling to two minutes.
+const ISSUE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
+/// Objects that failed together do not come back together.
+const ISSUE_JITTER: f64 = 0.5;
+/// How long something that was issued waits to be written before it is revoked …
+const IN_HAND_MOST: Duration = Duration::from_mins(10);
+/// … and how long it then takes before the next is issued.
+const GIVEN_UP: Duration = Duration::from_mins(30);
+
+/// What one source holds.
+pub struct Holding {
+    /// As the Secret says, or will say once it is written.
+    pub record: Record,
+    life: Life,
+    /// The values, until they are written.
+    pub in_hand: Option<InHand>,
+}
+
+/// Values that are not in the Secret yet.
+pub struct InHand {
+    /// The values, under the keys that Vault gave them.
+    pub data: Data,
+    /// Since when.
+    pub since: Instant,
+    /// What is used until these are written.
+    pub previous: Option<Box<Holding>>,
+}
+
+#[derive(Debug)]
+enum Life {
+    Lease(Lease),
+    /// No lease: asked for again from time to time.
+    Polled {
+        due: Instant,
+    },
+}
+
+/// Why something has to be issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// There was nothing yet.
+    First,
+    /// Something else is asked of Vault than before.
+    AskChanged,
+    /// Somebody asked for it.
+    Requested,
+    /// The values are not in the Secret any more, or keys are wanted that were left out.
+    ValuesLost,
+    /// It has no lease, and is polled.
+    Polled,
+    /// See the lease.
+    Lease(Why),
+}
+
+impl Need {
+    /// The word that logs and metrics print.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "First",
+            Self::AskChanged => "AskChanged",
+            Self::Requested => "Requested",
+            Self::ValuesLost => "ValuesLost",
+            Self::Polled => "Polled",
+            Self::Lease(why) => why.as_str(),
+        }
+    }
+}
+
+/// What to do about one source now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Todo {
+    /// Nothing before this time.
+    Wait(Instant),
+    /// Look the lease up.
+    LookUp,
+    /// Renew the lease.
+    Renew,
+    /// Have something issued.
+    Issue(Need),
+}
+
+/// How a source wants to be held.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Digest of what is asked of Vault.
+    pub ask: &'a str,
+    /// The request to issue everything anew, if there is one that was not acted on.
+    pub requested: bool,
+    /// The terms of its lease.
+    pub terms: Terms,
+    /// Which keys to take.
+    pub keys: &'a KeysSpec,
+    /// The keys of the Secret that still hold what was written; `None` when there is no Secret.
+    pub intact: Option<&'a BTreeSet<String>>,
+}
+
+/// Failures to issue, of one source.
+#[derive(Debug, Default)]
+pub struct IssueFailures {
+    count: u32,
+    held_until: Option<Instant>,
+    /// The last error.
+    pub error: Option<VaultError>,
+}
+
+impl IssueFailures {
+    /// Nothing was issued.
+    pub fn failed(&mut self, error: VaultError, seed: u64, now: Instant) {
+        self.count = self.count.saturating_add(1);
+        let longest = backoff::exponential(ISSUE_BACKOFF.0, ISSUE_BACKOFF.1, self.count);
+        let pause = backoff::jittered(longest, ISSUE_JITTER, backoff::seed_for(seed, self.count));
+        let asked_for = error.retry_after.unwrap_or_default();
+        self.held_until = Some(now + pause.max(asked_for));
+        self.error = Some(error);
+    }
+
+    /// What was issued could not be written for a long time and was given up.
+    pub fn gave_up(&mut self, now: Instant) {
+        self.held_until = Some(now + GIVEN_UP);
+    }
+
+    /// Something was issued.
+    pub fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When it may be tried again, if that is later than now.
+    pub fn held(&self, now: Instant) -> Option<Instant> {
+        self.held_until.filter(|until| now < *until)
+    }
+}
+
+impl Holding {
+    /// What was just asked for at `asked`.
+    pub fn issued(
+        record: Record,
+        data: Data,
+        life: Fresh,
+        previous: Option<Self>,
+        asked: Instant,
+        seed: u64,
+    ) -> Self {
+        // Only what the Secret holds is worth going back to.
+        let previous = previous.filter(|previous| previous.in_hand.is_none());
+        Self {
+            record,
+            life: match life {
+                Fresh::Lease { ttl, renewable } => {
+                    Life::Lease(Lease::issued(ttl, renewable, asked, seed))
+                }
+                Fresh::Unleased { poll_again } => Life::Polled { due: poll_again },
+            },
+            in_hand: Some(InHand {
+                data,
+                since: asked,
+                previous: previous.map(Box::new),
+            }),
+        }
+    }
+
+    /// What an earlier process left in the Secret. `clock` and `now` are the same moment.
+    pub fn taken_over(
+        record: Record,
+        poll_every: Duration,
+        clock: Timestamp,
+        now: Instant,
+        seed: u64,
+    ) -> Self {
+        let age = clock.duration_since(record.at).try_into().unwrap_or_default();
+        let left = |whole: Duration| whole.saturating_sub(age);
+        let life = match &record.issued.what {
+            What::Lease { ttl, .. } => {
+                let ttl = Duration::from_secs(*ttl);
+                Life::Lease(Lease::taken_over(ttl, now + left(ttl), seed))
+            }
+            What::Unleased {} => Life::Polled {
+                due: now + left(poll_every),
+            },
+        };
+        Self {
+            record,
+            life,
+            in_hand: None,
+        }
+    }
+
+    /// What to do now.
+    pub fn decide(&self, wanted: &Wanted<'_>, failures: &IssueFailures, now: Instant) -> Todo {
+        let Some(need) = self.need(wanted, now) else {
+            return match &self.life {
+                Life::Lease(lease) => match lease.decide(&wanted.terms, now) {
+                    Step::Wait(until) => Todo::Wait(until),
+                    Step::LookUp => Todo::LookUp,
+                    Step::Renew => Todo::Renew,
+                    Step::Replace(why) => hold_back(Need::Lease(why), failures, now),
+                },
+                Life::Polled { due } => Todo::Wait(*due),
+            };
+        };
+        match hold_back(need, failures, now) {
+            // What is held must not die while another one cannot be had.
+            held @ Todo::Wait(until) => match &self.life {
+                Life::Lease(lease) => match lease.decide(&wanted.terms, now) {
+                    Step::Wait(next) => Todo::Wait(until.min(next)),
+                    Step::LookUp => Todo::LookUp,
+                    Step::Renew => Todo::Renew,
+                    Step::Replace(_) => held,
+                },
+                Life::Polled { .. } => held,
+            },
+            todo => todo,
+        }
+    }
+
+    /// Why something else has to be issued whatever the lease says.
+    fn need(&self, wanted: &Wanted<'_>, now: Instant) -> Option<Need> {
+        if self.record.ask != wanted.ask {
+            Some(Need::AskChanged)
+        } else if wanted.requested {
+            Some(Need::Requested)
+        } else if self.in_hand.is_none() && !self.has_values(wanted) {
+            Some(Need::ValuesLost)
+        } else if matches!(self.life, Life::Polled { due } if now >= due) {
+            Some(Need::Polled)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the Secret still holds every value that is wanted.
+    fn has_values(&self, wanted: &Wanted<'_>) -> bool {
+        let none = BTreeSet::new();
+        self.is_whole(wanted.keys, wanted.intact.unwrap_or(&none))
+    }
+
+    /// Whether every key that is wanted is among those that are intact in the Secret.
+    pub fn is_whole(&self, keys: &KeysSpec, intact: &BTreeSet<String>) -> bool {
+        let mut wanted = self.record.keys.iter().filter(|(raw, _)| takes(keys, raw));
+        wanted.all(|(_, key)| intact.contains(key))
+    }
+
+    /// The lease, if it has one.
+    pub fn lease(&self) -> Option<&Lease> {
+        match &self.life {
+            Life::Lease(lease) => Some(lease),
+            Life::Polled { .. } => None,
+        }
+    }
+
+    /// How it reads in the status: only what does not change as time goes by.
+    pub fn describe(&self, status: SourceStatus) -> SourceStatus {
+        let What::Lease { ttl, renewable, .. } = self.record.issued.what else {
+            return status;
+        };
+        let ends = SignedDuration::from_secs(i64::try_from(ttl).unwrap_or(i64::MAX));
+        let ends = self.record.at.checked_add(ends).ok();
+        SourceStatus {
+            lease_duration: Some(format!("{ttl}s")),
+            renewable: Some(renewable),
+            lease_expires: ends.filter(|_| !renewable).map(Time),
+            ..status
+        }
+    }
+
+    /// The lease, to tell it what came of a step.
+    pub fn lease_mut(&mut self) -> Option<&mut Lease> {
+        match &mut self.life {
+            Life::Lease(lease) => Some(lease),
+            Life::Polled { .. } => None,
+        }
+    }
+
+    /// Whether it waited too long to be written.
+    pub fn is_stuck(&self, now: Instant) -> bool {
+        self.in_hand.as_ref().is_some_and(|hand| {
+            let most = self
+                .lease()
+                .map_or(IN_HAND_MOST, |lease| IN_HAND_MOST.min(lease.full() / 2));
+            now.saturating_duration_since(hand.since) >= most
+        })
+    }
+
+    /// The values of this source as they stand in `live`, the data of the Secret, under the keys that Vault gave them.
+    pub fn carried(&self, live: &Data) -> Data {
+        let keys = self.record.keys.iter();
+        keys.filter_map(|(raw, key)| Some((raw.clone(), live.get(key)?.clone())))
+            .collect()
+    }
+}
+
+/// How something that was just issued lives.
+#[derive(Clone, Copy, Debug)]
+pub enum Fresh {
+    /// By a lease.
+    Lease {
+        /// How long.
+        ttl: Duration,
+        /// Whether it can be renewed.
+        renewable: bool,
+    },
+    /// For ever, or so it says: it is asked for again.
+    Unleased {
+        /// When.
+        poll_again: Instant,
+    },
+}
+
+/// What to do about a source that holds nothing.
+pub fn decide_first(failures: &IssueFailures, now: Instant) -> Todo {
+    hold_back(Need::First, failures, now)
+}
+
+fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
+    failures.held(now).map_or(Todo::Issue(need), Todo::Wait)
+}
+
+/// Which key of the Secret each key becomes; empty for one that is left out.
+pub fn keys_of(keys: &KeysSpec, data: &Data) -> BTreeMap<String, String> {
+    let name = |raw: &String| {
+        let name = if takes(keys, raw) {
+            new_name(keys, raw)
+        } else {
+            String::new()
+        };
+        (raw.clone(), name)
+    };
+    data.keys().map(name).collect()
+}
+
+/// Everything held for one object.
+#[derive(Default)]
+pub struct Holdings {
+    /// By the name of the source.
+    pub sources: BTreeMap<String, Holding>,
+    /// Failures to renew what is held, by the name of the source.
+    pub errors: BTreeMap<String, VaultError>,
+    /// Failures to issue, by the name of the source.
+    pub failures: BTreeMap<String, IssueFailures>,
+    /// What was replaced and is not revoked yet.
+    pub superseded: Vec<Ending>,
+    /// The last request to issue everything anew that was acted on.
+    pub rotate: Option<String>,
+    /// Whether the record of the Secret was looked at.
+    pub taken_over: bool,
+}
+
+/// Something that is to be revoked.
+#[derive(Debug)]
+pub struct Ending {
+    /// What.
+    pub what: Superseded,
+    /// Since when this process knows.
+    pub known: Instant,
+    /// Whether it is revoked, or over.
+    pub done: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Not to be tried before.
+    pub held_until: Option<Instant>,
+    /// Whether Vault refused for want of a policy.
+    pub denied: bool,
+}
+
+impl Ending {
+    /// Something that was replaced.
+    pub fn new(what: Superseded, known: Instant) -> Self {
+        Self {
+            what,
+            known,
+            done: false,
+            failures: 0,
+            held_until: None,
+            denied: false,
+        }
+    }
+}
+
+impl Holdings {
+    /// What the Secret is to say. What was revoked since the last write is left out only if there is another reason
+    /// to write.
+    pub fn records(&self, writes: bool) -> Records {
+        let held = self.sources.iter();
+        let known = self.superseded.iter();
+        let known = known
+            .filter(|ending| !(writes && ending.done))
+            .map(|ending| ending.what.clone());
+        let replaced = self.sources.values().filter_map(|holding| {
+            let previous = holding.in_hand.as_ref()?.previous.as_ref()?;
+            ended(previous.record.issued.clone(), holding.record.at)
+        });
+        Records {
+            held: held
+                .map(|(name, holding)| (name.clone(), holding.record.clone()))
+                .collect(),
+            superseded: known.chain(replaced).collect(),
+            rotate: self.rotate.clone(),
+        }
+    }
+
+    /// Whether anything waits to be written.
+    pub fn is_in_hand(&self) -> bool {
+        let mut sources = self.sources.values();
+        sources.any(|holding| holding.in_hand.is_some())
+    }
+
+    /// Takes over what the record of the Secret says, once. What this process knows itself counts more.
+    pub fn take_over(
+        &mut self,
+        records: Records,
+        poll_every: Duration,
+        clock: Timestamp,
+        now: Instant,
+        seed: u64,
+    ) {
+        if std::mem::replace(&mut self.taken_over, true) {
+            return;
+        }
+        for (name, record) in records.held {
+            let seed = backoff::seed_of(&(seed, &name));
+            self.sources
+                .entry(name)
+                .or_insert_with(|| Holding::taken_over(record, poll_every, clock, now, seed));
+        }
+        let superseded = records.superseded.into_iter();
+        self.superseded
+            .extend(superseded.map(|what| Ending::new(what, now)));
+        self.rotate = self.rotate.take().or(records.rotate);
+    }
+
+    /// What was in hand is in the Secret, together with the record.
+    pub fn written(&mut self, now: Instant) {
+        self.superseded.retain(|ending| !ending.done);
+        for holding in self.sources.values_mut() {
+            let hand = holding.in_hand.take();
+            let previous = hand.and_then(|hand| hand.previous);
+            let ended = previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
+            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
+        }
+    }
+
+    /// Sources that are not in the spec any more: what they hold is to be revoked once the Secret is written without them.
+    /// Says whether there were any.
+    pub fn drop_others(&mut self, names: &BTreeSet<&str>, clock: Timestamp, now: Instant) -> bool {
+        let gone = self
+            .sources
+            .extract_if(.., |name, _| !names.contains(name.as_str()));
+        let gone: Vec<_> = gone.collect();
+        let any = !gone.is_empty();
+        for (_, holding) in gone {
+            let ended = ended(holding.record.issued, clock);
+            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
+        }
+        self.failures.retain(|name, _| names.contains(name.as_str()));
+        self.errors.retain(|name, _| names.contains(name.as_str()));
+        any
+    }
+
+    /// The object goes: all of it is to be revoked.
+    pub fn drop_all(&mut self, clock: Timestamp, now: Instant) {
+        let in_hand = std::mem::take(&mut self.sources);
+        for (_, holding) in in_hand {
+            let previous = holding.in_hand.and_then(|hand| hand.previous);
+            let all = [Some(holding.record), previous.map(|previous| previous.record)];
+            let ended = all
+                .into_iter()
+                .flatten()
+                .filter_map(|record| ended(record.issued, clock));
+            self.superseded
+                .extend(ended.map(|what| Ending::new(what, now)));
+        }
+    }
+
+    /// Whether there is anything that Vault has to be told of before the object may go.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.superseded.iter().all(|ending| ending.done)
+    }
+}
+
+fn ended(issued: Issued, since: Timestamp) -> Option<Superseded> {
+    issued
+        .is_revocable()
+        .then_some(Superseded { issued, since })
+}
