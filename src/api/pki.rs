@@ -9,6 +9,9 @@ use super::{
     refs::{DATA_KEY_PATTERN, NAME_MAX, NAME_PATTERN},
 };
 
+/// The form of names in Vault.
+const VAULT_NAME_PATTERN: &str = r"^[a-zA-Z0-9_]([-.a-zA-Z0-9_]*[a-zA-Z0-9_])?$";
+
 /// A certificate and its private key. The Secret gets `tls.crt` (the certificate and what leads to its root),
 /// `tls.key` (PKCS#8) and `ca.crt` (the root), and the key stores that are asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -25,11 +28,11 @@ pub struct PkiSource {
     #[schemars(length(min = 1, max = 256))]
     pub mount: String,
     /// Role of the engine.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = VAULT_NAME_PATTERN))]
     pub role: String,
     /// Issuer to sign with, by name or id. Default: the one the role names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = VAULT_NAME_PATTERN))]
     pub issuer: Option<String>,
     /// Common name of the subject. The name of a host or an address for mail is put among the alternative names, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]

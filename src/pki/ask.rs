@@ -24,10 +24,8 @@ use crate::{
 pub struct Ask {
     /// Where the engine is mounted.
     pub mount: MountPath,
-    /// The issuer, if not the one the role names.
-    pub issuer: Option<SecretPath>,
-    /// The role.
-    pub role: SecretPath,
+    /// `<mount>/sign/<role>` or `<mount>/issue/<role>`, or the same below `<mount>/issuer/<issuer>/`.
+    pub path: ApiPath,
     /// The names it shall hold.
     pub names: Names,
     /// How long it shall be valid, if not as long as the role says.
@@ -37,18 +35,26 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// `<mount>/sign/<role>` or `<mount>/issue/<role>`, or the same below `issuer/<issuer>/`.
-    pub fn path(&self) -> Result<ApiPath, PathError> {
-        let Self {
-            mount,
-            issuer,
-            role,
-            ..
-        } = self;
-        let verb = self.key_type.map_or("issue", |_| "sign");
-        ApiPath::parse(&match issuer {
+    /// Asks for `role`, and for `issuer` if it is not to be the one the role names. Refused when the path gets too long.
+    pub fn new(
+        mount: MountPath,
+        issuer: Option<&SecretPath>,
+        role: &SecretPath,
+        names: Names,
+        ttl: Option<Duration>,
+        key_type: Option<KeyType>,
+    ) -> Result<Self, PathError> {
+        let verb = key_type.map_or("issue", |_| "sign");
+        let path = match issuer {
             None => format!("{mount}/{verb}/{role}"),
             Some(issuer) => format!("{mount}/issuer/{issuer}/{verb}/{role}"),
+        };
+        Ok(Self {
+            path: ApiPath::parse(&path)?,
+            mount,
+            names,
+            ttl,
+            key_type,
         })
     }
 
@@ -147,21 +153,18 @@ mod tests {
         let alt_names = ["b.example.com".to_owned(), "me@example.com".to_owned()];
         let ip_sans = ["10.0.0.1".to_owned()];
         let uri_sans = ["spiffe://a/b,c".to_owned()];
-        Ask {
-            mount: MountPath::parse("team/pki").unwrap(),
-            issuer: issuer.map(|issuer| SecretPath::parse(issuer).unwrap()),
-            role: SecretPath::parse("web").unwrap(),
-            names: Names::parse(&Written {
-                common_name: Some("a.example.com"),
-                alt_names: &alt_names,
-                ip_sans: &ip_sans,
-                uri_sans: &uri_sans,
-                exclude_common_name: false,
-            })
-            .unwrap(),
-            ttl: Some(Duration::from_hours(72)),
-            key_type,
-        }
+        let names = Names::parse(&Written {
+            common_name: Some("a.example.com"),
+            alt_names: &alt_names,
+            ip_sans: &ip_sans,
+            uri_sans: &uri_sans,
+            exclude_common_name: false,
+        });
+        let path = |text: &str| SecretPath::parse(text).unwrap();
+        let issuer = issuer.map(path);
+        let mount = MountPath::parse("team/pki").unwrap();
+        let ttl = Some(Duration::from_hours(72));
+        Ask::new(mount, issuer.as_ref(), &path("web"), names.unwrap(), ttl, key_type).unwrap()
     }
 
     #[test]
@@ -176,7 +179,7 @@ mod tests {
             ),
             (Some("x"), None, "team/pki/issuer/x/issue/web"),
         ] {
-            assert_eq!(ask(issuer, key_type).path().unwrap().as_str(), path);
+            assert_eq!(ask(issuer, key_type).path.as_str(), path);
         }
     }
 
@@ -241,7 +244,7 @@ mod tests {
     fn a_refused_key_comes_with_advice() {
         let refused = |detail: &str, status: u16, key_type: Option<KeyType>| {
             let ask = ask(None, key_type);
-            let request = Request::issue(&ask.path().unwrap(), Some(&ask.parameters())).unwrap();
+            let request = Request::issue(&ask.path, Some(&ask.parameters())).unwrap();
             let body = json!({"errors": [detail]}).to_string();
             let status = StatusCode::from_u16(status).unwrap();
             let error = classify(&request, status, &HeaderMap::new(), body.as_bytes());

@@ -134,6 +134,29 @@ impl Bundle {
     }
 }
 
+impl Bundle {
+    /// Reads what a Secret holds: `tls.crt`, `tls.key` and `ca.crt` as [`super::layout`] wrote them.
+    pub fn from_data(data: &BTreeMap<String, Sensitive>) -> Result<Self, Flaw> {
+        let value = |name: &'static str| data.get(name).ok_or(Flaw::NoCertificate(name));
+        let all = |name: &'static str| {
+            CertificateDer::pem_slice_iter(value(name)?.expose())
+                .map(|der| der.map(|der| der.to_vec()))
+                .collect::<Result<Vec<Der>, _>>()
+                .map_err(|_| Flaw::NoCertificate(name))
+        };
+        let key = PrivateKey::parse(value("tls.key")?).map_err(Flaw::Key)?;
+        let chain = all("tls.crt")?;
+        let leaf = chain.first().ok_or(Flaw::NoCertificate("tls.crt"))?;
+        let facts = facts(&parsed("tls.crt", leaf)?).ok_or(Flaw::NoCertificate("tls.crt"))?;
+        Ok(Self {
+            facts,
+            key,
+            ca: all("ca.crt")?,
+            chain,
+        })
+    }
+}
+
 /// The certificate with its chain, and the roots.
 fn chain(leaf: Der, answer: &Certified) -> Result<(Vec<Der>, Vec<Der>), Flaw> {
     let mut issuers = Vec::new();

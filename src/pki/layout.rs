@@ -24,6 +24,18 @@ pub struct Keystores {
     pub jks: Option<Sensitive>,
 }
 
+impl Keystores {
+    /// Whether the passwords can be used.
+    pub fn check(&self) -> Result<(), LayoutError> {
+        for (format, password) in [("pkcs12", &self.pkcs12), ("jks", &self.jks)] {
+            if let Some(password) = password {
+                usable(format, password)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why a key store cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {

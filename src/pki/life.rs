@@ -14,14 +14,13 @@ const SPREAD: f64 = 0.05;
 
 /// When to renew a certificate that was issued at `issued`, all by Vault's clock.
 ///
-/// `percent` (10 to 90) is the part of its life after which it is renewed, and never later: jitter, chosen by `seed`,
+/// `part` (0.1 to 0.9) is the part of its life after which it is renewed, and never later: jitter, chosen by `seed`,
 /// is to the early side. Its life begins when it was issued: Vault dates certificates back, by half a minute unless the
 /// role says otherwise, and of one that lives for a minute that would be half its life.
-pub fn renew_at(facts: &Facts, issued: Timestamp, percent: u8, seed: u64) -> Timestamp {
+pub fn renew_at(facts: &Facts, issued: Timestamp, part: f64, seed: u64) -> Timestamp {
     let start = issued.max(facts.not_before).min(facts.not_after);
     let life = Duration::try_from(start.duration_until(facts.not_after)).unwrap_or_default();
-    let latest = f64::from(percent.clamp(10, 90)) / 100.0;
-    let part = latest - SPREAD * backoff::unit(seed);
+    let part = part.clamp(0.1, 0.9) - SPREAD * backoff::unit(seed);
     SignedDuration::try_from(life.mul_f64(part))
         .ok()
         .and_then(|age| start.checked_add(age).ok())
@@ -48,27 +47,27 @@ mod tests {
 
     #[test]
     fn the_life_begins_at_issue() {
-        let at = |not_before, issued, not_after, percent| {
+        let at = |not_before, issued, not_after, part| {
             let issued = Timestamp::from_second(issued).unwrap();
             // A seed without jitter.
             let seed = (0..).find(|seed| backoff::unit(*seed) < 0.001).unwrap();
             second(renew_at(
                 &facts(not_before, not_after),
                 issued,
-                percent,
+                part,
                 seed,
             ))
         };
-        assert_eq!(at(-30, 0, 1000, 67), 669);
-        assert_eq!(at(-30, 0, 10, 67), 6);
-        assert_eq!(at(-30, 0, 1000, 90), 899);
-        assert_eq!(at(100, 0, 200, 50), 149);
-        // Percents that the schema refuses.
-        assert_eq!(at(0, 0, 1000, 0), 99);
-        assert_eq!(at(0, 0, 1000, 255), 899);
+        assert_eq!(at(-30, 0, 1000, 0.67), 669);
+        assert_eq!(at(-30, 0, 10, 0.67), 6);
+        assert_eq!(at(-30, 0, 1000, 0.9), 899);
+        assert_eq!(at(100, 0, 200, 0.5), 149);
+        // Parts that the schema refuses.
+        assert_eq!(at(0, 0, 1000, 0.0), 99);
+        assert_eq!(at(0, 0, 1000, 2.0), 899);
         // No life at all.
-        assert_eq!(at(0, 50, 50, 67), 50);
-        assert_eq!(at(0, 50, 10, 67), 10);
+        assert_eq!(at(0, 50, 50, 0.67), 50);
+        assert_eq!(at(0, 50, 10, 0.67), 10);
     }
 
     proptest! {
@@ -82,7 +81,7 @@ mod tests {
         ) {
             let facts = facts(issued - dated_back, issued + life);
             let issued = Timestamp::from_second(issued).unwrap();
-            let at = renew_at(&facts, issued, percent, seed);
+            let at = renew_at(&facts, issued, f64::from(percent) / 100.0, seed);
             let age = issued.duration_until(at).as_secs_f64();
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             let latest = life as f64 * f64::from(percent) / 100.0;

@@ -111,7 +111,7 @@ mod tests {
                 not_after: header + SignedDuration::from_secs(life),
             };
             let answered = asked + Duration::from_millis(took);
-            let due = renew_at(&facts, clock.time(answered), percent, seed);
+            let due = renew_at(&facts, clock.time(answered), f64::from(percent) / 100.0, seed);
             let when = clock.when(due, answered);
             // At once when so little is left that nothing earlier is possible.
             prop_assert!(really(when) < facts.not_after || when == answered);

@@ -124,6 +124,21 @@ fn the_same_certificate_gives_the_same_bytes() {
 }
 
 #[test]
+fn what_the_secret_holds_can_be_laid_out_anew() {
+    let plain = layout(&bundle(None), &Keystores::default()).unwrap();
+    let again = Bundle::from_data(&plain).unwrap();
+    assert_eq!(
+        layout(&again, &all("changeit")).unwrap(),
+        layout(&bundle(None), &all("changeit")).unwrap()
+    );
+    for missing in ["tls.crt", "tls.key", "ca.crt"] {
+        let mut data = plain.clone();
+        data.remove(missing);
+        Bundle::from_data(&data).unwrap_err();
+    }
+}
+
+#[test]
 fn a_password_that_readers_refuse_is_refused() {
     for password in [
         &b"short"[..],
