@@ -352,6 +352,7 @@ mod tests {
             sources: Vec::new(),
             applied,
             refresh: None,
+            missing_policy: None,
         })
     }
 
@@ -360,6 +361,7 @@ mod tests {
             source: "a".into(),
             kind,
             message: "m".into(),
+            over: false,
         })
     }
 

@@ -5,6 +5,7 @@
 //! [`crate::sync::resolve`].
 
 pub mod duration;
+pub mod login;
 pub mod pki;
 pub mod refs;
 pub mod source;

@@ -4,8 +4,8 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::vault::sessions::SessionStore;
 use crate::telemetry::log::{DEFAULT_FILTER, LogFormat};
+use crate::vault::sessions::SessionStore;
 
 /// Keeps Kubernetes Secrets in step with Vault and OpenBao, and workloads in step with their Secrets.
 #[derive(Debug, Parser)]

@@ -164,7 +164,15 @@ mod tests {
         let issuer = issuer.map(path);
         let mount = MountPath::parse("team/pki").unwrap();
         let ttl = Some(Duration::from_hours(72));
-        Ask::new(mount, issuer.as_ref(), &path("web"), names.unwrap(), ttl, key_type).unwrap()
+        Ask::new(
+            mount,
+            issuer.as_ref(),
+            &path("web"),
+            names.unwrap(),
+            ttl,
+            key_type,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -51,12 +51,7 @@ mod tests {
             let issued = Timestamp::from_second(issued).unwrap();
             // A seed without jitter.
             let seed = (0..).find(|seed| backoff::unit(*seed) < 0.001).unwrap();
-            second(renew_at(
-                &facts(not_before, not_after),
-                issued,
-                part,
-                seed,
-            ))
+            second(renew_at(&facts(not_before, not_after), issued, part, seed))
         };
         assert_eq!(at(-30, 0, 1000, 0.67), 669);
         assert_eq!(at(-30, 0, 10, 0.67), 6);

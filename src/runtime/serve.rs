@@ -22,9 +22,7 @@ use crate::{
     names::ObjectKey,
     queue::work,
     report::{Records, Reporter},
-    rollout::{
-        self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote,
-    },
+    rollout::{self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote},
     status::{
         condition::{Kind, holds},
         written::Written,

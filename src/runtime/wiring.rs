@@ -169,7 +169,11 @@ impl Wiring {
     /// Whoever depends on what a Secret holds: a key store, a login, a certificate authority.
     fn follow_secret(&self, key: &ObjectKey) {
         for (vault_secret, view) in self.world.vault_secrets.in_namespace(&key.namespace) {
-            if view.spec.as_deref().is_ok_and(|spec| takes_password(spec, &key.name)) {
+            if view
+                .spec
+                .as_deref()
+                .is_ok_and(|spec| takes_password(spec, &key.name))
+            {
                 self.queues.syncs.add(vault_secret);
             }
         }
@@ -202,7 +206,10 @@ impl Wiring {
 
 /// Whether the password of a key store stands in the Secret called `name`.
 fn takes_password(spec: &VaultSecretSpec, name: &str) -> bool {
-    let stores = spec.sources.iter().filter_map(|source| source.pki.as_ref()?.keystores.as_ref());
+    let stores = spec
+        .sources
+        .iter()
+        .filter_map(|source| source.pki.as_ref()?.keystores.as_ref());
     stores
         .flat_map(|stores| stores.pkcs12.iter().chain(&stores.jks))
         .any(|store| store.password_ref.name == name)
@@ -216,22 +223,17 @@ enum Reads {
 }
 
 fn reads(spec: &AuthSpec, secret: &ObjectKey) -> Reads {
-    let app_role = spec
-        .app_role
-        .iter()
-        .flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
-    let mut references = app_role.chain(spec.token.iter().map(|method| &method.secret_ref));
-    let found = references.find(|reference| {
-        reference.name == secret.name
-            && reference
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == secret.namespace)
-    });
+    let found = spec
+        .methods
+        .secrets()
+        .into_iter()
+        .find(|(name, namespace)| {
+            *name == secret.name && namespace.is_none_or(|namespace| namespace == secret.namespace)
+        });
     match found {
         None => Reads::Not,
-        Some(reference) if reference.namespace.is_some() => Reads::Fixed,
-        Some(_) => Reads::FromConsumer,
+        Some((_, Some(_))) => Reads::Fixed,
+        Some((_, None)) => Reads::FromConsumer,
     }
 }
 

@@ -203,7 +203,11 @@ fn degraded(
 ) -> Vec<Wanted> {
     let mut wanted = in_step_conditions(in_step);
     wanted.retain(|condition| !matches!(condition.kind, Kind::Ready | Kind::SourcesReachable));
-    let unreachable = Wanted::no(Kind::SourcesReachable, failure.kind.as_str(), about(failure));
+    let unreachable = Wanted::no(
+        Kind::SourcesReachable,
+        failure.kind.as_str(),
+        about(failure),
+    );
     wanted.extend([usable(old, facts, failure, now), unreachable]);
     wanted
 }
@@ -223,7 +227,10 @@ fn usable(
     now: Timestamp,
 ) -> Wanted {
     if failure.over {
-        let message = format!("the lease of {} is over: what the Secret holds works no longer", about(failure));
+        let message = format!(
+            "the lease of {} is over: what the Secret holds works no longer",
+            about(failure)
+        );
         return Wanted::no(Kind::Ready, "LeaseOver", message);
     }
     let since = find(&old.conditions, Kind::SourcesReachable)
@@ -253,7 +260,9 @@ fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
         return find(&old.conditions, Kind::RolledOut)
             .and_then(|before| kept(Kind::RolledOut, before));
     };
-    if old.rotation_hash.is_none() && !matches!(facts.outcome, Outcome::InStep(_) | Outcome::Degraded(..)) {
+    if old.rotation_hash.is_none()
+        && !matches!(facts.outcome, Outcome::InStep(_) | Outcome::Degraded(..))
+    {
         return None;
     }
     let count = |state| {

@@ -12,7 +12,9 @@ use super::{
     resolve::{Resolved, source::Source},
 };
 use crate::{
-    api::source::SourceStatus, names::ObjectKey, secret_view::SecretView,
+    api::source::SourceStatus,
+    names::ObjectKey,
+    secret_view::SecretView,
     vault::{error::VaultError, readings::ReadFailure},
 };
 

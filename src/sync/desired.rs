@@ -13,8 +13,8 @@ use super::{holding::record::Records, render::Data, resolve::Target};
 use crate::{
     api::vault_secret::{CreationPolicy, DeletionPolicy},
     names::{
-        DATA_SINCE, HOLDINGS, LOCKSTEP, MANAGED_BY, MERGED, ObjectKey, REMOVE_KEYS, REVISION, TARGET_TYPE,
-        VAULT_SECRET,
+        DATA_SINCE, HOLDINGS, LOCKSTEP, MANAGED_BY, MERGED, ObjectKey, REMOVE_KEYS, REVISION,
+        TARGET_TYPE, VAULT_SECRET,
     },
     revision::Revision,
     secret_view::{

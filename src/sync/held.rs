@@ -149,44 +149,57 @@ impl Syncer {
         let dropped = held.drop_others(&names.collect(), clock, now);
         let in_hand = held.is_in_hand();
         let short = object.start.known.is_some() && !in_hand;
-        let shared = self
-            .read_shared(object, resolved, identity, !short)
-            .await?;
+        let shared = self.read_shared(object, resolved, identity, !short).await?;
         let secret = self.observe(object, &resolved.target.name);
         let intact = holdings_of(secret.as_deref()).map(|holdings| &holdings.intact);
         let tend = self.tend(object, resolved, identity, held, intact);
-        let tended = self.stop.run_until_cancelled(tend).await.ok_or(Stop::Ending)?;
+        let tended = self
+            .stop
+            .run_until_cancelled(tend)
+            .await
+            .ok_or(Stop::Ending)?;
         let next = shared.next(tended.next);
         let trouble = shared
             .failed
             .as_ref()
             .map(|(failure, _)| failure.clone())
             .or_else(|| tended.failure.clone());
-        let quiet =
-            tended.issue.is_empty() && tended.lay_out.is_empty() && !in_hand && !dropped;
+        let quiet = tended.issue.is_empty() && tended.lay_out.is_empty() && !in_hand && !dropped;
         if quiet && shared.failed.is_none() {
             let statuses = statuses(resolved, &shared.read, Some(held));
             if let Some(in_step) = self.known_step(object, resolved, &shared.read, statuses)? {
                 self.memories.succeeded(object.key, None, &object.start);
-                return Ok(Passed { in_step, trouble, next });
+                return Ok(Passed {
+                    in_step,
+                    trouble,
+                    next,
+                });
             }
         }
-        let ours = secret.as_ref().is_some_and(|secret| secret.managed.is_some());
+        let ours = secret
+            .as_ref()
+            .is_some_and(|secret| secret.managed.is_some());
         if let Some((failure, at)) = &shared.failed
             && (quiet || !ours)
         {
             return Err(Stop::Unread(failure.clone(), next.min(*at)));
         }
         let issue = tended.issue;
-        let failed = self.issue_all(object, (resolved, identity), issue, held).await?;
-        let laid_out = self.lay_out(object, resolved, &tended.lay_out, held).await?;
+        let failed = self
+            .issue_all(object, (resolved, identity), issue, held)
+            .await?;
+        let laid_out = self
+            .lay_out(object, resolved, &tended.lay_out, held)
+            .await?;
         let shared = if short && shared.failed.is_none() {
             self.read_shared(object, resolved, identity, true).await?
         } else {
             shared
         };
         let written = async {
-            let values = self.values(object, resolved, &shared, held, &laid_out).await?;
+            let values = self
+                .values(object, resolved, &shared, held, &laid_out)
+                .await?;
             self.write(object, resolved, values, Some(held)).await
         };
         let in_step = match written.await {
@@ -277,8 +290,8 @@ impl Syncer {
             let holding = held.sources.get(name);
             holding.is_some_and(|holding| holding.in_hand.is_none())
         };
-        let needs_live = shared.failed.is_some()
-            || issuing(resolved).any(|(source, _)| carries(&source.name));
+        let needs_live =
+            shared.failed.is_some() || issuing(resolved).any(|(source, _)| carries(&source.name));
         let live = if needs_live {
             let key = ObjectKey::new(&object.key.namespace, &resolved.target.name);
             apply::live_data(&self.client, &key).await?
@@ -334,4 +347,3 @@ fn rest(live: &apply::Live, held: &Holdings) -> Data {
 fn holdings_of(secret: Option<&SecretView>) -> Option<&secret_view::Holdings> {
     secret?.managed.as_ref()?.holdings.as_deref()
 }
-

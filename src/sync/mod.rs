@@ -206,11 +206,7 @@ impl Syncer {
         self.conclude(&object, result)
     }
 
-    async fn sync(
-        &self,
-        object: &Object<'_>,
-        spec: &VaultSecretSpec,
-    ) -> Result<Passed, Stop> {
+    async fn sync(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Result<Passed, Stop> {
         let resolved = self.resolve(object, spec)?;
         let identity = self.identity(&resolved)?;
         let secret = self.observe(object, &resolved.target.name);
@@ -348,11 +344,7 @@ impl Syncer {
     }
 
     /// One exit: from what happened to the outcome and the next look.
-    fn conclude(
-        &self,
-        object: &Object<'_>,
-        result: Result<Passed, Stop>,
-    ) -> Option<Look> {
+    fn conclude(&self, object: &Object<'_>, result: Result<Passed, Stop>) -> Option<Look> {
         Some(match result {
             Ok(Passed {
                 in_step,

@@ -180,6 +180,7 @@ mod tests {
                 data_since: at(5),
                 merged: false,
                 remove_keys: false,
+                holdings: None,
                 fields,
             }),
         }

@@ -9,8 +9,8 @@ use super::{
     apply::{self, AppliedSecret, ApplyError},
     conclude::in_step,
     desired::{DesiredSecret, Wanted},
-    memory::{Known, Write},
     holding::{record::Records, state::Holdings},
+    memory::{Known, Write},
     outcome::InStep,
     plan::{self, Apply, ApplyReason, Observed, SecretAction},
     refusal::Refusal,
@@ -105,15 +105,17 @@ impl Syncer {
             }
         };
         let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
-        let known = managed.zip(fingerprints).map(|(managed, fingerprints)| Known {
-            fingerprints,
-            // What the apiserver made of it counts: should it ever own fields otherwise than foreseen,
-            // that is one needless write and not an endless number of them.
-            wanted: Wanted {
-                revision: desired.wanted.revision.clone(),
-                fields: managed.fields,
-            },
-        });
+        let known = managed
+            .zip(fingerprints)
+            .map(|(managed, fingerprints)| Known {
+                fingerprints,
+                // What the apiserver made of it counts: should it ever own fields otherwise than foreseen,
+                // that is one needless write and not an endless number of them.
+                wanted: Wanted {
+                    revision: desired.wanted.revision.clone(),
+                    fields: managed.fields,
+                },
+            });
         self.memories.succeeded(object.key, known, &object.start);
         in_step(object, resolved, statuses, secret.as_deref(), why).ok_or_else(|| {
             Stop::Unwritten(

@@ -156,25 +156,37 @@ mod tests {
                     k.renewed(HOUR, true, now);
                     k.renewed(HOUR / 2, true, later);
                 }),
-                Parent::Ends { since: later, at: later + HOUR / 2 },
+                Parent::Ends {
+                    since: later,
+                    at: later + HOUR / 2,
+                },
                 false,
             ),
             (
                 "not renewable",
                 Box::new(move |k| k.renewed(HOUR, false, later)),
-                Parent::Ends { since: later, at: later + HOUR },
+                Parent::Ends {
+                    since: later,
+                    at: later + HOUR,
+                },
                 false,
             ),
             (
                 "denied",
                 Box::new(move |k| k.failed(&error(VaultErrorKind::Denied), Some(3 * HOUR), later)),
-                Parent::Ends { since: later, at: later + HOUR },
+                Parent::Ends {
+                    since: later,
+                    at: later + HOUR,
+                },
                 false,
             ),
             (
                 "not there",
                 Box::new(move |k| k.failed(&error(VaultErrorKind::Invalid), None, later)),
-                Parent::Ends { since: later, at: later },
+                Parent::Ends {
+                    since: later,
+                    at: later,
+                },
                 false,
             ),
             (

@@ -70,7 +70,9 @@ impl Sessions {
         identity: &Identity,
         request: &Request,
     ) -> Result<Response, VaultError> {
-        self.issue(identity, request).await.map(|(answer, _)| answer)
+        self.issue(identity, request)
+            .await
+            .map(|(answer, _)| answer)
     }
 
     /// The same for a request that has something issued: says, too, the accessor of the token that it will depend on.
@@ -96,10 +98,15 @@ impl Sessions {
         let session = (!accessors.is_empty()).then(|| self.session(identity));
         let issuer = |accessor: &str| {
             let session = session.as_ref()?;
-            session.with_state(|state| state.accessor() == Some(accessor) || state.former(accessor).is_some())
+            session
+                .with_state(|state| {
+                    state.accessor() == Some(accessor) || state.former(accessor).is_some()
+                })
                 .then(|| identity.key.clone())
         };
-        let granted = session.as_ref().and_then(|session| session.with_state(|state| state.granted()));
+        let granted = session
+            .as_ref()
+            .and_then(|session| session.with_state(|state| state.granted()));
         let mut dependents = self.dependents();
         let known = dependents.set(owner, accessors);
         let changed = !known.is_empty();
@@ -130,14 +137,19 @@ impl Sessions {
         let Some(issuer) = kept.issuer() else {
             return kept.keeper.parent();
         };
-        let session = self.sessions().get(issuer).map(|entry| Arc::clone(&entry.session));
+        let session = self
+            .sessions()
+            .get(issuer)
+            .map(|entry| Arc::clone(&entry.session));
         let former = session.and_then(|session| session.with_state(|state| state.former(accessor)));
         former.map_or(Parent::Lives, |(since, at)| Parent::Ends { since, at })
     }
 
     /// Whether Vault's policy does not let this process keep the token `accessor` alive.
     pub fn may_not_keep(&self, accessor: &str) -> bool {
-        self.dependents().get(accessor).is_some_and(|kept| kept.keeper.is_denied())
+        self.dependents()
+            .get(accessor)
+            .is_some_and(|kept| kept.keeper.is_denied())
     }
 
     /// How many identities have a session.

@@ -19,6 +19,7 @@ mod examples;
 mod faults;
 mod identity;
 mod leaks;
+mod leases;
 mod outages;
 mod rbac;
 mod refusals;

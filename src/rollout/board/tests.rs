@@ -60,7 +60,11 @@ fn workloads_that_need_attention_come_first() {
         ("b", Pending),
         ("d", Failed),
     ] {
-        board.publish(&deployment(name), Some(status(name, state)), &[data("s", "k1:1")]);
+        board.publish(
+            &deployment(name),
+            Some(status(name, state)),
+            &[data("s", "k1:1")],
+        );
     }
     let names: Vec<_> = board
         .workloads(&key("s"))

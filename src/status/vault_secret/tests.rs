@@ -20,6 +20,7 @@ fn in_step() -> Outcome {
         sources: Vec::new(),
         applied: None,
         refresh: Some("now".into()),
+        missing_policy: None,
     })
 }
 
@@ -28,6 +29,7 @@ fn failed() -> Outcome {
         source: "db".into(),
         kind: VaultErrorKind::Sealed,
         message: "Vault is sealed".into(),
+        over: false,
     })
 }
 

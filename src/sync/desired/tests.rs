@@ -25,6 +25,7 @@ fn desired(target: &Target) -> DesiredSecret {
         target,
         data.into(),
         Revision::from_annotation("k1:00"),
+        &Records::default(),
     )
 }
 

@@ -23,7 +23,8 @@ use crate::{
         outcome::SourceFailure,
         render::Data,
         resolve::{
-            Resolved, SecretKey,
+            Resolved,
+            method::SecretKey,
             source::{Ask as SourceAsk, IssueAsk, IssueWhat, PkiAsk, Source},
         },
     },
@@ -214,7 +215,13 @@ impl Syncer {
 /// A key, unless Vault makes it, and what to send. RSA takes its time, which other tasks do not wait for.
 async fn prepare(
     ask: &Ask,
-) -> Result<(Option<PrivateKey>, serde_json::Map<String, serde_json::Value>), VaultError> {
+) -> Result<
+    (
+        Option<PrivateKey>,
+        serde_json::Map<String, serde_json::Value>,
+    ),
+    VaultError,
+> {
     let Some(kind) = ask.key_type else {
         return Ok((None, ask.parameters()));
     };

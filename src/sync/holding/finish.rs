@@ -78,7 +78,13 @@ impl Syncer {
         let records = ours.and_then(|managed| managed.holdings.as_ref());
         let records = records.map_or_else(Records::default, |holdings| holdings.records.clone());
         let now = Instant::now().into_std();
-        held.take_over(records, self.default_interval, (self.clock)(), now, object.seed);
+        held.take_over(
+            records,
+            self.default_interval,
+            (self.clock)(),
+            now,
+            object.seed,
+        );
         // A Secret that stays stays usable as long as Vault lets it.
         if resolve::retains(spec) {
             return 0;
@@ -115,14 +121,22 @@ impl Syncer {
             "metadata": {"name": key.name, "uid": object.view.uid, "finalizers": finalizers},
         });
         let params = PatchParams::apply(FINALIZER_MANAGER);
-        let patched = timeout(LIMIT, api.patch_metadata(&key.name, &params, &Patch::Apply(&body))).await;
+        let patched = timeout(
+            LIMIT,
+            api.patch_metadata(&key.name, &params, &Patch::Apply(&body)),
+        )
+        .await;
         let why = match patched {
             Ok(Ok(_)) => {
                 self.metrics.apiserver_write("vaultsecrets", "ok");
                 return Ok(());
             }
             // It is gone, or is another one by now.
-            Ok(Err(kube::Error::Api(status))) if finalizers.is_empty() && matches!(status.code, 404 | 409) => return Ok(()),
+            Ok(Err(kube::Error::Api(status)))
+                if finalizers.is_empty() && matches!(status.code, 404 | 409) =>
+            {
+                return Ok(());
+            }
             Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.reason, status.code),
             Ok(Err(_)) | Err(_) => "the apiserver cannot be reached".to_owned(),
         };

@@ -10,9 +10,9 @@
 //! The record in the Secret is what outlives the process. Memory holds more (when a lease ends, what failed), all of
 //! which can be asked of Vault again.
 
+mod certificate;
 mod ending;
 mod finish;
-mod certificate;
 pub mod record;
 mod revoke;
 pub mod state;
@@ -180,8 +180,7 @@ impl Syncer {
         let asked = Instant::now().into_std();
         let answer = async {
             let id = lease_id(held, source)?;
-            let request =
-                Request::lease_lookup(&id)?.in_namespace(ask.namespace.clone());
+            let request = Request::lease_lookup(&id)?.in_namespace(ask.namespace.clone());
             self.sessions.send(identity, &request).await?.lease_info()
         };
         let answer = answer.await;
@@ -208,7 +207,10 @@ impl Syncer {
             let full = held.sources.get(&source.name).and_then(Holding::lease);
             let full = full.map_or(Duration::ZERO, lease::Lease::full);
             let request = Request::lease_renew(&id, full)?.in_namespace(ask.namespace.clone());
-            self.sessions.send(identity, &request).await?.lease_renewal()
+            self.sessions
+                .send(identity, &request)
+                .await?
+                .lease_renewal()
         };
         let answer = answer.await;
         let Some(lease) = lease_of(held, source) else {
@@ -216,7 +218,11 @@ impl Syncer {
         };
         match answer {
             Ok(life) => {
-                tracing::debug!(source = source.name, ttl = life.ttl.as_secs(), "renewed a lease");
+                tracing::debug!(
+                    source = source.name,
+                    ttl = life.ttl.as_secs(),
+                    "renewed a lease"
+                );
                 lease.renewed(life.ttl, life.renewable, asked);
                 held.errors.remove(&source.name);
             }
@@ -278,7 +284,8 @@ impl Syncer {
                 let failures = held.failures.entry(source.name.clone()).or_default();
                 let now = Instant::now().into_std();
                 let holding = held.sources.get(&source.name);
-                let left = holding.and_then(|holding| holding.left(identity.transport.clock(), now));
+                let left =
+                    holding.and_then(|holding| holding.left(identity.transport.clock(), now));
                 failures.failed(error.clone(), left, seed, now);
                 Err(error)
             }
@@ -365,9 +372,8 @@ fn trouble(held: &Holdings, source: &Source, identity: &Identity) -> Option<Sour
         .and_then(|failures| failures.error.as_ref());
     let error = failing.or_else(|| held.errors.get(&source.name))?;
     let holding = held.sources.get(&source.name);
-    let left = holding.and_then(|holding| {
-        holding.left(identity.transport.clock(), Instant::now().into_std())
-    });
+    let left = holding
+        .and_then(|holding| holding.left(identity.transport.clock(), Instant::now().into_std()));
     Some(SourceFailure {
         over: left == Some(Duration::ZERO),
         ..failure(source, error)
@@ -389,9 +395,16 @@ pub(super) fn failure(source: &Source, error: &VaultError) -> SourceFailure {
 }
 
 /// What Vault's policy lacks, as lines for a policy; `None` when it lacks nothing.
-pub(super) fn missing_policy(held: &Holdings, may_not_keep: impl Fn(&str) -> bool) -> Option<String> {
+pub(super) fn missing_policy(
+    held: &Holdings,
+    may_not_keep: impl Fn(&str) -> bool,
+) -> Option<String> {
     let mut lines = BTreeMap::new();
-    for ending in held.superseded.iter().filter(|ending| !ending.done && ending.denied) {
+    for ending in held
+        .superseded
+        .iter()
+        .filter(|ending| !ending.done && ending.denied)
+    {
         match &ending.what.issued.what {
             What::Certificate { mount, .. } => lines.insert(
                 format!("{mount}/revoke"),
@@ -403,20 +416,32 @@ pub(super) fn missing_policy(held: &Holdings, may_not_keep: impl Fn(&str) -> boo
             ),
         };
     }
-    let parents = held.sources.values().filter_map(|holding| holding.record.issued.parent());
+    let parents = held
+        .sources
+        .values()
+        .filter_map(|holding| holding.record.issued.parent());
     if parents.into_iter().any(may_not_keep) {
-        lines.insert("auth/token/renew-accessor".to_owned(), "leases of an earlier process cannot be kept and are replaced one after the other");
+        lines.insert(
+            "auth/token/renew-accessor".to_owned(),
+            "leases of an earlier process cannot be kept and are replaced one after the other",
+        );
     }
     let denied = |holding: &Holding| holding.lease().is_some_and(|lease| lease.is_denied());
     if held.sources.values().any(denied) {
         lines.insert("sys/leases/renew".to_owned(), "leases are not renewed");
-        lines.insert("sys/leases/lookup".to_owned(), "whether a lease lives is not known");
+        lines.insert(
+            "sys/leases/lookup".to_owned(),
+            "whether a lease lives is not known",
+        );
     }
     (!lines.is_empty()).then(|| {
         let lines = lines.into_iter().map(|(path, lack)| {
             format!("{lack}: path \"{path}\" {{ capabilities = [\"update\"] }}")
         });
-        format!("the Vault policy of this login lacks lines; {}", lines.collect::<Vec<_>>().join("; "))
+        format!(
+            "the Vault policy of this login lacks lines; {}",
+            lines.collect::<Vec<_>>().join("; ")
+        )
     })
 }
 

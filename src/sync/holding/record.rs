@@ -130,7 +130,9 @@ impl Records {
 
     /// Accessors of the tokens that what is in use depends on.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
-        self.held.values().filter_map(|record| record.issued.parent())
+        self.held
+            .values()
+            .filter_map(|record| record.issued.parent())
     }
 }
 

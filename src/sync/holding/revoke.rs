@@ -14,7 +14,10 @@ use super::{
 use crate::{
     sync::{Object, Syncer, resolve::source::Source},
     vault::{
-        error::VaultError, lease, path::{MountPath, VaultNamespace}, request::Request,
+        error::VaultError,
+        lease,
+        path::{MountPath, VaultNamespace},
+        request::Request,
         session::Identity,
     },
 };
@@ -121,5 +124,9 @@ fn age(ending: &Ending, clock: Timestamp) -> Duration {
         .duration_since(ending.what.since)
         .try_into()
         .unwrap_or_default();
-    recorded.max(Instant::now().into_std().saturating_duration_since(ending.known))
+    recorded.max(
+        Instant::now()
+            .into_std()
+            .saturating_duration_since(ending.known),
+    )
 }

@@ -202,7 +202,10 @@ impl Holding {
         now: Instant,
         seed: u64,
     ) -> Self {
-        let age = clock.duration_since(record.at).try_into().unwrap_or_default();
+        let age = clock
+            .duration_since(record.at)
+            .try_into()
+            .unwrap_or_default();
         let left = |whole: Duration| whole.saturating_sub(age);
         let life = match &record.issued.what {
             What::Lease { ttl, .. } => {
@@ -260,7 +263,8 @@ impl Holding {
             Some(Need::ValuesLost)
         } else if matches!(self.life, Life::Polled { due } if now >= due) {
             Some(Need::Polled)
-        } else if matches!(self.life, Life::Certificate { .. }) && now >= self.ages_at(wanted, now) {
+        } else if matches!(self.life, Life::Certificate { .. }) && now >= self.ages_at(wanted, now)
+        {
             Some(Need::Ageing)
         } else {
             None
@@ -284,7 +288,11 @@ impl Holding {
             Life::Lease(lease) => {
                 let expires = lease.expires();
                 let left = expires.map(|expires| expires.saturating_duration_since(now));
-                if lease.is_over(now) { Some(Duration::ZERO) } else { left }
+                if lease.is_over(now) {
+                    Some(Duration::ZERO)
+                } else {
+                    left
+                }
             }
             Life::Certificate { .. } => {
                 let (facts, _) = self.record.issued.certificate()?;
@@ -350,9 +358,14 @@ impl Holding {
         self.in_hand.as_ref().is_some_and(|hand| {
             let full = match &self.life {
                 Life::Lease(lease) => Some(lease.full()),
-                Life::Certificate { .. } => self.record.issued.certificate().and_then(|(facts, issued)| {
-                    Duration::try_from(issued.duration_until(facts.not_after)).ok()
-                }),
+                Life::Certificate { .. } => {
+                    self.record
+                        .issued
+                        .certificate()
+                        .and_then(|(facts, issued)| {
+                            Duration::try_from(issued.duration_until(facts.not_after)).ok()
+                        })
+                }
                 Life::Polled { .. } => None,
             };
             let most = full.map_or(IN_HAND_MOST, |full| IN_HAND_MOST.min(full / 2));
@@ -515,8 +528,10 @@ impl Holdings {
         for holding in self.sources.values_mut() {
             let hand = holding.in_hand.take();
             let previous = hand.and_then(|hand| hand.previous);
-            let ended = previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
-            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
+            let ended =
+                previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
+            self.superseded
+                .extend(ended.map(|what| Ending::new(what, now)));
         }
     }
 
@@ -530,9 +545,11 @@ impl Holdings {
         let any = !gone.is_empty();
         for (_, holding) in gone {
             let ended = ended(holding.record.issued, clock);
-            self.superseded.extend(ended.map(|what| Ending::new(what, now)));
+            self.superseded
+                .extend(ended.map(|what| Ending::new(what, now)));
         }
-        self.failures.retain(|name, _| names.contains(name.as_str()));
+        self.failures
+            .retain(|name, _| names.contains(name.as_str()));
         self.errors.retain(|name, _| names.contains(name.as_str()));
         any
     }
@@ -542,7 +559,10 @@ impl Holdings {
         let in_hand = std::mem::take(&mut self.sources);
         for (_, holding) in in_hand {
             let previous = holding.in_hand.and_then(|hand| hand.previous);
-            let all = [Some(holding.record), previous.map(|previous| previous.record)];
+            let all = [
+                Some(holding.record),
+                previous.map(|previous| previous.record),
+            ];
             let ended = all
                 .into_iter()
                 .flatten()

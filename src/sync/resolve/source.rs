@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Lookup, SecretKey, invalid};
+use super::{Lookup, invalid, method::SecretKey};
 use crate::{
     api::duration::GoDuration,
     api::pki::{KeySource, KeyType, KeystoreSpec, PasswordRef, PkiSource},
     api::source::{DynamicSource, IssueMethod, KeysSpec, KvSource, SourceKind, SourceSpec},
-    sync::{holding::record::digest, refusal::Refusal},
     names::ObjectKey,
     pki::{
         self,
         names::{Names, Written},
     },
+    sync::{holding::record::digest, refusal::Refusal},
     vault::{
         path::{ApiPath, MountPath, PathError, SecretPath, VaultNamespace},
         place::{KvPlace, Place},
@@ -182,7 +182,10 @@ pub(super) fn resolve(
     ];
     let mut asks = asks.into_iter().flatten();
     let (Some(ask), None) = (asks.next(), asks.next()) else {
-        return Err(invalid(at, "each source needs exactly one kind; set kv, dynamic or pki"));
+        return Err(invalid(
+            at,
+            "each source needs exactly one kind; set kv, dynamic or pki",
+        ));
     };
     Ok(Source {
         name: name.clone(),
@@ -300,7 +303,9 @@ fn resolve_pki(
     let mount = field.parse("mount", &spec.mount, MountPath::parse)?;
     let role = field.parse("role", &spec.role, SecretPath::parse)?;
     let issuer = spec.issuer.as_ref();
-    let issuer = issuer.map(|issuer| field.parse("issuer", issuer, SecretPath::parse)).transpose()?;
+    let issuer = issuer
+        .map(|issuer| field.parse("issuer", issuer, SecretPath::parse))
+        .transpose()?;
     let password = |format: &str, spec: Option<&KeystoreSpec>| {
         spec.map(|spec| resolve_password(spec, format, field, (object, lookup)))
             .transpose()
@@ -345,8 +350,12 @@ fn resolve_password(
 fn not_issued(path: &str) -> Option<&'static str> {
     let first = path.split('/').next().unwrap_or_default();
     match first {
-        "sys" => Some("paths below sys/ administer Vault and issue nothing; name the path of an engine"),
-        "auth" => Some("paths below auth/ log in; use a VaultAuth for that, and name the path of an engine here"),
+        "sys" => {
+            Some("paths below sys/ administer Vault and issue nothing; name the path of an engine")
+        }
+        "auth" => Some(
+            "paths below auth/ log in; use a VaultAuth for that, and name the path of an engine here",
+        ),
         "cubbyhole" => Some("a cubbyhole belongs to one token alone; name the path of an engine"),
         _ => None,
     }

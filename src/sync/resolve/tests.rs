@@ -61,6 +61,9 @@ fn view(spec: Result<Arc<AuthSpec>, Undecodable>) -> Arc<AuthView> {
         spec,
         status: Arc::default(),
         refresh: None,
+        rotate: None,
+        finalizer: false,
+        deleted: None,
     })
 }
 

@@ -6,6 +6,7 @@ use super::entry::KEEP_LEAST;
 use super::*;
 use crate::vault::path::{MountPath, SecretPath};
 use crate::vault::schedule::Freshness;
+use crate::vault::sessions::SessionStore;
 use crate::vault::testing::{CANARY, Clock, TestVault, kv2};
 
 const READ: &str = "GET secret/data/a";
@@ -55,7 +56,7 @@ impl Bed {
         let vault = TestVault::start();
         vault.put("secret/data/a", 200, &kv2(CANARY, 1));
         let (identity, _) = vault.identity("shop/default");
-        let sessions = Arc::new(Sessions::new());
+        let sessions = Arc::new(Sessions::new(SessionStore::default()));
         let metrics = Arc::new(Metrics::default());
         let readings = Arc::new(Readings::new(sessions, metrics).unwrap());
         Self {

@@ -102,7 +102,8 @@ impl Dependents {
 
     /// When tokens of earlier processes are to be renewed.
     pub(super) fn renewals(&self) -> impl Iterator<Item = Instant> {
-        self.foreign().filter_map(|(_, kept)| kept.keeper.renew_at())
+        self.foreign()
+            .filter_map(|(_, kept)| kept.keeper.renew_at())
     }
 
     /// Those to be renewed now, and by whom.

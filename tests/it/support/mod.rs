@@ -4,6 +4,7 @@
 //! same time. Tests that kill, seal, pause, or count everything have a stage to themselves ([`Stage::own`]).
 
 mod canary;
+mod database;
 mod front;
 mod good;
 mod inspect;
@@ -17,6 +18,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use self::{
     canary::{Canary, hex},
+    database::{LONG, Role, Ttl},
     front::Front,
     good::{Good, good_data, most_within},
     team::{Team, text_of},

@@ -29,6 +29,9 @@ pub struct Team<'a> {
 const POLICY: &str = r#"
 path "secret/data/{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}/*" { capabilities = ["read"] }
 path "kv1/{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}/*" { capabilities = ["read"] }
+path "database/creds/{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}-*" { capabilities = ["read"] }
+path "sys/leases/revoke" { capabilities = ["update"] }
+path "auth/token/renew-accessor" { capabilities = ["update"] }
 "#;
 
 impl<'a> Team<'a> {
@@ -286,7 +289,7 @@ pub fn text_of(secret: &Secret, key: &str) -> Option<String> {
 }
 
 /// Puts the members of `extra` into `base`.
-fn merge(base: &mut Value, extra: Value) {
+pub fn merge(base: &mut Value, extra: Value) {
     let Value::Object(extra) = extra else {
         return;
     };

@@ -186,6 +186,12 @@ impl Team<'_> {
         );
     }
 
+    /// Annotates a `VaultSecret`.
+    pub async fn annotate(&self, vault_secret: &str, key: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        self.patch::<VaultSecret>(vault_secret, patch).await;
+    }
+
     /// Asks for a read now.
     pub async fn refresh(&self, vault_secret: &str, token: &str) {
         let patch = json!({"metadata": {"annotations": {REFRESH: token}}});
