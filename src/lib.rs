@@ -9,6 +9,7 @@ pub mod connection;
 pub mod election;
 pub mod hash_key;
 pub mod names;
+pub mod pki;
 pub mod queue;
 pub mod report;
 pub mod revision;

@@ -6,6 +6,7 @@
 
 pub mod duration;
 pub mod login;
+pub mod pki;
 pub mod refs;
 pub mod source;
 pub mod vault_auth;

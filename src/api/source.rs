@@ -8,12 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::pki::PkiSource;
+
 /// One secret in Vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     cel,
-    validation = Rule::new("[has(self.kv), has(self.dynamic)].filter(x, x).size() == 1").message("each source needs exactly one kind: set kv or dynamic"),
-    validation = Rule::new("!has(self.renewAt) || has(self.dynamic)").message("renewAt is for what has a lease: remove it, or use dynamic")
+    validation = Rule::new("[has(self.kv), has(self.dynamic), has(self.pki)].filter(x, x).size() == 1").message("each source needs exactly one kind: set kv, dynamic or pki"),
+    validation = Rule::new("!has(self.renewAt) || has(self.dynamic) || has(self.pki)").message("renewAt is for what ends: remove it, or use dynamic or pki")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SourceSpec {
@@ -29,7 +31,10 @@ pub struct SourceSpec {
     /// Something that an engine issues for this object alone, such as a database login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dynamic: Option<DynamicSource>,
-    /// At which part of its life a lease is renewed, or replaced if it cannot be renewed: `10%` to `90%`. Default `67%`.
+    /// A certificate of the PKI engine, with its private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pki: Option<PkiSource>,
+    /// At which part of its life a certificate is replaced and a lease is renewed, or replaced if it cannot be renewed: `10%` to `90%`. Default `67%`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 4))]
     #[x_kube(validation = Rule::new("self.matches('^([1-8][0-9]|90)%$')").message("renewAt must be from 10% to 90%, such as 67%"))]
@@ -143,7 +148,10 @@ pub struct SourceStatus {
     /// Whether its lease is renewed; otherwise it is replaced before its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewable: Option<bool>,
-    /// When it ends, for what cannot be renewed.
+    /// Serial number of the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<String>,
+    /// When it ends, for what cannot be renewed; of a certificate, by Vault's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_expires: Option<Time>,
 }
@@ -155,4 +163,6 @@ pub enum SourceKind {
     Kv,
     /// Something an engine issues.
     Dynamic,
+    /// A certificate.
+    Pki,
 }

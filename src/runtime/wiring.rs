@@ -11,7 +11,7 @@ use crate::{
     api::{
         refs::{AuthKind, ConnectionKind},
         vault_auth::AuthSpec,
-        vault_secret::WorkloadKind,
+        vault_secret::{VaultSecretSpec, WorkloadKind},
     },
     auth::AuthId,
     cache::Change,
@@ -166,8 +166,17 @@ impl Wiring {
         }
     }
 
-    /// Whoever depends on what a Secret holds: a login, a certificate authority.
+    /// Whoever depends on what a Secret holds: a key store, a login, a certificate authority.
     fn follow_secret(&self, key: &ObjectKey) {
+        for (vault_secret, view) in self.world.vault_secrets.in_namespace(&key.namespace) {
+            if view
+                .spec
+                .as_deref()
+                .is_ok_and(|spec| takes_password(spec, &key.name))
+            {
+                self.queues.syncs.add(vault_secret);
+            }
+        }
         for (kind, namespace) in [
             (AuthKind::VaultAuth, key.namespace.as_str()),
             (AuthKind::ClusterVaultAuth, ""),
@@ -193,6 +202,17 @@ impl Wiring {
             }
         }
     }
+}
+
+/// Whether the password of a key store stands in the Secret called `name`.
+fn takes_password(spec: &VaultSecretSpec, name: &str) -> bool {
+    let stores = spec
+        .sources
+        .iter()
+        .filter_map(|source| source.pki.as_ref()?.keystores.as_ref());
+    stores
+        .flat_map(|stores| stores.pkcs12.iter().chain(&stores.jks))
+        .any(|store| store.password_ref.name == name)
 }
 
 /// How a login depends on a Secret.

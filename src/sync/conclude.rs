@@ -94,6 +94,7 @@ pub(super) fn statuses(
             version: version.and_then(|version| i64::try_from(version).ok()),
             lease_duration: None,
             renewable: None,
+            serial_number: None,
             lease_expires: None,
         };
         match held.and_then(|held| held.sources.get(&source.name)) {

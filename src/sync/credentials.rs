@@ -89,11 +89,13 @@ impl Credentials {
                 mount,
                 role_id: match role_id {
                     RoleId::Given(role_id) => Sensitive::new(role_id.as_bytes()),
-                    RoleId::Read(key) => self.secret_value(key).await?,
+                    RoleId::Read(key) => secret_value(&self.client, key).await?,
                 },
-                secret_id: self.secret_value(secret_id).await?,
+                secret_id: secret_value(&self.client, secret_id).await?,
             }),
-            Method::Token { token } => Ok(LoginMethod::Token(self.secret_value(token).await?)),
+            Method::Token { token } => {
+                Ok(LoginMethod::Token(secret_value(&self.client, token).await?))
+            }
         }
     }
 
@@ -138,49 +140,52 @@ impl Credentials {
             ))),
         }
     }
+}
 
-    /// One value of one Secret, without white space at its ends: an editor's newline is no part of a token.
-    async fn secret_value(&self, key: &SecretKey) -> Result<Sensitive, CredentialError> {
-        let SecretKey {
-            secret,
-            key,
-            version: _,
-        } = key;
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
-        let found = match timeout(LIMIT, api.get_opt(&secret.name)).await {
-            Ok(Ok(Some(found))) => found,
-            Ok(Ok(None)) => {
-                return Err(edit(format!(
-                    "there is no Secret {secret}; create it or correct the reference"
-                )));
-            }
-            Ok(Err(kube::Error::Api(status))) => {
-                return Err(retry(format!(
-                    "cannot read Secret {secret}: the apiserver says {} ({})",
-                    status.reason, status.code
-                )));
-            }
-            Ok(Err(_)) | Err(_) => {
-                return Err(retry(format!(
-                    "cannot read Secret {secret}: the apiserver cannot be reached"
-                )));
-            }
-        };
-        let value = found
-            .data
-            .and_then(|mut data| data.remove(key))
-            .map(|bytes| Sensitive::new(bytes.0));
-        let value = value.ok_or_else(|| {
-            edit(format!(
-                "Secret {secret} has no key {key}; add it or correct the reference"
-            ))
-        })?;
-        let trimmed = value.expose().trim_ascii();
-        if trimmed.is_empty() {
-            return Err(edit(format!("key {key} of Secret {secret} is empty")));
+/// One value of one Secret, without white space at its ends: an editor's newline is no part of a token.
+pub(super) async fn secret_value(
+    client: &Client,
+    key: &SecretKey,
+) -> Result<Sensitive, CredentialError> {
+    let SecretKey {
+        secret,
+        key,
+        version: _,
+    } = key;
+    let api: Api<Secret> = Api::namespaced(client.clone(), &secret.namespace);
+    let found = match timeout(LIMIT, api.get_opt(&secret.name)).await {
+        Ok(Ok(Some(found))) => found,
+        Ok(Ok(None)) => {
+            return Err(edit(format!(
+                "there is no Secret {secret}; create it or correct the reference"
+            )));
         }
-        Ok(Sensitive::new(trimmed))
+        Ok(Err(kube::Error::Api(status))) => {
+            return Err(retry(format!(
+                "cannot read Secret {secret}: the apiserver says {} ({})",
+                status.reason, status.code
+            )));
+        }
+        Ok(Err(_)) | Err(_) => {
+            return Err(retry(format!(
+                "cannot read Secret {secret}: the apiserver cannot be reached"
+            )));
+        }
+    };
+    let value = found
+        .data
+        .and_then(|mut data| data.remove(key))
+        .map(|bytes| Sensitive::new(bytes.0));
+    let value = value.ok_or_else(|| {
+        edit(format!(
+            "Secret {secret} has no key {key}; add it or correct the reference"
+        ))
+    })?;
+    let trimmed = value.expose().trim_ascii();
+    if trimmed.is_empty() {
+        return Err(edit(format!("key {key} of Secret {secret} is empty")));
     }
+    Ok(Sensitive::new(trimmed))
 }
 
 fn edit(message: String) -> CredentialError {

@@ -14,7 +14,7 @@ use super::{
     conclude::{issue_failed, statuses},
     desired::Wanted,
     holding::{
-        issuing, missing_policy,
+        LaidOut, issuing, missing_policy,
         record::Records,
         state::{Holdings, Need},
     },
@@ -36,6 +36,8 @@ use crate::{
 
 /// After something was issued, its dates are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// When key stores could not be made, which a change of the password's Secret mends, and that is an event.
+const LAY_OUT_AGAIN: Duration = Duration::from_mins(1);
 /// The next look when nothing has a date.
 const NOTHING_DUE: Duration = Duration::from_mins(10);
 
@@ -162,7 +164,7 @@ impl Syncer {
             .as_ref()
             .map(|(failure, _)| failure.clone())
             .or_else(|| tended.failure.clone());
-        let quiet = tended.issue.is_empty() && !in_hand && !dropped;
+        let quiet = tended.issue.is_empty() && tended.lay_out.is_empty() && !in_hand && !dropped;
         if quiet && shared.failed.is_none() {
             let statuses = statuses(resolved, &shared.read, Some(held));
             if let Some(in_step) = self.known_step(object, resolved, &shared.read, statuses)? {
@@ -186,19 +188,34 @@ impl Syncer {
         let failed = self
             .issue_all(object, (resolved, identity), issue, held)
             .await?;
+        let laid_out = self
+            .lay_out(object, resolved, &tended.lay_out, held)
+            .await?;
         let shared = if short && shared.failed.is_none() {
             self.read_shared(object, resolved, identity, true).await?
         } else {
             shared
         };
-        let values = self.values(object, resolved, &shared, held).await?;
-        let in_step = self.write(object, resolved, values, Some(held)).await?;
+        let written = async {
+            let values = self
+                .values(object, resolved, &shared, held, &laid_out)
+                .await?;
+            self.write(object, resolved, values, Some(held)).await
+        };
+        let in_step = match written.await {
+            Ok(in_step) => in_step,
+            Err(stop) => {
+                laid_out.undo(held);
+                return Err(stop);
+            }
+        };
         held.written(Instant::now().into_std());
         // What was just issued has dates of its own.
-        let next = next.min(Instant::now() + LOOK_AGAIN);
+        let soon = laid_out.failure().map_or(LOOK_AGAIN, |_| LAY_OUT_AGAIN);
+        let next = next.min(Instant::now() + soon);
         Ok(Passed {
             in_step,
-            trouble: failed.or(trouble),
+            trouble: failed.or_else(|| laid_out.failure()).or(trouble),
             next,
         })
     }
@@ -267,6 +284,7 @@ impl Syncer {
         resolved: &'a Resolved,
         shared: &'a Shared<'a>,
         held: &'a Holdings,
+        laid_out: &'a LaidOut,
     ) -> Result<Values<'a>, Stop> {
         let carries = |name: &str| {
             let holding = held.sources.get(name);
@@ -284,13 +302,14 @@ impl Syncer {
         let mut values = Values::read(&shared.read, statuses);
         for (source, _) in issuing(resolved) {
             let holding = held.sources.get(&source.name).ok_or(Stop::Pending)?;
-            let data = match &holding.in_hand {
-                Some(hand) => Cow::Borrowed(&hand.data),
-                None if holding.is_whole(&source.keys, &live.intact) => {
+            let data = match (&holding.in_hand, laid_out.data(&source.name)) {
+                (Some(hand), _) => Cow::Borrowed(&hand.data),
+                (None, Some(data)) => Cow::Borrowed(data),
+                (None, None) if holding.is_whole(&source.keys, &live.intact) => {
                     Cow::Owned(holding.carried(&live.data))
                 }
                 // Somebody changed the Secret just now: the next pass sees that, and has it issued anew.
-                None => return Err(Stop::Pending),
+                (None, None) => return Err(Stop::Pending),
             };
             values.parts.push((source, data));
         }

@@ -105,7 +105,7 @@ pub fn resolve(
         .sources
         .iter()
         .enumerate()
-        .map(|(index, source)| source::resolve(index, source))
+        .map(|(index, source)| source::resolve(index, source, object, lookup))
         .collect::<Result<Vec<_>, _>>()?;
     if sources.is_empty() {
         return Err(invalid(

@@ -25,6 +25,7 @@
 //! [`readings::Readings::maintain`]; without them reads still work.
 
 pub mod backoff;
+pub mod clock;
 pub mod error;
 pub mod fingerprint;
 pub mod gate;

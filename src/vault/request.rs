@@ -4,6 +4,7 @@
 //! time is part of the value, so that no caller can decide it wrongly.
 
 pub mod lease;
+pub mod pki;
 
 use http::Method;
 use serde::Serialize;

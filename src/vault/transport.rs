@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::backoff;
+use super::clock::{self, VaultClock};
 use super::error::{self, VaultError, VaultErrorKind};
 use super::gate::{Gate, Pass};
 use super::path::VaultAddress;
@@ -65,6 +67,7 @@ pub struct Transport {
     http: reqwest::Client,
     permits: Semaphore,
     gate: Mutex<Gate>,
+    clock: Mutex<Option<VaultClock>>,
     metrics: Arc<Metrics>,
 }
 
@@ -109,6 +112,7 @@ impl Transport {
             http,
             permits: Semaphore::new(max_in_flight.max(1)),
             gate: Mutex::new(Gate::new(backoff::seed_of(&address))),
+            clock: Mutex::new(None),
             metrics,
             address,
         })
@@ -141,6 +145,19 @@ impl Transport {
             finished.duration_since(started).as_secs_f64(),
         );
         result
+    }
+
+    /// Vault's clock; `None` until it has answered anything.
+    pub fn clock(&self) -> Option<VaultClock> {
+        // One value, so that a panic elsewhere leaves nothing half done.
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An answer without a date leaves only our own clock to go by.
+    fn told_time(&self, headers: &HeaderMap, asked: Instant) {
+        let date = clock::date(headers).unwrap_or_else(Timestamp::now);
+        let told = VaultClock::told(date, asked);
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
     }
 
     /// The error that `request` would fail with at once, because the gate is closed.
@@ -186,10 +203,12 @@ impl Transport {
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(Bytes::from_owner(owned));
         }
+        let asked = now();
         let mut answer = call
             .send()
             .await
             .map_err(|error| unreachable(request, error))?;
+        self.told_time(answer.headers(), asked);
         let body = read_body(request, &mut answer).await?;
         if answer.status().is_success() {
             return Ok(Response::new(request, body));

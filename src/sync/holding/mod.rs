@@ -1,4 +1,4 @@
-//! Effects: Vault, memory. What is issued to one object alone, and kept for it: leases.
+//! Effects: Vault, memory. What is issued to one object alone, and kept for it: leases and certificates.
 //!
 //! ```text
 //! tend     look up and renew what is held                        state (pure), vault::lease (pure)
@@ -10,6 +10,7 @@
 //! The record in the Secret is what outlives the process. Memory holds more (when a lease ends, what failed), all of
 //! which can be asked of Vault again.
 
+mod certificate;
 mod ending;
 mod finish;
 pub mod record;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::certificate::Differs;
+pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
 use self::{
     record::{Issued, Record, What},
@@ -84,6 +87,8 @@ impl Table {
 pub(super) struct Tended<'a> {
     /// What has to be issued, and why.
     pub issue: Vec<(&'a Source, &'a IssueAsk, Need)>,
+    /// Whose certificates are to be laid out anew: other key stores are wanted, or with other passwords.
+    pub lay_out: Vec<&'a Source>,
     /// When to tend them again.
     pub next: Option<Instant>,
     /// What is wrong with one of them.
@@ -123,13 +128,18 @@ impl Syncer {
         for (source, ask) in issuing(resolved) {
             let digest = ask.digest(&connection);
             let requested = object.view.rotate.is_some() && object.view.rotate != held.rotate;
+            let differs = certificate::compare(held, source, ask);
+            if matches!(differs, Differs::Layout) {
+                tended.lay_out.push(source);
+            }
             for _ in 0..MOST_STEPS {
                 let wanted = Wanted {
                     ask: &digest,
                     requested,
                     terms: self.terms(resolved, ask, held.sources.get(&source.name)),
+                    vault: identity.transport.clock(),
                     keys: &source.keys,
-                    intact,
+                    intact: intact.filter(|_| !matches!(differs, Differs::Lost)),
                 };
                 match decide(held, source, &wanted) {
                     Todo::Wait(until) => {
@@ -145,7 +155,7 @@ impl Syncer {
                 }
             }
             if tended.failure.is_none() {
-                tended.failure = trouble(held, source);
+                tended.failure = trouble(held, source, identity);
             }
         }
         tended
@@ -272,7 +282,11 @@ impl Syncer {
             Err(error) => {
                 tracing::warn!(object = %object.key, source = source.name, why = need.as_str(), %error, "nothing was issued");
                 let failures = held.failures.entry(source.name.clone()).or_default();
-                failures.failed(error.clone(), seed, Instant::now().into_std());
+                let now = Instant::now().into_std();
+                let holding = held.sources.get(&source.name);
+                let left =
+                    holding.and_then(|holding| holding.left(identity.transport.clock(), now));
+                failures.failed(error.clone(), left, seed, now);
                 Err(error)
             }
         }
@@ -285,7 +299,10 @@ impl Syncer {
         asked: std::time::Instant,
         interval: Duration,
     ) -> Result<(What, super::render::Data, Fresh), VaultError> {
-        let IssueWhat::Dynamic { path, parameters } = &ask.what;
+        let (path, parameters) = match &ask.what {
+            IssueWhat::Dynamic { path, parameters } => (path, parameters),
+            IssueWhat::Pki(pki) => return self.certify(identity, ask.namespace.clone(), pki).await,
+        };
         let request =
             Request::issue(path, parameters.as_ref())?.in_namespace(ask.namespace.clone());
         let (answer, parent) = self.sessions.issue(identity, &request).await?;
@@ -348,16 +365,17 @@ fn lease_of<'a>(held: &'a mut Holdings, source: &Source) -> Option<&'a mut lease
 }
 
 /// What is wrong with what a source holds, or with what it is to hold.
-fn trouble(held: &Holdings, source: &Source) -> Option<SourceFailure> {
+fn trouble(held: &Holdings, source: &Source, identity: &Identity) -> Option<SourceFailure> {
     let failing = held
         .failures
         .get(&source.name)
         .and_then(|failures| failures.error.as_ref());
     let error = failing.or_else(|| held.errors.get(&source.name))?;
-    let over = held.sources.get(&source.name).and_then(Holding::lease);
-    let now = Instant::now().into_std();
+    let holding = held.sources.get(&source.name);
+    let left = holding
+        .and_then(|holding| holding.left(identity.transport.clock(), Instant::now().into_std()));
     Some(SourceFailure {
-        over: over.is_some_and(|lease| lease.is_over(now)),
+        over: left == Some(Duration::ZERO),
         ..failure(source, error)
     })
 }
@@ -382,15 +400,21 @@ pub(super) fn missing_policy(
     may_not_keep: impl Fn(&str) -> bool,
 ) -> Option<String> {
     let mut lines = BTreeMap::new();
-    if held
+    for ending in held
         .superseded
         .iter()
-        .any(|ending| !ending.done && ending.denied)
+        .filter(|ending| !ending.done && ending.denied)
     {
-        lines.insert(
-            "sys/leases/revoke",
-            "replaced leases are not revoked and live on until their TTL",
-        );
+        match &ending.what.issued.what {
+            What::Certificate { mount, .. } => lines.insert(
+                format!("{mount}/revoke"),
+                "replaced certificates are not revoked and stay valid until their end",
+            ),
+            What::Lease { .. } | What::Unleased {} => lines.insert(
+                "sys/leases/revoke".to_owned(),
+                "replaced leases are not revoked and live on until their TTL",
+            ),
+        };
     }
     let parents = held
         .sources
@@ -398,14 +422,17 @@ pub(super) fn missing_policy(
         .filter_map(|holding| holding.record.issued.parent());
     if parents.into_iter().any(may_not_keep) {
         lines.insert(
-            "auth/token/renew-accessor",
+            "auth/token/renew-accessor".to_owned(),
             "leases of an earlier process cannot be kept and are replaced one after the other",
         );
     }
     let denied = |holding: &Holding| holding.lease().is_some_and(|lease| lease.is_denied());
     if held.sources.values().any(denied) {
-        lines.insert("sys/leases/renew", "leases are not renewed");
-        lines.insert("sys/leases/lookup", "whether a lease lives is not known");
+        lines.insert("sys/leases/renew".to_owned(), "leases are not renewed");
+        lines.insert(
+            "sys/leases/lookup".to_owned(),
+            "whether a lease lives is not known",
+        );
     }
     (!lines.is_empty()).then(|| {
         let lines = lines.into_iter().map(|(path, lack)| {

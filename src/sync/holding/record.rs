@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::vault::request::lease::LeaseId;
+use crate::{pki::certificate::Facts, vault::request::lease::LeaseId};
 
 /// Everything issued for one Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,29 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<String>,
     },
+    /// A certificate.
+    #[serde(rename_all = "camelCase")]
+    Certificate {
+        /// Where the engine is mounted.
+        mount: String,
+        /// Its serial number, as Vault writes it.
+        serial: String,
+        /// From when it is valid, by Vault's clock.
+        not_before: Timestamp,
+        /// Until when it is valid, by Vault's clock.
+        not_after: Timestamp,
+        /// When it was issued, by Vault's clock.
+        issued: Timestamp,
+        /// Whether it is to be revoked once it is replaced.
+        #[serde(default)]
+        revoke: bool,
+        /// The key stores that the Secret holds besides; `None` when there are none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layout: Option<String>,
+        /// Accessor of the token it was issued with, for a role that makes leases: when that ends, Vault revokes it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
+    },
     /// Something without a lease: nothing to renew and nothing to revoke.
     Unleased {},
 }
@@ -117,7 +140,7 @@ impl Issued {
     /// Accessor of the token it was issued with.
     pub fn parent(&self) -> Option<&str> {
         match &self.what {
-            What::Lease { parent, .. } => parent.as_deref(),
+            What::Lease { parent, .. } | What::Certificate { parent, .. } => parent.as_deref(),
             What::Unleased {} => None,
         }
     }
@@ -126,14 +149,36 @@ impl Issued {
     pub fn lease(&self) -> Option<LeaseId> {
         match &self.what {
             What::Lease { id, .. } => LeaseId::new(id),
-            What::Unleased {} => None,
+            What::Certificate { .. } | What::Unleased {} => None,
         }
     }
 
-    /// Whether it can be revoked.
+    /// The dates of the certificate, and when it was issued, if it is one.
+    pub fn certificate(&self) -> Option<(Facts, Timestamp)> {
+        match &self.what {
+            What::Certificate {
+                serial,
+                not_before,
+                not_after,
+                issued,
+                ..
+            } => Some((
+                Facts {
+                    serial: serial.clone(),
+                    not_before: *not_before,
+                    not_after: *not_after,
+                },
+                *issued,
+            )),
+            What::Lease { .. } | What::Unleased {} => None,
+        }
+    }
+
+    /// Whether it is to be revoked.
     pub fn is_revocable(&self) -> bool {
         match &self.what {
             What::Lease { .. } => true,
+            What::Certificate { revoke, .. } => *revoke,
             What::Unleased {} => false,
         }
     }
@@ -144,6 +189,9 @@ impl Superseded {
     pub fn ends_after(&self) -> Duration {
         match &self.issued.what {
             What::Lease { ttl, .. } => Duration::from_secs(*ttl),
+            What::Certificate {
+                issued, not_after, ..
+            } => Duration::try_from(issued.duration_until(*not_after)).unwrap_or_default(),
             What::Unleased {} => Duration::ZERO,
         }
     }

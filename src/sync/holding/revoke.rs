@@ -8,12 +8,18 @@ use tokio::time::Instant;
 use super::{
     Verdict,
     ending::Next,
-    record::Issued,
+    record::{Issued, What},
     state::{Ending, Holdings},
 };
 use crate::{
     sync::{Object, Syncer, resolve::source::Source},
-    vault::{error::VaultError, lease, path::VaultNamespace, request::Request, session::Identity},
+    vault::{
+        error::VaultError,
+        lease,
+        path::{MountPath, VaultNamespace},
+        request::Request,
+        session::Identity,
+    },
 };
 
 impl Syncer {
@@ -45,12 +51,12 @@ impl Syncer {
     pub(super) async fn end(&self, object: &Object<'_>, identity: &Identity, ending: &mut Ending) {
         match self.revoke(identity, &ending.what.issued).await {
             Ok(()) => {
-                tracing::info!(object = %object.key, "revoked a lease that was replaced");
+                tracing::info!(object = %object.key, "revoked what was replaced");
                 ending.revoked();
             }
             Err(error) => {
                 if ending.failures == 0 {
-                    tracing::warn!(object = %object.key, %error, "a lease that was replaced was not revoked; it is tried again");
+                    tracing::warn!(object = %object.key, %error, "what was replaced was not revoked; it is tried again");
                 }
                 let now = Instant::now().into_std();
                 ending.failed(error.kind, object.seed, now);
@@ -80,7 +86,7 @@ impl Syncer {
             }
         }
         if let Err(error) = self.revoke(identity, &issued).await {
-            tracing::warn!(source = source.name, %error, "a lease that was never used was not revoked; it ends with its TTL");
+            tracing::warn!(source = source.name, %error, "what was issued and never used was not revoked; it ends by itself");
         }
     }
 
@@ -89,12 +95,21 @@ impl Syncer {
         identity: &Identity,
         issued: &Issued,
     ) -> Result<(), VaultError> {
-        let Some(id) = issued.lease() else {
-            return Ok(());
+        let request = match &issued.what {
+            What::Certificate { mount, serial, .. } => {
+                let mount = MountPath::parse(mount).map_err(|error| {
+                    VaultError::refused("revoke-certificate", mount, error.to_string())
+                })?;
+                Request::pki_revoke(&mount, serial)?
+            }
+            What::Lease { .. } | What::Unleased {} => match issued.lease() {
+                Some(id) => Request::lease_revoke(&id)?,
+                None => return Ok(()),
+            },
         };
         let namespace = issued.namespace.as_deref();
         let namespace = namespace.and_then(|text| VaultNamespace::parse(text).ok());
-        let request = Request::lease_revoke(&id)?.in_namespace(namespace);
+        let request = request.in_namespace(namespace);
         let result = self.sessions.send(identity, &request).await.map(|_| ());
         match result {
             Err(error) if lease::says_gone(&error) => Ok(()),

@@ -9,9 +9,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::record::{Issued, Record, Records, Superseded, What};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
+    pki::life,
     sync::render::{Data, new_name, takes},
     vault::{
         backoff,
+        clock::VaultClock,
         error::VaultError,
         lease::{Lease, Step, Terms, Why},
     },
@@ -21,6 +23,8 @@ use crate::{
 const ISSUE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
 /// Objects that failed together do not come back together.
 const ISSUE_JITTER: f64 = 0.5;
+/// How soon to look whether Vault has told its time.
+const CLOCK_UNKNOWN: Duration = Duration::from_secs(1);
 /// How long something that was issued waits to be written before it is revoked …
 const IN_HAND_MOST: Duration = Duration::from_mins(10);
 /// … and how long it then takes before the next is issued.
@@ -48,6 +52,10 @@ pub struct InHand {
 #[derive(Debug)]
 enum Life {
     Lease(Lease),
+    /// A certificate, whose dates are in the record.
+    Certificate {
+        seed: u64,
+    },
     /// No lease: asked for again from time to time.
     Polled {
         due: Instant,
@@ -67,6 +75,8 @@ pub enum Need {
     ValuesLost,
     /// It has no lease, and is polled.
     Polled,
+    /// The certificate is to be replaced before it ends.
+    Ageing,
     /// See the lease.
     Lease(Why),
 }
@@ -80,6 +90,7 @@ impl Need {
             Self::Requested => "Requested",
             Self::ValuesLost => "ValuesLost",
             Self::Polled => "Polled",
+            Self::Ageing => "Ageing",
             Self::Lease(why) => why.as_str(),
         }
     }
@@ -105,8 +116,10 @@ pub struct Wanted<'a> {
     pub ask: &'a str,
     /// The request to issue everything anew, if there is one that was not acted on.
     pub requested: bool,
-    /// The terms of its lease.
+    /// The terms of its lease; of a certificate, when to replace it.
     pub terms: Terms,
+    /// Vault's clock; `None` until Vault has answered anything.
+    pub vault: Option<VaultClock>,
     /// Which keys to take.
     pub keys: &'a KeysSpec,
     /// The keys of the Secret that still hold what was written; `None` when there is no Secret.
@@ -123,10 +136,13 @@ pub struct IssueFailures {
 }
 
 impl IssueFailures {
-    /// Nothing was issued.
-    pub fn failed(&mut self, error: VaultError, seed: u64, now: Instant) {
+    /// Nothing was issued. `left` is how long what is held still lives, if it ends: there are to be some more tries in
+    /// that time.
+    pub fn failed(&mut self, error: VaultError, left: Option<Duration>, seed: u64, now: Instant) {
         self.count = self.count.saturating_add(1);
-        let longest = backoff::exponential(ISSUE_BACKOFF.0, ISSUE_BACKOFF.1, self.count);
+        let most = left.map_or(ISSUE_BACKOFF.1, |left| (left / 4).max(ISSUE_BACKOFF.0));
+        let most = most.min(ISSUE_BACKOFF.1);
+        let longest = backoff::exponential(ISSUE_BACKOFF.0, most, self.count);
         let pause = backoff::jittered(longest, ISSUE_JITTER, backoff::seed_for(seed, self.count));
         let asked_for = error.retry_after.unwrap_or_default();
         self.held_until = Some(now + pause.max(asked_for));
@@ -167,6 +183,7 @@ impl Holding {
                 Fresh::Lease { ttl, renewable } => {
                     Life::Lease(Lease::issued(ttl, renewable, asked, seed))
                 }
+                Fresh::Certificate => Life::Certificate { seed },
                 Fresh::Unleased { poll_again } => Life::Polled { due: poll_again },
             },
             in_hand: Some(InHand {
@@ -195,6 +212,7 @@ impl Holding {
                 let ttl = Duration::from_secs(*ttl);
                 Life::Lease(Lease::taken_over(ttl, now + left(ttl), seed))
             }
+            What::Certificate { .. } => Life::Certificate { seed },
             What::Unleased {} => Life::Polled {
                 due: now + left(poll_every),
             },
@@ -216,6 +234,7 @@ impl Holding {
                     Step::Renew => Todo::Renew,
                     Step::Replace(why) => hold_back(Need::Lease(why), failures, now),
                 },
+                Life::Certificate { .. } => Todo::Wait(self.ages_at(wanted, now)),
                 Life::Polled { due } => Todo::Wait(*due),
             };
         };
@@ -228,7 +247,7 @@ impl Holding {
                     Step::Renew => Todo::Renew,
                     Step::Replace(_) => held,
                 },
-                Life::Polled { .. } => held,
+                Life::Certificate { .. } | Life::Polled { .. } => held,
             },
             todo => todo,
         }
@@ -244,8 +263,43 @@ impl Holding {
             Some(Need::ValuesLost)
         } else if matches!(self.life, Life::Polled { due } if now >= due) {
             Some(Need::Polled)
+        } else if matches!(self.life, Life::Certificate { .. }) && now >= self.ages_at(wanted, now)
+        {
+            Some(Need::Ageing)
         } else {
             None
+        }
+    }
+
+    /// When a certificate is to be replaced. As long as Vault's clock is not known, nothing is.
+    fn ages_at(&self, wanted: &Wanted<'_>, now: Instant) -> Instant {
+        let (Some(vault), Some((facts, issued)), Life::Certificate { seed }) =
+            (wanted.vault, self.record.issued.certificate(), &self.life)
+        else {
+            return now + CLOCK_UNKNOWN;
+        };
+        let due = life::renew_at(&facts, issued, wanted.terms.renew_at, *seed);
+        vault.when(due, now)
+    }
+
+    /// How long it still lives unless it is renewed; `None` when that is not known, or it does not end.
+    pub fn left(&self, vault: Option<VaultClock>, now: Instant) -> Option<Duration> {
+        match &self.life {
+            Life::Lease(lease) => {
+                let expires = lease.expires();
+                let left = expires.map(|expires| expires.saturating_duration_since(now));
+                if lease.is_over(now) {
+                    Some(Duration::ZERO)
+                } else {
+                    left
+                }
+            }
+            Life::Certificate { .. } => {
+                let (facts, _) = self.record.issued.certificate()?;
+                let left = vault?.when(facts.not_after, now);
+                Some(left.saturating_duration_since(now))
+            }
+            Life::Polled { .. } => None,
         }
     }
 
@@ -265,12 +319,19 @@ impl Holding {
     pub fn lease(&self) -> Option<&Lease> {
         match &self.life {
             Life::Lease(lease) => Some(lease),
-            Life::Polled { .. } => None,
+            Life::Certificate { .. } | Life::Polled { .. } => None,
         }
     }
 
     /// How it reads in the status: only what does not change as time goes by.
     pub fn describe(&self, status: SourceStatus) -> SourceStatus {
+        if let Some((facts, _)) = self.record.issued.certificate() {
+            return SourceStatus {
+                serial_number: Some(facts.serial),
+                lease_expires: Some(Time(facts.not_after)),
+                ..status
+            };
+        }
         let What::Lease { ttl, renewable, .. } = self.record.issued.what else {
             return status;
         };
@@ -288,16 +349,26 @@ impl Holding {
     pub fn lease_mut(&mut self) -> Option<&mut Lease> {
         match &mut self.life {
             Life::Lease(lease) => Some(lease),
-            Life::Polled { .. } => None,
+            Life::Certificate { .. } | Life::Polled { .. } => None,
         }
     }
 
     /// Whether it waited too long to be written.
     pub fn is_stuck(&self, now: Instant) -> bool {
         self.in_hand.as_ref().is_some_and(|hand| {
-            let most = self
-                .lease()
-                .map_or(IN_HAND_MOST, |lease| IN_HAND_MOST.min(lease.full() / 2));
+            let full = match &self.life {
+                Life::Lease(lease) => Some(lease.full()),
+                Life::Certificate { .. } => {
+                    self.record
+                        .issued
+                        .certificate()
+                        .and_then(|(facts, issued)| {
+                            Duration::try_from(issued.duration_until(facts.not_after)).ok()
+                        })
+                }
+                Life::Polled { .. } => None,
+            };
+            let most = full.map_or(IN_HAND_MOST, |full| IN_HAND_MOST.min(full / 2));
             now.saturating_duration_since(hand.since) >= most
         })
     }
@@ -320,6 +391,8 @@ pub enum Fresh {
         /// Whether it can be renewed.
         renewable: bool,
     },
+    /// By the dates of a certificate, which are in its record.
+    Certificate,
     /// For ever, or so it says: it is asked for again.
     Unleased {
         /// When.

@@ -1,0 +1,240 @@
+//! Effects: Vault, apiserver, randomness. Certificates: have one issued, and lay out anew the one that is held.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::{
+    failure,
+    record::{Record, What},
+    state::{Fresh, Holdings, keys_of},
+};
+use crate::{
+    names::ObjectKey,
+    pki::{
+        ask::Ask,
+        certificate::Bundle,
+        key::PrivateKey,
+        layout::{Keystores, layout},
+    },
+    sync::{
+        Object, Stop, Syncer, apply,
+        credentials::secret_value,
+        outcome::SourceFailure,
+        render::Data,
+        resolve::{
+            Resolved,
+            method::SecretKey,
+            source::{Ask as SourceAsk, IssueAsk, IssueWhat, PkiAsk, Source},
+        },
+    },
+    vault::{
+        error::{VaultError, VaultErrorKind},
+        path::VaultNamespace,
+        request::Request,
+        session::Identity,
+    },
+};
+
+/// The keys from which all others can be made again.
+const PARTS: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
+
+/// Certificates that were laid out anew, until they are written.
+#[derive(Default)]
+pub(in crate::sync) struct LaidOut {
+    data: BTreeMap<String, Data>,
+    before: Vec<(String, Record)>,
+    failure: Option<SourceFailure>,
+}
+
+impl LaidOut {
+    /// What the source called `name` gives now.
+    pub(in crate::sync) fn data(&self, name: &str) -> Option<&Data> {
+        self.data.get(name)
+    }
+
+    /// Why one was not laid out anew; it stays as it was.
+    pub(in crate::sync) fn failure(&self) -> Option<SourceFailure> {
+        self.failure.clone()
+    }
+
+    /// It was not written.
+    pub(in crate::sync) fn undo(self, held: &mut Holdings) {
+        for (name, record) in self.before {
+            if let Some(holding) = held.sources.get_mut(&name) {
+                holding.record = record;
+            }
+        }
+    }
+}
+
+/// What the spec says of the certificate that a source holds.
+pub(super) enum Differs {
+    /// Nothing else than before.
+    Not,
+    /// Other key stores, or other passwords of them; they can be made of what the Secret holds.
+    Layout,
+    /// The same, but they cannot.
+    Lost,
+}
+
+/// Takes up whether the certificate is to be revoked some day; says what else is different.
+pub(super) fn compare(held: &mut Holdings, source: &Source, ask: &IssueAsk) -> Differs {
+    let (IssueWhat::Pki(pki), Some(holding)) = (&ask.what, held.sources.get_mut(&source.name))
+    else {
+        return Differs::Not;
+    };
+    let record = &mut holding.record;
+    let What::Certificate { revoke, layout, .. } = &mut record.issued.what else {
+        return Differs::Not;
+    };
+    // Counts from the next write on; until then the spec says it again after a restart.
+    *revoke = pki.revoke;
+    if *layout == pki.layout() {
+        return Differs::Not;
+    }
+    let is_held = |part: &str| record.keys.get(part).is_some_and(|key| !key.is_empty());
+    if PARTS.into_iter().all(is_held) {
+        Differs::Layout
+    } else {
+        Differs::Lost
+    }
+}
+
+impl Syncer {
+    /// Has a certificate issued.
+    pub(super) async fn certify(
+        &self,
+        identity: &Identity,
+        namespace: Option<VaultNamespace>,
+        pki: &PkiAsk,
+    ) -> Result<(What, Data, Fresh), VaultError> {
+        let ask = &pki.certificate;
+        // First of all what can fail without Vault: what is issued shall be usable.
+        let keystores = self.keystores(pki).await?;
+        let (key, parameters) = prepare(ask).await?;
+        let request = Request::issue(&ask.path, Some(&parameters))?.in_namespace(namespace);
+        let answer = self.sessions.issue(identity, &request).await;
+        let (answer, parent) = answer.map_err(|error| ask.explained(error))?;
+        let answer = answer.issued()?;
+        let invalid = |why: String| VaultError::new(VaultErrorKind::Invalid, &request, why);
+        let now = identity.transport.clock();
+        let now = now.map(|clock| clock.time(Instant::now().into_std()));
+        let bundle = ask
+            .bundle(&answer.entries, key, now)
+            .map_err(|flaw| invalid(flaw.to_string()))?;
+        let data = layout(&bundle, &keystores).map_err(|error| invalid(error.to_string()))?;
+        let facts = bundle.facts;
+        let what = What::Certificate {
+            mount: ask.mount.to_string(),
+            serial: facts.serial,
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            issued: now.unwrap_or(facts.not_before),
+            revoke: pki.revoke,
+            layout: pki.layout(),
+            parent: answer.lease.and(parent),
+        };
+        Ok((what, data, Fresh::Certificate))
+    }
+
+    /// Lays out anew what the Secret holds of these sources. Nothing is issued.
+    pub(in crate::sync) async fn lay_out(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        sources: &[&Source],
+        held: &mut Holdings,
+    ) -> Result<LaidOut, Stop> {
+        let mut laid_out = LaidOut::default();
+        if sources.is_empty() {
+            return Ok(laid_out);
+        }
+        let key = ObjectKey::new(&object.key.namespace, &resolved.target.name);
+        let live = apply::live_data(&self.client, &key).await?;
+        for source in sources {
+            let SourceAsk::Issue(IssueAsk {
+                what: IssueWhat::Pki(pki),
+                ..
+            }) = &source.ask
+            else {
+                continue;
+            };
+            let Some(holding) = held.sources.get_mut(&source.name) else {
+                continue;
+            };
+            // It is issued anew in this very pass, or somebody just changed the Secret.
+            if holding.in_hand.is_some() || !holding.is_whole(&source.keys, &live.intact) {
+                continue;
+            }
+            match self.lay_out_one(pki, &holding.carried(&live.data)).await {
+                Ok(data) => {
+                    let before = holding.record.clone();
+                    holding.record.keys = keys_of(&source.keys, &data);
+                    if let What::Certificate { layout, .. } = &mut holding.record.issued.what {
+                        *layout = pki.layout();
+                    }
+                    laid_out.before.push((source.name.clone(), before));
+                    laid_out.data.insert(source.name.clone(), data);
+                }
+                Err(error) => {
+                    tracing::warn!(object = %object.key, source = source.name, %error, "the key stores were not made");
+                    laid_out.failure = Some(failure(source, &error));
+                }
+            }
+        }
+        Ok(laid_out)
+    }
+
+    async fn lay_out_one(&self, pki: &PkiAsk, held: &Data) -> Result<Data, VaultError> {
+        let keystores = self.keystores(pki).await?;
+        let bundle = Bundle::from_data(held).map_err(|flaw| refused(&pki.certificate, flaw))?;
+        layout(&bundle, &keystores).map_err(|error| refused(&pki.certificate, error))
+    }
+
+    /// The passwords of the key stores.
+    async fn keystores(&self, pki: &PkiAsk) -> Result<Keystores, VaultError> {
+        let read = async |key: &Option<SecretKey>| match key {
+            None => Ok(None),
+            Some(key) => match secret_value(&self.client, key).await {
+                Ok(password) => Ok(Some(password)),
+                Err(error) => Err(refused(&pki.certificate, error.message)),
+            },
+        };
+        let keystores = Keystores {
+            pkcs12: read(&pki.passwords.pkcs12).await?,
+            jks: read(&pki.passwords.jks).await?,
+        };
+        keystores
+            .check()
+            .map_err(|error| refused(&pki.certificate, error))?;
+        Ok(keystores)
+    }
+}
+
+/// A key, unless Vault makes it, and what to send. RSA takes its time, which other tasks do not wait for.
+async fn prepare(
+    ask: &Ask,
+) -> Result<
+    (
+        Option<PrivateKey>,
+        serde_json::Map<String, serde_json::Value>,
+    ),
+    VaultError,
+> {
+    let Some(kind) = ask.key_type else {
+        return Ok((None, ask.parameters()));
+    };
+    let key = tokio::task::spawn_blocking(move || PrivateKey::generate(kind)).await;
+    let key = key
+        .map_err(|_| refused(ask, "the task that makes the private key ended early"))?
+        .map_err(|error| refused(ask, error))?;
+    let parameters = ask
+        .parameters_for(&key)
+        .map_err(|error| refused(ask, error))?;
+    Ok((Some(key), parameters))
+}
+
+fn refused(ask: &Ask, why: impl ToString) -> VaultError {
+    VaultError::refused("issue", ask.path.as_str(), why.to_string())
+}
