@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::duration::GoDuration;
 
 /// One secret in Vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     cel,
-    validation = Rule::new("[has(self.kv)].filter(x, x).size() == 1").message("each source needs exactly one kind: set kv")
+    validation = Rule::new("[has(self.kv), has(self.find), has(self.staticRole)].filter(x, x).size() == 1")
+        .message("each source needs exactly one kind: set one of kv, find and staticRole")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SourceSpec {
@@ -23,6 +27,12 @@ pub struct SourceSpec {
     /// A secret of a key-value engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<KvSource>,
+    /// Every secret of a key-value engine below a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub find: Option<FindSource>,
+    /// The login of a static role, whose password Vault changes in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub static_role: Option<StaticRoleSource>,
     /// Which of its keys to take, and under which names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<KeysSpec>,
@@ -51,6 +61,77 @@ pub struct KvSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub version: Option<i64>,
+}
+
+/// Every secret of a key-value engine below a path whose name matches.
+///
+/// A key of a found secret is called `<path>_<key>` in the Secret, where `<path>` is relative to `path`, with `-` for
+/// each slash: `value` of `eu/flag-a` becomes `eu-flag-a_value`. `keys` selects and renames by these names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    cel,
+    validation = Rule::new("!has(self.maxDepth) || (has(self.recursive) && self.recursive)")
+        .message("maxDepth says how deep to go into folders: set recursive: true, or remove maxDepth")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct FindSource {
+    /// Where the engine is mounted.
+    #[schemars(length(min = 1, max = 256))]
+    pub mount: String,
+    /// The folder to look in, without `data/` or `metadata/`. Default: the whole mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: Option<String>,
+    /// A regular expression (RE2) for the path relative to `path`, such as `^flag-`. Default: every path.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub match_: Option<String>,
+    /// Version of the engine, 1 or 2. Default: asked of Vault once per mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2))]
+    pub engine_version: Option<i32>,
+    /// Look into folders, too. Default `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recursive: Option<bool>,
+    /// How many folders deep to look; what is deeper is left out. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub max_depth: Option<i32>,
+    /// The most secrets to read, and the most folders to list. More than that is refused, nothing is cut off.
+    /// At most 1000. Default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_secrets: Option<i32>,
+}
+
+/// The login of a static role of the database or LDAP engine.
+///
+/// Gives `username` and `password`, and `dn` (LDAP) or `rsa_private_key` (database) where there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticRoleSource {
+    /// Where the engine is mounted.
+    #[schemars(length(min = 1, max = 256))]
+    pub mount: String,
+    /// Name of the static role.
+    #[schemars(length(min = 1, max = 512))]
+    pub role: String,
+    /// What is mounted there. Default: asked of Vault once per mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<StaticRoleEngine>,
+    /// How soon a rotation made by hand shows. A rotation that Vault announced is followed at once. At least `5s`,
+    /// never longer than `refreshInterval`. Default `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_interval: Option<GoDuration>,
+}
+
+/// The engines with static roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StaticRoleEngine {
+    /// The database engine.
+    Database,
+    /// The LDAP engine.
+    Ldap,
 }
 
 /// Selects and renames keys. The order is: include, exclude, rename, prefix.
@@ -88,11 +169,18 @@ pub struct SourceStatus {
     /// Version of the secret (version 2 engines).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
+    /// When Vault last changed the password (static roles).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation: Option<Time>,
 }
 
 /// The kinds of source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SourceKind {
-    /// A key-value engine.
+    /// A secret of a key-value engine.
     Kv,
+    /// Secrets of a key-value engine below a path.
+    Find,
+    /// The login of a static role.
+    StaticRole,
 }

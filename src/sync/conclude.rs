@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
 use super::{
@@ -75,6 +76,10 @@ pub(super) fn in_step(
             .reading
             .version
             .and_then(|version| i64::try_from(version).ok()),
+        last_rotation: read
+            .reading
+            .rotation
+            .and_then(|rotation| rotation.last.map(Time)),
     });
     Some(InStep {
         target: resolved.target.name.clone(),

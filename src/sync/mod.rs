@@ -242,6 +242,10 @@ impl Syncer {
             seed: object.seed,
         };
         let reads = resolved.sources.iter().map(|source| async move {
+            let want = Want {
+                interval: want.interval.min(source.every.unwrap_or(want.interval)),
+                ..want
+            };
             let result = match &source.ask {
                 Ask::Read(place) => self.read_place(identity, place, &want).await,
             };
@@ -270,7 +274,7 @@ impl Syncer {
         };
         let next = self
             .readings
-            .next_due(&key, want.interval, reading.read_at, want.seed);
+            .next_due(&key, want.interval, &reading, want.seed);
         Ok((reading, next.into()))
     }
 

@@ -20,6 +20,7 @@ mod faults;
 mod identity;
 mod leaks;
 mod outages;
+mod polled;
 mod rbac;
 mod refusals;
 mod rollouts;
