@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     crds,
     login::AppRoleMethod,
-    source::{KvSource, SourceSpec},
+    source::{FindSource, KvSource, SourceSpec},
     vault_auth::{ClusterVaultAuthSpec, VaultAuthSpec},
     vault_connection::{CaSpec, ClusterVaultConnectionSpec, VaultConnectionSpec},
     vault_secret::{TargetSpec, VaultSecret},
@@ -178,10 +178,34 @@ fn certificate_authorities_stand_in_one_place_of_the_right_namespace() {
 fn a_source_has_one_kind_and_a_pinned_version_a_versioned_engine() {
     check(
         rules_of!(SourceSpec),
-        &[(
-            json!({"name": "a"}),
-            Some("each source needs exactly one kind"),
-        )],
+        &[
+            (
+                json!({"name": "a"}),
+                Some("each source needs exactly one kind"),
+            ),
+            (json!({"name": "a", "find": {"mount": "m"}}), None),
+            (
+                json!({"name": "a", "find": {"mount": "m"}, "staticRole": {"mount": "m", "role": "r"}}),
+                Some("each source needs exactly one kind"),
+            ),
+        ],
+    );
+    check(
+        rules_of!(FindSource),
+        &[
+            (
+                json!({"mount": "m", "recursive": true, "maxDepth": 2}),
+                None,
+            ),
+            (
+                json!({"mount": "m", "maxDepth": 2}),
+                Some("set recursive: true"),
+            ),
+            (
+                json!({"mount": "m", "recursive": false, "maxDepth": 2}),
+                Some("set recursive: true"),
+            ),
+        ],
     );
     let kv = |engine: Option<i32>, version: Option<i32>| json!({"mount": "m", "path": "p", "engineVersion": engine, "version": version});
     let without_null = |value: Value| {

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::error::VaultError;
 use super::path::{MountPath, SecretPath, VaultNamespace};
+use super::place::StaticEngine;
 use crate::sensitive::Sensitive;
 
 /// One call of Vault's API.
@@ -46,6 +47,16 @@ pub enum KvVersion {
     V2,
 }
 
+impl KvVersion {
+    /// 1 or 2.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
+}
+
 impl Request {
     /// Reads a secret of KV version 1.
     pub fn kv1_read(mount: &MountPath, path: &SecretPath) -> Self {
@@ -70,6 +81,44 @@ impl Request {
                 format!("{}/data/{}", mount.encoded(), path.encoded()),
             )
         }
+    }
+
+    /// Lists a folder of a KV engine, the whole mount when none is given.
+    /// Asked as `GET` with `list=true`, which does the same as `LIST` and passes every proxy.
+    pub fn kv_list(mount: &MountPath, version: KvVersion, folder: Option<&SecretPath>) -> Self {
+        let metadata = match version {
+            KvVersion::V1 => "",
+            KvVersion::V2 => "metadata/",
+        };
+        let below = |folder: Option<String>| folder.map_or_else(String::new, |path| path + "/");
+        Self {
+            query: Some("list=true".to_owned()),
+            ..Self::get(
+                "list",
+                format!(
+                    "{mount}/{metadata}{}",
+                    below(folder.map(ToString::to_string))
+                ),
+                format!(
+                    "{}/{metadata}{}",
+                    mount.encoded(),
+                    below(folder.map(SecretPath::encoded))
+                ),
+            )
+        }
+    }
+
+    /// Reads the login of a static role.
+    pub fn static_role(mount: &MountPath, engine: StaticEngine, role: &SecretPath) -> Self {
+        let what = match engine {
+            StaticEngine::Database => "static-creds",
+            StaticEngine::Ldap => "static-cred",
+        };
+        Self::get(
+            "read",
+            format!("{mount}/{what}/{role}"),
+            format!("{}/{what}/{}", mount.encoded(), role.encoded()),
+        )
     }
 
     /// Asks what is mounted at `mount`. Any token with some right below the mount may ask.
@@ -257,63 +306,70 @@ mod tests {
         SecretPath::parse(text).unwrap()
     }
 
+    fn check<const N: usize>(rows: [(Request, &str); N], repeat: Repeat) {
+        for (request, expected) in rows {
+            let url = format!("{} {}", request.method(), request.target());
+            assert_eq!(url, expected);
+            assert_eq!(request.repeat(), repeat, "{expected}");
+        }
+    }
+
     #[test]
-    fn each_request_has_its_url() {
-        let jwt = Sensitive::new(CANARY);
+    fn each_read_has_its_url_and_may_be_repeated() {
         let rows = [
             (
                 Request::kv1_read(&mount("kv"), &secret("a b")),
                 "GET kv/a%20b",
-                Repeat::Safe,
             ),
             (
                 Request::kv2_read(&mount("team/kv"), &secret("shop/api"), None),
                 "GET team/kv/data/shop/api",
-                Repeat::Safe,
             ),
             (
                 Request::kv2_read(&mount("kv"), &secret("api"), Some(7)),
                 "GET kv/data/api?version=7",
-                Repeat::Safe,
+            ),
+            (
+                Request::kv_list(&mount("team/kv"), KvVersion::V2, Some(&secret("a b/c"))),
+                "GET team/kv/metadata/a%20b/c/?list=true",
+            ),
+            (
+                Request::kv_list(&mount("kv"), KvVersion::V1, None),
+                "GET kv/?list=true",
+            ),
+            (
+                Request::static_role(&mount("db"), StaticEngine::Database, &secret("app")),
+                "GET db/static-creds/app",
+            ),
+            (
+                Request::static_role(&mount("ldap"), StaticEngine::Ldap, &secret("org/app")),
+                "GET ldap/static-cred/org/app",
             ),
             (
                 Request::mount_lookup(&mount("team/kv")),
                 "GET sys/internal/ui/mounts/team/kv",
-                Repeat::Safe,
             ),
+            (Request::token_lookup(), "GET auth/token/lookup-self"),
+        ];
+        check(rows, Repeat::Safe);
+    }
+
+    #[test]
+    fn each_request_that_changes_something_is_sent_once() {
+        let jwt = Sensitive::new(CANARY);
+        let rows = [
             (
                 Request::jwt_login(&mount("kubernetes"), "app", &jwt).unwrap(),
                 "POST auth/kubernetes/login",
-                Repeat::Never,
             ),
             (
                 Request::app_role_login(&mount("approle"), &jwt, &jwt).unwrap(),
                 "POST auth/approle/login",
-                Repeat::Never,
             ),
-            (
-                Request::token_lookup(),
-                "GET auth/token/lookup-self",
-                Repeat::Safe,
-            ),
-            (
-                Request::token_renew(),
-                "POST auth/token/renew-self",
-                Repeat::Never,
-            ),
-            (
-                Request::token_revoke(),
-                "POST auth/token/revoke-self",
-                Repeat::Never,
-            ),
+            (Request::token_renew(), "POST auth/token/renew-self"),
+            (Request::token_revoke(), "POST auth/token/revoke-self"),
         ];
-        for (request, expected, repeat) in rows {
-            assert_eq!(
-                format!("{} {}", request.method(), request.target()),
-                expected
-            );
-            assert_eq!(request.repeat(), repeat, "{expected}");
-        }
+        check(rows, Repeat::Never);
     }
 
     #[test]

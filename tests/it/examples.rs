@@ -170,15 +170,44 @@ async fn versions(stage: &Stage, example: &Example) -> String {
     kubectl(stage, &["get", "-f", example.path(), "-o", path]).await
 }
 
+#[test]
+fn the_pages_about_sources_show_the_examples() {
+    let all: String = examples(".")
+        .into_iter()
+        .map(|example| example.text)
+        .collect();
+    let pages = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/sources");
+    let mut shown = 0;
+    for page in fs::read_dir(pages).unwrap() {
+        let page = page.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            assert!(all.contains(block), "{}: {block}", page.display());
+            shown += 1;
+        }
+    }
+    assert!(shown >= 3, "{shown}");
+}
+
 #[tokio::test]
 async fn every_example_does_what_it_says() {
     let stage = stage().await;
     let client = stage.client().await.unwrap();
     set_up_vault(&stage).await;
     let addresses = (stage.vault_address(), stage.vault_tls_address());
+    let postgres = stage.postgres().await.unwrap();
+    postgres.query("CREATE ROLE checkout LOGIN").await.unwrap();
+    let database = [
+        ("PGADDRESS", postgres.address()),
+        ("PGPASSWORD", postgres.credentials().1.to_owned()),
+    ];
+    let database = database
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
     for example in examples("quickstart").into_iter().chain(examples(".")) {
         for command in example.commands() {
-            shell(&stage, command, &[]).await;
+            shell(&stage, command, &database).await;
         }
         let text = example
             .text
@@ -220,6 +249,8 @@ async fn hold_the_keys_they_say(stage: &Stage) {
             "backends",
             "MAIL_PASSWORD MAIL_USER mail.host search.key search.url",
         ),
+        ("checkout-login", "DB_PASSWORD DB_USER"),
+        ("flags", "eu-flag-beta_on flag-search_on"),
         ("kv-v1-and-pinned-version", "key password user"),
         ("settings", "DB_PASSWORD DB_USER theme"),
     ];
