@@ -8,7 +8,7 @@ use lockstep_testbed::{
 };
 use serde_json::json;
 
-use super::{by, credential, login, policy};
+use super::{by, credential, login, policy, tells_no_canary};
 use crate::support::{SOON, Stage, Team};
 
 /// A login with the certificate in Secret `client`, over TLS, and a VaultSecret that uses it.
@@ -113,8 +113,7 @@ async fn a_certificate_that_is_not_wanted_or_not_usable_is_told() {
         let told = ["the certificate cannot be used", "check spec.cert", &place];
         team.unreachable("app", "CredentialUnavailable", &told)
             .await;
-        let told = team.condition("app", "SourcesReachable").await.unwrap();
-        assert!(!told.contains("canary"), "{told}");
+        tells_no_canary(&team, "app").await;
     }
     let without = json!({"data": {"tls.crt": null}});
     team.patch::<Secret>("client", without).await;

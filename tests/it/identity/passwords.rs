@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
-use super::{by, credential, login, policy};
+use super::{by, credential, login, policy, tells_no_canary};
 use crate::support::{Stage, Team};
 
 /// A VaultSecret whose login with `method` needs the password in Secret `password`: refused with a wrong one, and
@@ -28,8 +28,7 @@ async fn only_the_right_password_logs_in(
         &[&format!("auth/{mount}/login/{user}"), &check],
     )
     .await;
-    let told = team.condition("app", "SourcesReachable").await.unwrap();
-    assert!(!told.contains("canary"), "{told}");
+    tells_no_canary(team, "app").await;
 
     let without = json!({"data": {"p": null, "password": "cGFzcw=="}});
     team.patch::<Secret>("password", without).await;
