@@ -15,7 +15,7 @@
 //! | [`readings`] | fingerprints, values for 30 s, remembered refusals | [`schedule`] |
 //! | `mounts` | the KV version of mounts | |
 //! | [`sessions`], [`session`] | tokens: log in, renew, verify, revoke | [`token`] |
-//! | [`transport`] | the connection pool, the limit of requests in flight | [`gate`] |
+//! | [`transport`], `dial` | the connection pool, the limits of requests | [`gate`], `rate`, [`reach`], `redirect` |
 //!
 //! The right column is pure: it decides with the time as an argument, and the left one does it.
 //! Nothing here retries on its own, except one repeat of a read whose token had died: every error says
@@ -25,6 +25,7 @@
 //! [`readings::Readings::maintain`]; without them reads still work.
 
 pub mod backoff;
+mod dial;
 pub mod error;
 pub mod fingerprint;
 pub mod gate;
@@ -32,7 +33,10 @@ pub mod identity;
 mod json;
 mod mounts;
 pub mod path;
+mod rate;
+pub mod reach;
 pub mod readings;
+mod redirect;
 pub mod request;
 pub mod response;
 pub mod schedule;

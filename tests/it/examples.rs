@@ -285,7 +285,14 @@ async fn set_up_vault(stage: &Stage) {
     .await;
     let file = stage.directory().join("apiserver-ca.crt");
     fs::write(&file, authority).unwrap();
-    fs::write(stage.directory().join("ca.crt"), stage.vault_ca_pem()).unwrap();
+    let client = stage.vault_authority().client("lockstep").unwrap();
+    for (name, pem) in [
+        ("ca.crt", stage.vault_ca_pem()),
+        ("client.crt", client.certificate),
+        ("client.key", client.key),
+    ] {
+        fs::write(stage.directory().join(name), pem).unwrap();
+    }
     let host = format!("https://{}", stage.apiserver_socket().unwrap());
     let token = stage
         .service_account_token("vault", "vault", &[])
