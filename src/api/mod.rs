@@ -6,6 +6,7 @@
 
 pub mod duration;
 pub mod refs;
+pub mod source;
 pub mod vault_auth;
 pub mod vault_connection;
 pub mod vault_secret;

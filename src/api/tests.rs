@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::{
     crds,
+    source::{KvSource, SourceSpec},
     vault_auth::{AppRoleMethod, ClusterVaultAuthSpec, VaultAuthSpec},
     vault_connection::{CaSpec, ClusterVaultConnectionSpec, VaultConnectionSpec},
-    vault_secret::{KvSource, SourceSpec, TargetSpec, VaultSecret},
+    vault_secret::{TargetSpec, VaultSecret},
 };
 
 /// Checks one rule set: each row is a value and the beginning of the message it is refused with, if any.

@@ -9,12 +9,10 @@ use super::{
     outcome::{InStep, Outcome, SourceFailure},
     plan::ApplyReason,
     refusal::Refusal,
-    resolve::{Resolved, Source},
+    resolve::{Resolved, source::Source},
 };
 use crate::{
-    api::vault_secret::{SourceKind, SourceStatus},
-    names::ObjectKey,
-    secret_view::SecretView,
+    api::source::SourceStatus, names::ObjectKey, secret_view::SecretView,
     vault::readings::ReadFailure,
 };
 
@@ -72,7 +70,7 @@ pub(super) fn in_step(
     let managed = secret?.managed.as_ref()?;
     let sources = read.iter().map(|read| SourceStatus {
         name: read.source.name.clone(),
-        kind: SourceKind::Kv,
+        kind: read.source.ask.kind(),
         version: read
             .reading
             .version

@@ -39,7 +39,10 @@ use self::{
     outcome::{InStep, Outcome, SourceFailure},
     plan::SecretAction,
     refusal::Refusal,
-    resolve::{Resolved, Source},
+    resolve::{
+        Resolved,
+        source::{Ask, Source},
+    },
 };
 use crate::{
     api::vault_secret::VaultSecretSpec,
@@ -49,7 +52,8 @@ use crate::{
     telemetry::metrics::Metrics,
     vault::{
         backoff,
-        readings::{Reading, Readings, SourceKey},
+        place::Place,
+        readings::{PlaceKey, ReadFailure, Reading, Readings},
         schedule::{Freshness, Want},
         session::Identity,
     },
@@ -238,17 +242,10 @@ impl Syncer {
             seed: object.seed,
         };
         let reads = resolved.sources.iter().map(|source| async move {
-            let place = source.place();
-            let reading = self.readings.get(identity, &place, &want).await;
-            let reading = reading.map_err(|failure| unread(object.key, source, failure))?;
-            let key = SourceKey {
-                identity: identity.key.clone(),
-                source: place,
+            let result = match &source.ask {
+                Ask::Read(place) => self.read_place(identity, place, &want).await,
             };
-            let next = self
-                .readings
-                .next_due(&key, resolved.interval, reading.read_at, object.seed)
-                .into();
+            let (reading, next) = result.map_err(|failure| unread(object.key, source, failure))?;
             Ok(ReadSource {
                 source,
                 reading,
@@ -257,6 +254,24 @@ impl Syncer {
         });
         let read = self.stop.run_until_cancelled(join_all(reads)).await;
         read.ok_or(Stop::Ending)?.into_iter().collect()
+    }
+
+    /// Reads one place; says when to read it again.
+    async fn read_place(
+        &self,
+        identity: &Identity,
+        place: &Place,
+        want: &Want,
+    ) -> Result<(Reading, Instant), ReadFailure> {
+        let reading = self.readings.get(identity, place, want).await?;
+        let key = PlaceKey {
+            identity: identity.key.clone(),
+            place: place.clone(),
+        };
+        let next = self
+            .readings
+            .next_due(&key, want.interval, reading.read_at, want.seed);
+        Ok((reading, next.into()))
     }
 
     /// The short way: Vault says the same as last time, and the Secret is as we left it.

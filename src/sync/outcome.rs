@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{plan::ApplyReason, refusal::Refusal};
-use crate::{api::vault_secret::SourceStatus, revision::Revision, vault::error::VaultErrorKind};
+use crate::{api::source::SourceStatus, revision::Revision, vault::error::VaultErrorKind};
 
 /// What one pass did.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{refusal::Refusal, resolve::Source};
-use crate::{api::vault_secret::KeysSpec, sensitive::Sensitive};
+use super::{refusal::Refusal, resolve::source::Source};
+use crate::{api::source::KeysSpec, sensitive::Sensitive};
 
 /// What a Secret can hold: keys and values together (Kubernetes API, `Secret.data`).
 pub const MAX_SECRET_BYTES: usize = 1024 * 1024;
@@ -114,16 +114,21 @@ fn matches(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::resolve::source::Ask;
     use crate::vault::path::{MountPath, SecretPath};
+    use crate::vault::place::{KvPlace, Place};
 
     fn source(name: &str, keys: KeysSpec) -> Source {
         Source {
             name: name.into(),
-            mount: MountPath::parse("secret").unwrap(),
-            path: SecretPath::parse("a").unwrap(),
-            engine: None,
-            version: None,
             keys,
+            ask: Ask::Read(Place::Kv(KvPlace {
+                namespace: None,
+                mount: MountPath::parse("secret").unwrap(),
+                path: SecretPath::parse("a").unwrap(),
+                engine: None,
+                version: None,
+            })),
         }
     }
 

@@ -1,24 +1,19 @@
 //! Pure: from what the user wrote to values that cannot be wrong. All checks of a `VaultSecret` are here.
 
 pub mod login;
+pub mod source;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use self::source::Source;
 use super::refusal::Refusal;
 use crate::{
     api::{
         refs::{AuthKind, ConnectionKind},
-        vault_secret::{
-            CreationPolicy, DeletionPolicy, KeysSpec, KvSource, SourceSpec, TargetSpec,
-            VaultSecretSpec,
-        },
+        vault_secret::{CreationPolicy, DeletionPolicy, TargetSpec, VaultSecretSpec},
     },
     names::ObjectKey,
-    vault::{
-        path::{MountPath, SecretPath},
-        readings,
-        request::KvVersion,
-    },
+    vault::path::MountPath,
     view::{AuthView, NamespaceView},
 };
 
@@ -48,36 +43,6 @@ pub struct Resolved {
     pub sources: Vec<Source>,
     /// What to write.
     pub target: Target,
-}
-
-/// One source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// Its name.
-    pub name: String,
-    /// Where the engine is mounted.
-    pub mount: MountPath,
-    /// Path below the mount.
-    pub path: SecretPath,
-    /// Version of the engine, if the user said.
-    pub engine: Option<KvVersion>,
-    /// Version of the secret, if pinned.
-    pub version: Option<u64>,
-    /// Which keys to take, and under which names.
-    pub keys: KeysSpec,
-}
-
-impl Source {
-    /// Where it is, as the shared reads know it.
-    pub fn place(&self) -> readings::Source {
-        readings::Source {
-            namespace: None,
-            mount: self.mount.clone(),
-            path: self.path.clone(),
-            engine: self.engine,
-            version: self.version,
-        }
-    }
 }
 
 /// The Secret to write.
@@ -187,7 +152,7 @@ pub fn resolve(
         .sources
         .iter()
         .enumerate()
-        .map(|(index, source)| resolve_source(index, source))
+        .map(|(index, source)| source::resolve(index, source))
         .collect::<Result<Vec<_>, _>>()?;
     if sources.is_empty() {
         return Err(invalid(
@@ -221,43 +186,6 @@ fn interval(spec: &VaultSecretSpec, default: Duration) -> Result<Duration, Refus
         ));
     }
     Ok(interval.as_duration())
-}
-
-fn resolve_source(index: usize, source: &SourceSpec) -> Result<Source, Refusal> {
-    let SourceSpec { name, kv, keys } = source;
-    let field = |rest: &str| format!("spec.sources[{index}].{rest}");
-    let Some(KvSource {
-        mount,
-        path,
-        engine_version,
-        version,
-    }) = kv
-    else {
-        return Err(invalid(
-            field("kv"),
-            "each source needs exactly one kind; set kv",
-        ));
-    };
-    let engine = match engine_version {
-        None => None,
-        Some(1) => Some(KvVersion::V1),
-        Some(2) => Some(KvVersion::V2),
-        Some(_) => return Err(invalid(field("kv.engineVersion"), "it must be 1 or 2")),
-    };
-    if version.is_some() && engine == Some(KvVersion::V1) {
-        return Err(invalid(
-            field("kv.version"),
-            "a version 1 engine keeps no versions; remove it",
-        ));
-    }
-    Ok(Source {
-        name: name.clone(),
-        mount: MountPath::parse(mount).map_err(|error| invalid(field("kv.mount"), error))?,
-        path: SecretPath::parse(path).map_err(|error| invalid(field("kv.path"), error))?,
-        engine,
-        version: version.map(i64::unsigned_abs),
-        keys: keys.clone().unwrap_or_default(),
-    })
 }
 
 fn target(object: &ObjectKey, spec: Option<&TargetSpec>) -> Target {

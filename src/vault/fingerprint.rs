@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::response::KvData;
+use super::response::Content;
 
 /// Digest of the data of one reading. Comparable within one process only.
 pub type Fingerprint = [u8; 32];
@@ -23,7 +23,7 @@ impl FingerprintKey {
 
     /// The digest of the entries. The version and the request id are not part of it: a new version
     /// with the same data is not a change.
-    pub fn digest(&self, data: &KvData) -> Fingerprint {
+    pub fn digest(&self, data: &Content) -> Fingerprint {
         let mut mac = Hmac::<Sha256>::new((&*self.0).into());
         for (key, value) in &data.entries {
             frame(&mut mac, key.as_bytes());
@@ -50,8 +50,8 @@ mod tests {
     use super::*;
     use crate::sensitive::Sensitive;
 
-    fn data(entries: &[(&str, &str)], version: u64) -> KvData {
-        KvData {
+    fn data(entries: &[(&str, &str)], version: u64) -> Content {
+        Content {
             entries: entries
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), Sensitive::new(*value)))

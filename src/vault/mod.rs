@@ -33,6 +33,7 @@ pub mod identity;
 mod json;
 mod mounts;
 pub mod path;
+pub mod place;
 mod rate;
 pub mod reach;
 pub mod readings;

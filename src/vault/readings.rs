@@ -18,9 +18,9 @@ use super::error::{VaultError, VaultErrorKind};
 use super::fingerprint::{Fingerprint, FingerprintKey};
 use super::identity::IdentityKey;
 use super::mounts::Mounts;
-use super::path::{MountPath, SecretPath, VaultNamespace};
+use super::place::{KvPlace, Place};
 use super::request::{KvVersion, Request};
-use super::response::KvData;
+use super::response::Content;
 use super::schedule::{Failure, Rhythm, Stored, Tried, Want};
 use super::session::Identity;
 use super::sessions::Sessions;
@@ -30,28 +30,13 @@ use crate::telemetry::metrics::Metrics;
 /// Sweeps are at least this far apart.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// A place in Vault that holds values.
+/// A place as one identity sees it. Equal keys share their readings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source {
-    /// The namespace; that of the identity when `None`.
-    pub namespace: Option<VaultNamespace>,
-    /// Where the KV engine is mounted.
-    pub mount: MountPath,
-    /// The path below the mount.
-    pub path: SecretPath,
-    /// The version of the engine; looked up when `None`.
-    pub engine: Option<KvVersion>,
-    /// The version of the secret; the latest when `None`. Ignored by KV version 1.
-    pub version: Option<u64>,
-}
-
-/// A source as one identity sees it. Equal keys share their readings.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SourceKey {
+pub struct PlaceKey {
     /// Who reads.
     pub identity: IdentityKey,
     /// What is read.
-    pub source: Source,
+    pub place: Place,
 }
 
 /// The answer to a [`Want`].
@@ -64,7 +49,7 @@ pub struct Reading {
     /// When Vault was asked.
     pub read_at: Instant,
     /// The values, if they were wanted.
-    pub data: Option<Arc<KvData>>,
+    pub data: Option<Arc<Content>>,
 }
 
 /// There is no answer.
@@ -87,7 +72,7 @@ pub struct Readings {
     metrics: Arc<Metrics>,
     key: FingerprintKey,
     origin: Instant,
-    entries: Mutex<HashMap<SourceKey, Arc<Entry>>>,
+    entries: Mutex<HashMap<PlaceKey, Arc<Entry>>>,
     /// Rung when there are new values to forget.
     stored: Notify,
 }
@@ -108,14 +93,14 @@ impl Readings {
         })
     }
 
-    /// What `source` holds, as `identity` sees it: remembered if that is fresh enough, read otherwise.
+    /// What `place` holds, as `identity` sees it: remembered if that is fresh enough, read otherwise.
     pub async fn get(
         &self,
         identity: &Identity,
-        source: &Source,
+        place: &Place,
         want: &Want,
     ) -> Result<Reading, ReadFailure> {
-        let entry = self.entry(identity, source);
+        let entry = self.entry(identity, place);
         if let Some(answer) = self.remembered(&entry, want) {
             return answer;
         }
@@ -124,7 +109,7 @@ impl Readings {
             return answer;
         }
         let asked_at = now();
-        match self.read(identity, source).await {
+        match self.read(identity, place).await {
             Ok(data) => Ok(self.keep(&entry, want, asked_at, Arc::new(data))),
             Err(error) => {
                 let tried = Tried {
@@ -141,7 +126,7 @@ impl Readings {
     /// `seed` stands for the caller: those that share a key do not all come at once.
     pub fn next_due(
         &self,
-        key: &SourceKey,
+        key: &PlaceKey,
         interval: Duration,
         read_at: Instant,
         seed: u64,
@@ -167,10 +152,10 @@ impl Readings {
         stop.run_until_cancelled(work).await.unwrap_or(());
     }
 
-    fn entry(&self, identity: &Identity, source: &Source) -> Arc<Entry> {
-        let key = SourceKey {
+    fn entry(&self, identity: &Identity, place: &Place) -> Arc<Entry> {
+        let key = PlaceKey {
             identity: identity.key.clone(),
-            source: source.clone(),
+            place: place.clone(),
         };
         let mut entries = self.entries();
         if let Some(entry) = entries.get(&key) {
@@ -190,14 +175,20 @@ impl Readings {
         Some(answer)
     }
 
-    async fn read(&self, identity: &Identity, source: &Source) -> Result<KvData, VaultError> {
-        let Source {
+    async fn read(&self, identity: &Identity, place: &Place) -> Result<Content, VaultError> {
+        match place {
+            Place::Kv(kv) => self.read_kv(identity, kv).await,
+        }
+    }
+
+    async fn read_kv(&self, identity: &Identity, place: &KvPlace) -> Result<Content, VaultError> {
+        let KvPlace {
             namespace,
             mount,
             path,
             engine,
             version,
-        } = source;
+        } = place;
         let namespace = namespace.as_ref();
         let kv = if let Some(kv) = engine {
             *kv
@@ -220,7 +211,7 @@ impl Readings {
         result
     }
 
-    fn keep(&self, entry: &Entry, want: &Want, asked_at: Instant, data: Arc<KvData>) -> Reading {
+    fn keep(&self, entry: &Entry, want: &Want, asked_at: Instant, data: Arc<Content>) -> Reading {
         let stored = Stored {
             fingerprint: self.key.digest(&data),
             version: data.version,
@@ -256,7 +247,7 @@ impl Readings {
         entries.values().map(|entry| entry.next_date()).min()
     }
 
-    fn entries(&self) -> MutexGuard<'_, HashMap<SourceKey, Arc<Entry>>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<PlaceKey, Arc<Entry>>> {
         // A panic between two inserts leaves the map whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

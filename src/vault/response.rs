@@ -32,7 +32,7 @@ impl std::fmt::Debug for Response {
 
 /// What is stored at a KV path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KvData {
+pub struct Content {
     /// Strings are their bytes, `null` is empty, everything else is compact JSON.
     pub entries: BTreeMap<String, Sensitive>,
     /// The version, in KV version 2.
@@ -113,7 +113,7 @@ impl Response {
     }
 
     /// The data of a KV read.
-    pub fn kv(&self, version: KvVersion) -> Result<KvData, VaultError> {
+    pub fn kv(&self, version: KvVersion) -> Result<Content, VaultError> {
         match version {
             KvVersion::V1 => self.kv1(),
             KvVersion::V2 => self.kv2(),
@@ -192,7 +192,7 @@ impl Response {
         })
     }
 
-    fn kv1(&self) -> Result<KvData, VaultError> {
+    fn kv1(&self) -> Result<Content, VaultError> {
         let body = self.text()?;
         let data = self
             .member(body, "data")?
@@ -200,7 +200,7 @@ impl Response {
         self.kv_data(body, data, None)
     }
 
-    fn kv2(&self) -> Result<KvData, VaultError> {
+    fn kv2(&self) -> Result<Content, VaultError> {
         let body = self.text()?;
         let outer = self
             .member(body, "data")?
@@ -220,7 +220,7 @@ impl Response {
         self.kv_data(body, data, Some(metadata.version))
     }
 
-    fn kv_data(&self, body: &str, data: &str, version: Option<u64>) -> Result<KvData, VaultError> {
+    fn kv_data(&self, body: &str, data: &str, version: Option<u64>) -> Result<Content, VaultError> {
         let members =
             json::members(data).map_err(|_| self.invalid("the data is not a JSON object"))?;
         let request_id = self
@@ -230,7 +230,7 @@ impl Response {
             .into_iter()
             .map(|(key, raw)| (key, json::secret_bytes(raw)))
             .collect();
-        Ok(KvData {
+        Ok(Content {
             entries,
             version,
             request_id,

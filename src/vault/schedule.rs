@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::backoff;
 use super::error::VaultError;
 use super::fingerprint::Fingerprint;
-use super::response::KvData;
+use super::response::Content;
 
 /// No polling faster than this, whatever the interval says.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -130,7 +130,7 @@ pub struct Memory {
     /// The last successful reading.
     pub stored: Option<Stored>,
     /// Its values, for a short time.
-    pub data: Option<Arc<KvData>>,
+    pub data: Option<Arc<Content>>,
     /// The failure of the last try, if it failed.
     pub failure: Option<Failure>,
 }

@@ -147,7 +147,7 @@ fn one_row_per_mistake_in_the_vault_secret() {
         ),
         (
             json!({"sources": [{"name": "main"}]}),
-            "InvalidSpec spec.sources[0].kv: each source needs exactly one kind",
+            "InvalidSpec spec.sources[0]: each source needs exactly one kind",
         ),
         (
             kv(json!({"mount": "", "path": "a"})),

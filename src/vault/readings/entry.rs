@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{ReadFailure, Reading};
-use crate::vault::response::KvData;
+use crate::vault::response::Content;
 use crate::vault::schedule::{self, Answer, Memory, Rhythm, Stored, Tried, Want};
 
 /// Values are kept this long after their last use: enough for all objects of one boundary.
@@ -64,7 +64,7 @@ impl Entry {
     pub(super) fn keep(
         &self,
         stored: Stored,
-        data: Arc<KvData>,
+        data: Arc<Content>,
         want: &Want,
         now: Instant,
     ) -> Reading {

@@ -4,6 +4,7 @@ use futures::future::join_all;
 
 use super::entry::KEEP_LEAST;
 use super::*;
+use crate::vault::path::{MountPath, SecretPath};
 use crate::vault::schedule::Freshness;
 use crate::vault::testing::{CANARY, Clock, TestVault, kv2};
 
@@ -11,18 +12,18 @@ const READ: &str = "GET secret/data/a";
 const LOOKUP: &str = "GET sys/internal/ui/mounts/secret";
 const MINUTE: Duration = Duration::from_mins(1);
 
-fn source(engine: Option<KvVersion>) -> Source {
-    Source {
+fn kv(engine: Option<KvVersion>) -> Place {
+    Place::Kv(KvPlace {
         namespace: None,
         mount: MountPath::parse("secret").unwrap(),
         path: SecretPath::parse("a").unwrap(),
         engine,
         version: None,
-    }
+    })
 }
 
-fn kv2_source() -> Source {
-    source(Some(KvVersion::V2))
+fn kv2_place() -> Place {
+    kv(Some(KvVersion::V2))
 }
 
 fn want() -> Want {
@@ -66,17 +67,17 @@ impl Bed {
     }
 
     async fn get(&self, want: &Want) -> Result<Reading, ReadFailure> {
-        self.get_from(&kv2_source(), want).await
+        self.get_from(&kv2_place(), want).await
     }
 
-    async fn get_from(&self, source: &Source, want: &Want) -> Result<Reading, ReadFailure> {
-        self.readings.get(&self.identity, source, want).await
+    async fn get_from(&self, place: &Place, want: &Want) -> Result<Reading, ReadFailure> {
+        self.readings.get(&self.identity, place, want).await
     }
 
-    fn key(&self) -> SourceKey {
-        SourceKey {
+    fn key(&self) -> PlaceKey {
+        PlaceKey {
             identity: self.identity.key.clone(),
-            source: kv2_source(),
+            place: kv2_place(),
         }
     }
 
@@ -112,7 +113,7 @@ async fn identities_do_not_share_what_they_read() {
     bed.get(&want()).await.unwrap();
     let (other, _) = bed.vault.identity("bank/default");
     bed.readings
-        .get(&other, &kv2_source(), &want())
+        .get(&other, &kv2_place(), &want())
         .await
         .unwrap();
     assert_eq!((bed.reads(), bed.readings.count()), (2, 2));
@@ -254,12 +255,12 @@ async fn the_kv_version_is_looked_up_once() {
         r#"{"data":{"type":"kv","options":{"version":"2"}}}"#,
     );
     for _ in 0..3 {
-        bed.get_from(&source(None), &newer()).await.unwrap();
+        bed.get_from(&kv(None), &newer()).await.unwrap();
         bed.pass(1).await;
     }
     assert_eq!((bed.vault.count(LOOKUP), bed.reads()), (1, 3));
     bed.pass(KEEP_LEAST.as_secs() * 6).await;
-    bed.get_from(&source(None), &newer()).await.unwrap();
+    bed.get_from(&kv(None), &newer()).await.unwrap();
     assert_eq!(bed.vault.count(LOOKUP), 2);
 }
 
@@ -269,7 +270,7 @@ async fn a_kv_version_that_changed_is_looked_up_again() {
     let path = "sys/internal/ui/mounts/secret";
     bed.vault
         .put(path, 200, r#"{"data":{"type":"kv","options":null}}"#);
-    let failure = bed.get_from(&source(None), &want()).await.unwrap_err();
+    let failure = bed.get_from(&kv(None), &want()).await.unwrap_err();
     assert_eq!(failure.error.kind, VaultErrorKind::NotFound);
     bed.vault.put(
         path,
@@ -277,7 +278,7 @@ async fn a_kv_version_that_changed_is_looked_up_again() {
         r#"{"data":{"type":"kv","options":{"version":"2"}}}"#,
     );
     bed.clock.advance(failure.retry_at - now()).await;
-    bed.get_from(&source(None), &want()).await.unwrap();
+    bed.get_from(&kv(None), &want()).await.unwrap();
 }
 
 #[tokio::test]
@@ -298,7 +299,7 @@ async fn a_lookup_that_is_refused_says_what_to_set() {
     ] {
         bed.vault.put(path, status, body);
         bed.pass(60).await;
-        let failure = bed.get_from(&source(None), &want()).await.unwrap_err();
+        let failure = bed.get_from(&kv(None), &want()).await.unwrap_err();
         assert!(failure.to_string().contains(expected), "{failure}");
     }
 }

@@ -13,7 +13,7 @@ fn response(body: &str) -> Response {
     )
 }
 
-fn shown(data: &KvData) -> Vec<(&str, &str)> {
+fn shown(data: &Content) -> Vec<(&str, &str)> {
     data.entries
         .iter()
         .map(|(key, value)| (key.as_str(), value.expose_text().unwrap()))

@@ -33,8 +33,8 @@ fn stored(read_at: Instant) -> Stored {
     }
 }
 
-fn data() -> Arc<KvData> {
-    Arc::new(KvData {
+fn data() -> Arc<Content> {
+    Arc::new(Content {
         entries: BTreeMap::new(),
         version: None,
         request_id: None,
