@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{
     crds,
+    login::AppRoleMethod,
     source::{KvSource, SourceSpec},
-    vault_auth::{AppRoleMethod, ClusterVaultAuthSpec, VaultAuthSpec},
+    vault_auth::{ClusterVaultAuthSpec, VaultAuthSpec},
     vault_connection::{CaSpec, ClusterVaultConnectionSpec, VaultConnectionSpec},
     vault_secret::{TargetSpec, VaultSecret},
 };
