@@ -137,7 +137,11 @@ async fn look_up(host: String) -> LookedUp {
 }
 
 /// The failure of a request that got no answer, told with what is known to help.
-pub(super) fn failed(request: &Request, error: reqwest::Error) -> VaultError {
+pub(super) fn failed(
+    settings: &TransportSettings,
+    request: &Request,
+    error: reqwest::Error,
+) -> VaultError {
     let error = error.without_url();
     if error.is_timeout() {
         return VaultError::new(VaultErrorKind::Unreachable, request, "no answer in time");
@@ -146,12 +150,16 @@ pub(super) fn failed(request: &Request, error: reqwest::Error) -> VaultError {
         return VaultError::new(VaultErrorKind::Refused, request, not_allowed.to_string());
     }
     let told = chain(&error);
-    let detail = advice(&error, &told).unwrap_or(&told);
+    let detail = advice(settings, &error, &told).unwrap_or(&told);
     VaultError::new(VaultErrorKind::Unreachable, request, detail)
 }
 
 /// What helps against the TLS errors whose own words do not say it.
-fn advice(error: &reqwest::Error, told: &str) -> Option<&'static str> {
+fn advice(
+    settings: &TransportSettings,
+    error: &reqwest::Error,
+    told: &str,
+) -> Option<&'static str> {
     const PLAIN: rustls::Error = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
     const CERTIFICATE: rustls::Error =
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
@@ -161,9 +169,16 @@ fn advice(error: &reqwest::Error, told: &str) -> Option<&'static str> {
             "the server does not speak TLS at this port; use http:// in the connection's address, or the port for TLS",
         );
     }
-    // It comes after the handshake, and HTTP/2 keeps no more of it than its text.
-    told.contains(&CERTIFICATE.to_string()).then_some(
-        "the server asks for a client certificate; name one under tls.clientCertificate of the connection",
+    // It comes after the handshake, when HTTP/2 keeps no more of it than its text, if the closed connection was
+    // not noticed before.
+    if told.contains(&CERTIFICATE.to_string()) {
+        return Some(
+            "the server asks for a client certificate; name one under tls.clientCertificate of the connection",
+        );
+    }
+    let may_ask = settings.address.is_https() && settings.client_certificate.is_none();
+    (may_ask && told.ends_with("connection closed")).then_some(
+        "the server closed the connection without an answer; if it asks for a client certificate, name one under tls.clientCertificate of the connection",
     )
 }
 

@@ -196,7 +196,7 @@ impl Transport {
             let line = self.follow(request, location)?;
             answer = self.call(&line, request, token).await?;
         }
-        let body = read_body(request, &mut answer).await?;
+        let body = self.read_body(request, &mut answer).await?;
         if answer.status().is_success() {
             return Ok(Response::new(request, body));
         }
@@ -227,7 +227,7 @@ impl Transport {
         }
         call.send()
             .await
-            .map_err(|error| dial::failed(request, error))
+            .map_err(|error| dial::failed(&self.settings, request, error))
     }
 
     /// The line to the server that a redirect names. The client to it is kept for the next one.
@@ -271,6 +271,40 @@ impl Transport {
             headers.insert("x-vault-token", value);
         }
         Ok(headers)
+    }
+
+    /// Reads the whole body, up to the limit, without leaving copies in vectors that grew.
+    async fn read_body(
+        &self,
+        request: &Request,
+        answer: &mut reqwest::Response,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let too_large =
+            || VaultError::new(VaultErrorKind::Invalid, request, "the answer is too large");
+        let announced = answer.content_length().unwrap_or(8 * 1024);
+        let announced = usize::try_from(announced).map_err(|_| too_large())?;
+        if announced > MAX_BODY {
+            return Err(too_large());
+        }
+        let mut body = Zeroizing::new(Vec::with_capacity(announced));
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| dial::failed(&self.settings, request, error))?
+        {
+            let length = body.len() + chunk.len();
+            if length > MAX_BODY {
+                return Err(too_large());
+            }
+            if length > body.capacity() {
+                let mut larger =
+                    Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
+                larger.extend_from_slice(&body);
+                body = larger;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -324,37 +358,6 @@ fn header_value(request: &Request, what: &str, bytes: &[u8]) -> Result<HeaderVal
             format!("{what} holds characters that a header cannot carry (a line break?)"),
         )
     })
-}
-
-/// Reads the whole body, up to the limit, without leaving copies in vectors that grew.
-async fn read_body(
-    request: &Request,
-    answer: &mut reqwest::Response,
-) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let too_large = || VaultError::new(VaultErrorKind::Invalid, request, "the answer is too large");
-    let announced = answer.content_length().unwrap_or(8 * 1024);
-    let announced = usize::try_from(announced).map_err(|_| too_large())?;
-    if announced > MAX_BODY {
-        return Err(too_large());
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity(announced));
-    while let Some(chunk) = answer
-        .chunk()
-        .await
-        .map_err(|error| dial::failed(request, error))?
-    {
-        let length = body.len() + chunk.len();
-        if length > MAX_BODY {
-            return Err(too_large());
-        }
-        if length > body.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
-            larger.extend_from_slice(&body);
-            body = larger;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 #[cfg(test)]

@@ -221,23 +221,16 @@ async fn a_standby_sends_every_request_on_to_the_active_node() {
     let team = stage.team("standby").await;
     team.put("app", &json!({"k": "one"})).await;
     let standby = Front::start(stage.vault_socket().unwrap()).await;
-    standby.redirect(&stage.vault_address());
     let address = format!("http://{}", standby.address());
-    connection(&team, "standby", json!({"address": address})).await;
-    team.vault_secret("app", over("standby")).await;
-    team.secret_with("app", "k", "one").await;
-    team.healed("app").await;
-    told(&team, "standby", "Reachable").await;
-    let heads = standby.heads();
-    assert!(heads.iter().any(|head| head.starts_with("post /v1/auth/")));
-
     // A second redirect is one too many: of two standbys, neither knows better.
     let lost = Front::start(stage.vault_socket().unwrap()).await;
     lost.redirect(&stage.vault_address());
     standby.redirect(&format!("http://{}", lost.address()));
+    connection(&team, "standby", json!({"address": address})).await;
+    team.vault_secret("app", over("standby")).await;
+    told(&team, "standby", "redirect, which is not followed").await;
     team.unreachable("app", "Unavailable", &["not available"])
         .await;
-    told(&team, "standby", "redirect, which is not followed").await;
     // Nor does it go anywhere that is not Vault's, or to TLS.
     standby.redirect(&format!("{}/elsewhere?", stage.vault_address()));
     told(&team, "standby", "another path").await;
@@ -245,6 +238,14 @@ async fn a_standby_sends_every_request_on_to_the_active_node() {
     told(&team, "standby", "never spoken to").await;
     standby.redirect(&stage.vault_tls_address());
     told(&team, "standby", "from https to http, or back").await;
+    assert!(team.secret("app").await.is_none());
+
+    standby.redirect(&stage.vault_address());
+    team.secret_with("app", "k", "one").await;
+    team.healed("app").await;
+    told(&team, "standby", "Reachable").await;
+    let heads = standby.heads();
+    assert!(heads.iter().any(|head| head.starts_with("post /v1/auth/")));
     standby.pass_on();
     team.put("app", &json!({"k": "two"})).await;
     team.secret_with("app", "k", "two").await;

@@ -5,7 +5,7 @@ use crate::{
     api::source::{KeysSpec, KvSource, SourceKind, SourceSpec},
     sync::refusal::Refusal,
     vault::{
-        path::{MountPath, PathError, SecretPath},
+        path::{MountPath, PathError, SecretPath, VaultNamespace},
         place::{KvPlace, Place},
         request::KvVersion,
     },
@@ -36,12 +36,28 @@ impl Ask {
             Self::Read(Place::Kv(_)) => SourceKind::Kv,
         }
     }
+
+    /// The same in a Vault namespace; in that of the login when it is `None`.
+    fn in_namespace(self, namespace: Option<VaultNamespace>) -> Self {
+        match self {
+            Self::Read(Place::Kv(place)) => Self::Read(Place::Kv(KvPlace { namespace, ..place })),
+        }
+    }
 }
 
 /// Checks the source at `index` of the spec.
 pub(super) fn resolve(index: usize, spec: &SourceSpec) -> Result<Source, Refusal> {
-    let SourceSpec { name, kv, keys } = spec;
+    let SourceSpec {
+        name,
+        namespace,
+        kv,
+        keys,
+    } = spec;
     let at = format!("spec.sources[{index}]");
+    let namespace = namespace.as_deref().map(VaultNamespace::parse);
+    let namespace = namespace
+        .transpose()
+        .map_err(|error| invalid(format!("{at}.namespace"), error))?;
     let asks = [kv.as_ref().map(|spec| resolve_kv(spec, &Field(&at, "kv")))];
     let mut asks = asks.into_iter().flatten();
     let (Some(ask), None) = (asks.next(), asks.next()) else {
@@ -50,7 +66,7 @@ pub(super) fn resolve(index: usize, spec: &SourceSpec) -> Result<Source, Refusal
     Ok(Source {
         name: name.clone(),
         keys: keys.clone().unwrap_or_default(),
-        ask: ask?,
+        ask: ask?.in_namespace(namespace),
     })
 }
 
