@@ -361,10 +361,16 @@ async fn requests_beyond_the_rate_wait_and_an_urgent_one_goes_first() {
     let seen = || vault.count("GET secret/data/a%20b");
     clock.wait_until("the first", || seen() == 1).await;
     // The server refuses it for want of a token; what counts is that it came.
-    transport
-        .send(&Request::token_renew(), None)
-        .await
-        .unwrap_err();
+    let renewal = {
+        let transport = Arc::clone(&transport);
+        tokio::spawn(async move { transport.send(&Request::token_renew(), None).await })
+    };
+    clock
+        .wait_until("the renewal", || {
+            vault.count("POST auth/token/renew-self") == 1
+        })
+        .await;
+    renewal.await.unwrap().unwrap_err();
     assert_eq!(seen(), 1, "the reads still wait");
     // The renewal has used up the share of the first second. Timers are late by up to a millisecond.
     let second = Duration::from_millis(1001);
