@@ -58,7 +58,7 @@ pub fn identity(
     Identity {
         key,
         transport,
-        namespace: None,
+        namespace: login.namespace.clone(),
         credentials: Arc::new(Credentials {
             client: client.clone(),
             login: login.clone(),

@@ -253,7 +253,7 @@ impl Syncer {
             None => Err(Stop::Pending),
             Some(Entry::Refused(why)) => Err(Refusal::ConnectionUnusable {
                 connection: id.to_string(),
-                why,
+                why: why.to_string(),
             }
             .into()),
             Some(Entry::Usable { transport, version }) => Ok(credentials::identity(

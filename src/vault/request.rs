@@ -27,6 +27,8 @@ pub struct Request {
     namespace: Option<VaultNamespace>,
     repeat: Repeat,
     gated: bool,
+    in_root: bool,
+    urgent: bool,
 }
 
 /// Whether sending a request twice does the same as sending it once.
@@ -236,6 +238,8 @@ impl Request {
         Self {
             query: Some(STATES.to_owned()),
             gated: false,
+            in_root: true,
+            urgent: true,
             ..Self::get("health", "sys/health".to_owned(), "sys/health".to_owned())
         }
     }
@@ -282,6 +286,16 @@ impl Request {
         self.gated
     }
 
+    /// Whether it goes to the root namespace, whatever the connection says: only there is `sys/health`.
+    pub fn is_in_root(&self) -> bool {
+        self.in_root
+    }
+
+    /// Whether it goes before others when a limit makes requests wait: what it is about may end meanwhile.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
     /// Path and query for the URL.
     pub fn target(&self) -> String {
         match &self.query {
@@ -301,6 +315,8 @@ impl Request {
             namespace: None,
             repeat: Repeat::Safe,
             gated: true,
+            in_root: false,
+            urgent: false,
         }
     }
 
@@ -309,6 +325,7 @@ impl Request {
         Self {
             method,
             repeat,
+            urgent: repeat == Repeat::Never,
             ..Self::get(operation, path.clone(), path)
         }
     }

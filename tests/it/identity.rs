@@ -2,6 +2,7 @@
 
 mod certificates;
 mod connections;
+mod fences;
 mod jwt;
 mod methods;
 mod passwords;
