@@ -21,6 +21,7 @@ mod identity;
 mod leaks;
 mod leases;
 mod outages;
+mod pki;
 mod rbac;
 mod refusals;
 mod rollouts;
