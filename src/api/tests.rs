@@ -265,6 +265,8 @@ fn no_schema_accepts_unknown_fields_or_sets_defaults() {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
         walk(&schema, &crd.spec.names.kind, &mut found);
     }
+    // What an engine wants to be asked with is known to the engine alone.
+    found.retain(|path| !path.contains("/dynamic/properties/parameters "));
     assert_eq!(found, Vec::<String>::new());
 }
 

@@ -57,8 +57,7 @@ impl DesiredSecret {
         object: &ObjectKey,
         uid: &str,
         target: &Target,
-        data: Data,
-        revision: Revision,
+        (data, revision): (Data, Revision),
         records: &Records,
     ) -> Self {
         let creates = target.creation != CreationPolicy::Merge;

@@ -41,6 +41,14 @@ const LAY_OUT_AGAIN: Duration = Duration::from_mins(1);
 /// The next look when nothing has a date.
 const NOTHING_DUE: Duration = Duration::from_mins(10);
 
+/// For which object a pass is, what it wants, and as whom it asks Vault.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub object: &'a Object<'a>,
+    pub resolved: &'a Resolved,
+    pub identity: &'a Identity,
+}
+
 /// What came of reading the shared sources.
 struct Shared<'a> {
     read: Vec<ReadSource<'a>>,
@@ -67,23 +75,21 @@ impl Passed {
 
 impl Syncer {
     /// Whether this object needs a pass of this kind.
-    pub(super) fn holds(&self, resolved: &Resolved, secret: Option<&SecretView>) -> bool {
+    pub(super) fn holds(resolved: &Resolved, secret: Option<&SecretView>) -> bool {
         issuing(resolved).next().is_some() || holdings_of(secret).is_some()
     }
 
-    pub(super) async fn sync_held(
-        &self,
-        object: &Object<'_>,
-        resolved: &Resolved,
-        identity: &Identity,
-    ) -> Result<Passed, Stop> {
+    pub(super) async fn sync_held(&self, scope: Scope<'_>) -> Result<Passed, Stop> {
+        let Scope {
+            object,
+            resolved,
+            identity,
+        } = scope;
         let held = self.holdings.of(object.key, &object.view.uid);
         let mut held = held.lock().await;
         let secret = self.observe(object, &resolved.target.name);
-        self.take_over(object, resolved, identity, &mut held, secret.as_deref());
-        let mut passed = self
-            .pass_held(object, resolved, identity, &mut held)
-            .await?;
+        self.take_over(scope, &mut held, secret.as_deref());
+        let mut passed = self.pass_held(scope, &mut held).await?;
         let secret = self.observe(object, &resolved.target.name);
         let verdict = (self.verdict)(object.key, secret.as_deref());
         let end = self.end_superseded(object, identity, &mut held, verdict);
@@ -104,55 +110,40 @@ impl Syncer {
         let intact = holdings_of(secret.as_deref())?.intact.clone();
         let resolved = self.resolve(object, spec).ok()?;
         let identity = self.identity(&resolved).ok()?;
+        let scope = Scope {
+            object,
+            resolved: &resolved,
+            identity: &identity,
+        };
         let held = self.holdings.of(object.key, &object.view.uid);
         let mut held = held.lock().await;
-        self.take_over(object, &resolved, &identity, &mut held, secret.as_deref());
-        let tended = self
-            .stop
-            .run_until_cancelled(self.tend(object, &resolved, &identity, &mut held, Some(&intact)))
-            .await?;
-        tended.next
+        self.take_over(scope, &mut held, secret.as_deref());
+        let tend = self.tend(scope, &mut held, Some(&intact));
+        self.stop.run_until_cancelled(tend).await?.next
     }
 
     /// Learns from the record in the Secret what earlier processes left.
-    fn take_over(
-        &self,
-        object: &Object<'_>,
-        resolved: &Resolved,
-        identity: &Identity,
-        held: &mut Holdings,
-        secret: Option<&SecretView>,
-    ) {
-        let records = self.records_of(object, secret);
-        let (clock, now) = ((self.clock)(), Instant::now().into_std());
-        held.take_over(records, resolved.interval, clock, now, object.seed);
-        self.depend(object, identity, held);
+    fn take_over(&self, scope: Scope<'_>, held: &mut Holdings, secret: Option<&SecretView>) {
+        let Scope {
+            object, resolved, ..
+        } = scope;
+        let records = records_of(object, secret);
+        held.take_over(records, resolved.interval, self.moment(), object.seed);
+        self.depend(scope, held);
     }
 
-    fn records_of(&self, object: &Object<'_>, secret: Option<&SecretView>) -> Records {
-        let ours = secret
-            .and_then(|secret| secret.managed.as_ref())
-            .filter(|managed| managed.vault_secret == object.key.name);
-        let holdings = ours.and_then(|managed| managed.holdings.as_ref());
-        holdings.map_or_else(Records::default, |holdings| holdings.records.clone())
-    }
-
-    async fn pass_held(
-        &self,
-        object: &Object<'_>,
-        resolved: &Resolved,
-        identity: &Identity,
-        held: &mut Holdings,
-    ) -> Result<Passed, Stop> {
+    async fn pass_held(&self, scope: Scope<'_>, held: &mut Holdings) -> Result<Passed, Stop> {
+        let Scope {
+            object, resolved, ..
+        } = scope;
         let names = resolved.sources.iter().map(|source| source.name.as_str());
-        let (clock, now) = ((self.clock)(), Instant::now().into_std());
-        let dropped = held.drop_others(&names.collect(), clock, now);
+        let dropped = held.drop_others(&names.collect(), self.moment());
         let in_hand = held.is_in_hand();
         let short = object.start.known.is_some() && !in_hand;
-        let shared = self.read_shared(object, resolved, identity, !short).await?;
+        let shared = self.read_shared(scope, !short).await?;
         let secret = self.observe(object, &resolved.target.name);
         let intact = holdings_of(secret.as_deref()).map(|holdings| &holdings.intact);
-        let tend = self.tend(object, resolved, identity, held, intact);
+        let tend = self.tend(scope, held, intact);
         let tended = self
             .stop
             .run_until_cancelled(tend)
@@ -185,21 +176,15 @@ impl Syncer {
             return Err(Stop::Unread(failure.clone(), next.min(*at)));
         }
         let issue = tended.issue;
-        let failed = self
-            .issue_all(object, (resolved, identity), issue, held)
-            .await?;
-        let laid_out = self
-            .lay_out(object, resolved, &tended.lay_out, held)
-            .await?;
+        let failed = self.issue_all(scope, issue, held).await?;
+        let laid_out = self.lay_out(scope, &tended.lay_out, held).await?;
         let shared = if short && shared.failed.is_none() {
-            self.read_shared(object, resolved, identity, true).await?
+            self.read_shared(scope, true).await?
         } else {
             shared
         };
         let written = async {
-            let values = self
-                .values(object, resolved, &shared, held, &laid_out)
-                .await?;
+            let values = self.values(scope, &shared, held, &laid_out).await?;
             self.write(object, resolved, values, Some(held)).await
         };
         let in_step = match written.await {
@@ -223,28 +208,24 @@ impl Syncer {
     /// Has everything issued that is needed. A source that has nothing to fall back on stops the pass.
     async fn issue_all(
         &self,
-        object: &Object<'_>,
-        (resolved, identity): (&Resolved, &Identity),
+        scope: Scope<'_>,
         issue: Vec<(&Source, &IssueAsk, Need)>,
         held: &mut Holdings,
     ) -> Result<Option<SourceFailure>, Stop> {
         if issue.is_empty() {
             return Ok(None);
         }
-        self.check_target(object, resolved)?;
-        self.ensure_finalizer(object).await?;
+        self.check_target(scope.object, scope.resolved)?;
+        self.ensure_finalizer(scope.object).await?;
         let mut failed = None;
         for (source, ask, need) in issue {
             if self.stop.is_cancelled() {
                 return Err(Stop::Ending);
             }
             let wanted = (source, ask, need);
-            if let Err(error) = self.issue(object, (resolved, identity), wanted, held).await {
+            if let Err(error) = self.issue(scope, wanted, held).await {
                 failed = Some(issue_failed(source, &error, held)?);
             }
-        }
-        if failed.is_none() {
-            held.rotate.clone_from(&object.view.rotate);
         }
         Ok(failed)
     }
@@ -260,13 +241,12 @@ impl Syncer {
         Ok(())
     }
 
-    async fn read_shared<'a>(
-        &self,
-        object: &Object<'_>,
-        resolved: &'a Resolved,
-        identity: &Identity,
-        need_data: bool,
-    ) -> Result<Shared<'a>, Stop> {
+    async fn read_shared<'a>(&self, scope: Scope<'a>, need_data: bool) -> Result<Shared<'a>, Stop> {
+        let Scope {
+            object,
+            resolved,
+            identity,
+        } = scope;
         match self.read(object, resolved, identity, need_data).await {
             Ok(read) => Ok(Shared { read, failed: None }),
             Err(Stop::Unread(failure, at)) => Ok(Shared {
@@ -280,12 +260,14 @@ impl Syncer {
     /// The values of every source: just read, in hand, or as they stand in the Secret.
     async fn values<'a>(
         &self,
-        object: &Object<'_>,
-        resolved: &'a Resolved,
+        scope: Scope<'a>,
         shared: &'a Shared<'a>,
         held: &'a Holdings,
         laid_out: &'a LaidOut,
     ) -> Result<Values<'a>, Stop> {
+        let Scope {
+            object, resolved, ..
+        } = scope;
         let carries = |name: &str| {
             let holding = held.sources.get(name);
             holding.is_some_and(|holding| holding.in_hand.is_none())
@@ -319,6 +301,14 @@ impl Syncer {
         }
         Ok(values)
     }
+}
+
+fn records_of(object: &Object<'_>, secret: Option<&SecretView>) -> Records {
+    let ours = secret
+        .and_then(|secret| secret.managed.as_ref())
+        .filter(|managed| managed.vault_secret == object.key.name);
+    let holdings = ours.and_then(|managed| managed.holdings.as_ref());
+    holdings.map_or_else(Records::default, |holdings| holdings.records.clone())
 }
 
 impl Shared<'_> {

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     apply::ApplyError,
     conclude::{Look, in_step, refused, statuses, unread},
-    held::Passed,
+    held::{Passed, Scope},
     holding::Verdict,
     memory::{Memories, Start},
     outcome::{InStep, Outcome, SourceFailure},
@@ -210,8 +210,13 @@ impl Syncer {
         let resolved = self.resolve(object, spec)?;
         let identity = self.identity(&resolved)?;
         let secret = self.observe(object, &resolved.target.name);
-        if self.holds(&resolved, secret.as_deref()) {
-            return self.sync_held(object, &resolved, &identity).await;
+        if Self::holds(&resolved, secret.as_deref()) {
+            let scope = Scope {
+                object,
+                resolved: &resolved,
+                identity: &identity,
+            };
+            return self.sync_held(scope).await;
         }
         let read = self
             .read(object, &resolved, &identity, object.start.known.is_none())

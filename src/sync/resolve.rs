@@ -169,7 +169,7 @@ pub fn retains(spec: &VaultSecretSpec) -> bool {
 fn deletion(spec: Option<&TargetSpec>) -> DeletionPolicy {
     let creation = spec.and_then(|spec| spec.creation_policy);
     let deletion = spec.and_then(|spec| spec.deletion_policy);
-    deletion.unwrap_or(match creation.unwrap_or_default() {
+    deletion.unwrap_or_else(|| match creation.unwrap_or_default() {
         CreationPolicy::Owner => DeletionPolicy::Delete,
         CreationPolicy::Merge | CreationPolicy::Orphan => DeletionPolicy::Retain,
     })

@@ -78,8 +78,7 @@ impl Syncer {
             object.key,
             &object.view.uid,
             &resolved.target,
-            data,
-            revision,
+            (data, revision),
             &records(false),
         );
         let secret = self.observe(object, &resolved.target.name);

@@ -104,7 +104,16 @@ impl Keeper {
             VaultErrorKind::NotFound | VaultErrorKind::Invalid if error.by_vault => {
                 self.ends = Some((now, now));
             }
-            _ => {
+            VaultErrorKind::Denied
+            | VaultErrorKind::NotFound
+            | VaultErrorKind::Deleted
+            | VaultErrorKind::Sealed
+            | VaultErrorKind::Throttled
+            | VaultErrorKind::Unavailable
+            | VaultErrorKind::Unreachable
+            | VaultErrorKind::Invalid
+            | VaultErrorKind::Refused
+            | VaultErrorKind::CredentialUnavailable => {
                 let longest = backoff::exponential(BACKOFF.0, BACKOFF.1, self.failures);
                 let seed = backoff::seed_for(self.seed, self.failures);
                 let pause = backoff::jittered(longest, BACKOFF_JITTER, seed);
@@ -136,13 +145,10 @@ mod tests {
         }
     }
 
-    /// One row per event: what the leases have to expect, and whether it is renewed again.
-    #[test]
-    fn every_event() {
-        let now = Instant::now();
-        type Event = Box<dyn Fn(&mut Keeper)>;
-        let later = now + HOUR / 2;
-        let rows: [(&str, Event, Parent, bool); 7] = [
+    type Event = Box<dyn Fn(&mut Keeper)>;
+
+    fn events(now: Instant, later: Instant) -> [(&'static str, Event, Parent, bool); 7] {
+        [
             ("nothing yet", Box::new(|_| {}), Parent::Lives, true),
             (
                 "renewed",
@@ -195,7 +201,14 @@ mod tests {
                 Parent::Lives,
                 true,
             ),
-        ];
+        ]
+    }
+
+    /// One row per event: what the leases have to expect, and whether it is renewed again.
+    #[test]
+    fn every_event() {
+        let now = Instant::now();
+        let rows = events(now, now + HOUR / 2);
         for (name, event, parent, renewed_again) in rows {
             let mut keeper = Keeper::new(now, 1);
             event(&mut keeper);

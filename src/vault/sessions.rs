@@ -39,7 +39,7 @@ pub enum SessionStore {
 /// All sessions of the process.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    sessions: Mutex<HashMap<IdentityKey, Entry>>,
+    by_identity: Mutex<HashMap<IdentityKey, Entry>>,
     dependents: Mutex<Dependents>,
     store: SessionStore,
     /// Rung when a date may have come nearer.
@@ -111,7 +111,8 @@ impl Sessions {
         let known = dependents.set(owner, accessors);
         let changed = !known.is_empty();
         for accessor in known {
-            dependents.keep(accessor, identity, issuer, (self.store, granted), now());
+            let issuer = issuer(&accessor);
+            dependents.keep(accessor, (identity, issuer), (self.store, granted), now());
         }
         dependents.served_by(owner, identity);
         drop(dependents);
@@ -299,7 +300,9 @@ impl Sessions {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<IdentityKey, Entry>> {
         // A panic between two inserts leaves the map whole.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

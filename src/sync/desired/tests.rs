@@ -23,8 +23,7 @@ fn desired(target: &Target) -> DesiredSecret {
         &ObjectKey::new("shop", "app"),
         "uid-7",
         target,
-        data.into(),
-        Revision::from_annotation("k1:00"),
+        (data.into(), Revision::from_annotation("k1:00")),
         &Records::default(),
     )
 }

@@ -18,12 +18,12 @@ use crate::{
         layout::{Keystores, layout},
     },
     sync::{
-        Object, Stop, Syncer, apply,
+        Stop, Syncer, apply,
         credentials::secret_value,
+        held::Scope,
         outcome::SourceFailure,
         render::Data,
         resolve::{
-            Resolved,
             method::SecretKey,
             source::{Ask as SourceAsk, IssueAsk, IssueWhat, PkiAsk, Source},
         },
@@ -141,11 +141,13 @@ impl Syncer {
     /// Lays out anew what the Secret holds of these sources. Nothing is issued.
     pub(in crate::sync) async fn lay_out(
         &self,
-        object: &Object<'_>,
-        resolved: &Resolved,
+        scope: Scope<'_>,
         sources: &[&Source],
         held: &mut Holdings,
     ) -> Result<LaidOut, Stop> {
+        let Scope {
+            object, resolved, ..
+        } = scope;
         let mut laid_out = LaidOut::default();
         if sources.is_empty() {
             return Ok(laid_out);

@@ -77,19 +77,12 @@ impl Syncer {
         let ours = managed.filter(|managed| managed.vault_secret == object.key.name);
         let records = ours.and_then(|managed| managed.holdings.as_ref());
         let records = records.map_or_else(Records::default, |holdings| holdings.records.clone());
-        let now = Instant::now().into_std();
-        held.take_over(
-            records,
-            self.default_interval,
-            (self.clock)(),
-            now,
-            object.seed,
-        );
+        held.take_over(records, self.default_interval, self.moment(), object.seed);
         // A Secret that stays stays usable as long as Vault lets it.
         if resolve::retains(spec) {
             return 0;
         }
-        held.drop_all((self.clock)(), now);
+        held.drop_all(self.moment());
         let open = held.superseded.iter().filter(|ending| !ending.done).count();
         let identity = match self.identity_of(object, spec) {
             Some(identity) if open > 0 => identity,

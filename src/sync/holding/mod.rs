@@ -28,10 +28,11 @@ pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
 use self::{
     record::{Issued, Record, What},
-    state::{Fresh, Holding, Holdings, Need, Todo, Wanted, decide_first, keys_of},
+    state::{Fresh, Holding, Holdings, Moment, Need, Todo, Wanted, decide_first, keys_of},
 };
 use super::{
-    Object, Syncer,
+    Syncer,
+    held::Scope,
     outcome::SourceFailure,
     resolve::{
         Resolved,
@@ -42,7 +43,7 @@ use crate::{
     names::ObjectKey,
     vault::{
         backoff,
-        error::{VaultError, VaultErrorKind},
+        error::VaultError,
         lease::{self, Parent, Terms},
         request::{Request, lease::LeaseId},
         response::lease::Granted,
@@ -117,17 +118,19 @@ impl Syncer {
     /// Keeps what is held: looks leases up and renews them. Says what has to be issued, and issues nothing.
     pub(super) async fn tend<'a>(
         &self,
-        object: &Object<'_>,
-        resolved: &'a Resolved,
-        identity: &Identity,
+        scope: Scope<'a>,
         held: &mut Holdings,
         intact: Option<&BTreeSet<String>>,
     ) -> Tended<'a> {
+        let Scope {
+            object,
+            resolved,
+            identity,
+        } = scope;
         let mut tended = Tended::default();
         let connection = resolved.login.connection.to_string();
         for (source, ask) in issuing(resolved) {
             let digest = ask.digest(&connection);
-            let requested = object.view.rotate.is_some() && object.view.rotate != held.rotate;
             let differs = certificate::compare(held, source, ask);
             if matches!(differs, Differs::Layout) {
                 tended.lay_out.push(source);
@@ -135,7 +138,7 @@ impl Syncer {
             for _ in 0..MOST_STEPS {
                 let wanted = Wanted {
                     ask: &digest,
-                    requested,
+                    rotate: object.view.rotate.as_deref(),
                     terms: self.terms(resolved, ask, held.sources.get(&source.name)),
                     vault: identity.transport.clock(),
                     keys: &source.keys,
@@ -190,7 +193,7 @@ impl Syncer {
         match answer {
             Ok(life) if life.ttl.is_zero() => lease.gone(),
             Ok(life) => lease.looked_up(life.ttl, life.renewable, asked),
-            Err(error) => self.told(lease, source, &error),
+            Err(error) => told(lease, source, &error),
         }
     }
 
@@ -227,33 +230,24 @@ impl Syncer {
                 held.errors.remove(&source.name);
             }
             Err(error) => {
-                self.told(lease, source, &error);
+                told(lease, source, &error);
                 held.errors.insert(source.name.clone(), error);
             }
-        }
-    }
-
-    /// Vault did not do as it was asked.
-    fn told(&self, lease: &mut lease::Lease, source: &Source, error: &VaultError) {
-        if lease::says_gone(error) {
-            tracing::info!(source = source.name, %error, "a lease is gone");
-            lease.gone();
-        } else {
-            if !error.held_back {
-                tracing::warn!(source = source.name, %error, "a lease was not renewed or looked up");
-            }
-            lease.failed(error, Instant::now().into_std());
         }
     }
 
     /// Has something issued, which is in hand from then on.
     pub(super) async fn issue(
         &self,
-        object: &Object<'_>,
-        (resolved, identity): (&Resolved, &Identity),
+        scope: Scope<'_>,
         (source, ask, need): (&Source, &IssueAsk, Need),
         held: &mut Holdings,
     ) -> Result<(), VaultError> {
+        let Scope {
+            object,
+            resolved,
+            identity,
+        } = scope;
         // What was issued before and never written is used by nobody.
         self.take_back(identity, source, held).await;
         let seed = backoff::seed_of(&(&object.seed, &source.name));
@@ -270,13 +264,14 @@ impl Syncer {
                     },
                     at: (self.clock)(),
                     keys: keys_of(&source.keys, &data),
+                    rotate: object.view.rotate.clone(),
                 };
                 let previous = held.sources.remove(&source.name);
-                let holding = Holding::issued(record, data, fresh, previous, asked, seed);
+                let holding = Holding::issued(record, (data, fresh), previous, asked, seed);
                 held.sources.insert(source.name.clone(), holding);
                 held.failures.remove(&source.name);
                 held.errors.remove(&source.name);
-                self.depend(object, identity, held);
+                self.depend(scope, held);
                 Ok(())
             }
             Err(error) => {
@@ -331,15 +326,36 @@ impl Syncer {
         })
     }
 
+    /// Now, on both clocks.
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            clock: (self.clock)(),
+            now: Instant::now().into_std(),
+        }
+    }
+
     /// Says which tokens this object's leases depend on.
-    pub(super) fn depend(&self, object: &Object<'_>, identity: &Identity, held: &Holdings) {
+    pub(super) fn depend(&self, scope: Scope<'_>, held: &Holdings) {
         let parents: BTreeSet<&str> = held
             .sources
             .values()
             .filter_map(|holding| holding.record.issued.parent())
             .collect();
         self.sessions
-            .depend(&object.key.to_string(), identity, parents);
+            .depend(&scope.object.key.to_string(), scope.identity, parents);
+    }
+}
+
+/// Vault did not do as it was asked.
+fn told(lease: &mut lease::Lease, source: &Source, error: &VaultError) {
+    if lease::says_gone(error) {
+        tracing::info!(source = source.name, %error, "a lease is gone");
+        lease.gone();
+    } else {
+        if !error.held_back {
+            tracing::warn!(source = source.name, %error, "a lease was not renewed or looked up");
+        }
+        lease.failed(error, Instant::now().into_std());
     }
 }
 
@@ -426,7 +442,7 @@ pub(super) fn missing_policy(
             "leases of an earlier process cannot be kept and are replaced one after the other",
         );
     }
-    let denied = |holding: &Holding| holding.lease().is_some_and(|lease| lease.is_denied());
+    let denied = |holding: &Holding| holding.lease().is_some_and(lease::Lease::is_denied);
     if held.sources.values().any(denied) {
         lines.insert("sys/leases/renew".to_owned(), "leases are not renewed");
         lines.insert(
@@ -443,14 +459,4 @@ pub(super) fn missing_policy(
             lines.collect::<Vec<_>>().join("; ")
         )
     })
-}
-
-/// Whether a request that failed like this may have been carried out all the same.
-pub(super) fn may_have_happened(error: &VaultError) -> bool {
-    !error.held_back
-        && !error.concerns_login()
-        && matches!(
-            error.kind,
-            VaultErrorKind::Unreachable | VaultErrorKind::Unavailable
-        )
 }

@@ -22,9 +22,6 @@ pub struct Records {
     /// the next write: to take it out is not worth a write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Superseded>,
-    /// The last request to issue everything anew that was acted on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rotate: Option<String>,
 }
 
 /// What one source holds.
@@ -39,6 +36,9 @@ pub struct Record {
     pub at: Timestamp,
     /// Which key of the Secret each key of the answer became; empty for one that was left out.
     pub keys: BTreeMap<String, String>,
+    /// The request to issue everything anew that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<String>,
 }
 
 /// One thing that was issued.
@@ -238,6 +238,7 @@ mod tests {
                     issued: lease("database/creds/app/1"),
                     at: Timestamp::UNIX_EPOCH,
                     keys: [("username".to_owned(), "user".to_owned())].into(),
+                    rotate: Some("1".into()),
                 },
             )]
             .into(),
@@ -245,7 +246,6 @@ mod tests {
                 issued: lease("database/creds/app/0"),
                 since: Timestamp::UNIX_EPOCH,
             }],
-            rotate: Some("1".into()),
         };
         let text = records.to_annotation().unwrap();
         assert_eq!(Records::parse(&text), Some(records), "{text}");

@@ -30,6 +30,15 @@ const IN_HAND_MOST: Duration = Duration::from_mins(10);
 /// … and how long it then takes before the next is issued.
 const GIVEN_UP: Duration = Duration::from_mins(30);
 
+/// The same moment on two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The time of day.
+    pub clock: Timestamp,
+    /// The clock that no one sets.
+    pub now: Instant,
+}
+
 /// What one source holds.
 pub struct Holding {
     /// As the Secret says, or will say once it is written.
@@ -114,8 +123,8 @@ pub enum Todo {
 pub struct Wanted<'a> {
     /// Digest of what is asked of Vault.
     pub ask: &'a str,
-    /// The request to issue everything anew, if there is one that was not acted on.
-    pub requested: bool,
+    /// The request to issue everything anew.
+    pub rotate: Option<&'a str>,
     /// The terms of its lease; of a certificate, when to replace it.
     pub terms: Terms,
     /// Vault's clock; `None` until Vault has answered anything.
@@ -169,8 +178,7 @@ impl Holding {
     /// What was just asked for at `asked`.
     pub fn issued(
         record: Record,
-        data: Data,
-        life: Fresh,
+        (data, life): (Data, Fresh),
         previous: Option<Self>,
         asked: Instant,
         seed: u64,
@@ -198,8 +206,7 @@ impl Holding {
     pub fn taken_over(
         record: Record,
         poll_every: Duration,
-        clock: Timestamp,
-        now: Instant,
+        Moment { clock, now }: Moment,
         seed: u64,
     ) -> Self {
         let age = clock
@@ -249,7 +256,7 @@ impl Holding {
                 },
                 Life::Certificate { .. } | Life::Polled { .. } => held,
             },
-            todo => todo,
+            todo @ (Todo::LookUp | Todo::Renew | Todo::Issue(_)) => todo,
         }
     }
 
@@ -257,7 +264,7 @@ impl Holding {
     fn need(&self, wanted: &Wanted<'_>, now: Instant) -> Option<Need> {
         if self.record.ask != wanted.ask {
             Some(Need::AskChanged)
-        } else if wanted.requested {
+        } else if wanted.rotate.is_some() && wanted.rotate != self.record.rotate.as_deref() {
             Some(Need::Requested)
         } else if self.in_hand.is_none() && !self.has_values(wanted) {
             Some(Need::ValuesLost)
@@ -433,8 +440,6 @@ pub struct Holdings {
     pub failures: BTreeMap<String, IssueFailures>,
     /// What was replaced and is not revoked yet.
     pub superseded: Vec<Ending>,
-    /// The last request to issue everything anew that was acted on.
-    pub rotate: Option<String>,
     /// Whether the record of the Secret was looked at.
     pub taken_over: bool,
 }
@@ -488,7 +493,6 @@ impl Holdings {
                 .map(|(name, holding)| (name.clone(), holding.record.clone()))
                 .collect(),
             superseded: known.chain(replaced).collect(),
-            rotate: self.rotate.clone(),
         }
     }
 
@@ -499,14 +503,7 @@ impl Holdings {
     }
 
     /// Takes over what the record of the Secret says, once. What this process knows itself counts more.
-    pub fn take_over(
-        &mut self,
-        records: Records,
-        poll_every: Duration,
-        clock: Timestamp,
-        now: Instant,
-        seed: u64,
-    ) {
+    pub fn take_over(&mut self, records: Records, poll_every: Duration, moment: Moment, seed: u64) {
         if std::mem::replace(&mut self.taken_over, true) {
             return;
         }
@@ -514,12 +511,11 @@ impl Holdings {
             let seed = backoff::seed_of(&(seed, &name));
             self.sources
                 .entry(name)
-                .or_insert_with(|| Holding::taken_over(record, poll_every, clock, now, seed));
+                .or_insert_with(|| Holding::taken_over(record, poll_every, moment, seed));
         }
         let superseded = records.superseded.into_iter();
         self.superseded
-            .extend(superseded.map(|what| Ending::new(what, now)));
-        self.rotate = self.rotate.take().or(records.rotate);
+            .extend(superseded.map(|what| Ending::new(what, moment.now)));
     }
 
     /// What was in hand is in the Secret, together with the record.
@@ -537,7 +533,7 @@ impl Holdings {
 
     /// Sources that are not in the spec any more: what they hold is to be revoked once the Secret is written without them.
     /// Says whether there were any.
-    pub fn drop_others(&mut self, names: &BTreeSet<&str>, clock: Timestamp, now: Instant) -> bool {
+    pub fn drop_others(&mut self, names: &BTreeSet<&str>, Moment { clock, now }: Moment) -> bool {
         let gone = self
             .sources
             .extract_if(.., |name, _| !names.contains(name.as_str()));
@@ -555,7 +551,7 @@ impl Holdings {
     }
 
     /// The object goes: all of it is to be revoked.
-    pub fn drop_all(&mut self, clock: Timestamp, now: Instant) {
+    pub fn drop_all(&mut self, Moment { clock, now }: Moment) {
         let in_hand = std::mem::take(&mut self.sources);
         for (_, holding) in in_hand {
             let previous = holding.in_hand.and_then(|hand| hand.previous);

@@ -59,13 +59,12 @@ impl Dependents {
         new
     }
 
-    /// Begins to keep a token that somebody began to depend on. `issuer` tells whose it is; `login` what becomes of
+    /// Begins to keep a token that somebody began to depend on. Says who keeps it and whose it is, what becomes of
     /// tokens of earlier processes, and how long a token of this login is granted for.
     pub(super) fn keep(
         &mut self,
         accessor: Arc<str>,
-        identity: &Identity,
-        issuer: impl Fn(&str) -> Option<IdentityKey>,
+        (identity, issuer): (&Identity, Option<IdentityKey>),
         (store, granted): (SessionStore, Option<Duration>),
         now: Instant,
     ) {
@@ -77,7 +76,7 @@ impl Dependents {
         let kept = Kept {
             keeper,
             identity: identity.clone(),
-            issuer: issuer(&accessor),
+            issuer,
             owners: 1,
         };
         self.tokens.insert(accessor, kept);
