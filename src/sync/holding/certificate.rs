@@ -172,7 +172,7 @@ impl Syncer {
             match self.lay_out_one(pki, &holding.carried(&live.data)).await {
                 Ok(data) => {
                     let before = holding.record.clone();
-                    holding.record.keys = keys_of(&source.keys, &data);
+                    holding.record.keys = keys_of(&source.keys, data.keys());
                     if let What::Certificate { layout, .. } = &mut holding.record.issued.what {
                         *layout = pki.layout();
                     }
