@@ -222,6 +222,10 @@ async fn hold_the_keys_they_say(stage: &Stage) {
         ),
         ("kv-v1-and-pinned-version", "key password user"),
         ("settings", "DB_PASSWORD DB_USER theme"),
+        (
+            "web-tls",
+            "ca.crt keystore.p12 tls.crt tls.key truststore.p12",
+        ),
     ];
     for (secret, expected) in keys {
         let template = "go-template={{range $key, $value := .data}}{{$key}} {{end}}";
