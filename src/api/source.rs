@@ -10,11 +10,14 @@ use serde_json::{Map, Value};
 
 use super::pki::PkiSource;
 
+use super::duration::GoDuration;
+
 /// One secret in Vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(
     cel,
-    validation = Rule::new("[has(self.kv), has(self.dynamic), has(self.pki)].filter(x, x).size() == 1").message("each source needs exactly one kind: set kv, dynamic or pki"),
+    validation = Rule::new("[has(self.kv), has(self.find), has(self.staticRole), has(self.dynamic), has(self.pki)].filter(x, x).size() == 1")
+        .message("each source needs exactly one kind: set one of kv, find, staticRole, dynamic and pki"),
     validation = Rule::new("!has(self.renewAt) || has(self.dynamic) || has(self.pki)").message("renewAt is for what ends: remove it, or use dynamic or pki")
 )]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +31,12 @@ pub struct SourceSpec {
     /// A secret of a key-value engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<KvSource>,
+    /// Every secret of a key-value engine below a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub find: Option<FindSource>,
+    /// The login of a static role, whose password Vault changes in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub static_role: Option<StaticRoleSource>,
     /// Something that an engine issues for this object alone, such as a database login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dynamic: Option<DynamicSource>,
@@ -67,6 +76,77 @@ pub struct KvSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub version: Option<i64>,
+}
+
+/// Every secret of a key-value engine below a path whose name matches.
+///
+/// A key of a found secret is called `<path>_<key>` in the Secret, where `<path>` is relative to `path`, with `-` for
+/// each slash: `value` of `eu/flag-a` becomes `eu-flag-a_value`. `keys` selects and renames by these names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    cel,
+    validation = Rule::new("!has(self.maxDepth) || (has(self.recursive) && self.recursive)")
+        .message("maxDepth says how deep to go into folders: set recursive: true, or remove maxDepth")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct FindSource {
+    /// Where the engine is mounted.
+    #[schemars(length(min = 1, max = 256))]
+    pub mount: String,
+    /// The folder to look in, without `data/` or `metadata/`. Default: the whole mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: Option<String>,
+    /// A regular expression (RE2) for the path relative to `path`, such as `^flag-`. Default: every path.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub match_: Option<String>,
+    /// Version of the engine, 1 or 2. Default: asked of Vault once per mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2))]
+    pub engine_version: Option<i32>,
+    /// Look into folders, too. Default `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recursive: Option<bool>,
+    /// How many folders deep to look; what is deeper is left out. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub max_depth: Option<i32>,
+    /// The most secrets to read, and the most folders to list. More than that is refused, nothing is cut off.
+    /// At most 1000. Default 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_secrets: Option<i32>,
+}
+
+/// The login of a static role of the database or LDAP engine.
+///
+/// Gives `username` and `password`, and `dn` (LDAP) or `rsa_private_key` (database) where there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticRoleSource {
+    /// Where the engine is mounted.
+    #[schemars(length(min = 1, max = 256))]
+    pub mount: String,
+    /// Name of the static role.
+    #[schemars(length(min = 1, max = 512))]
+    pub role: String,
+    /// What is mounted there. Default: asked of Vault once per mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<StaticRoleEngine>,
+    /// How soon a rotation made by hand shows. A rotation that Vault announced is followed at once. At least `5s`,
+    /// never longer than `refreshInterval`. Default `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_interval: Option<GoDuration>,
+}
+
+/// The engines with static roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StaticRoleEngine {
+    /// The database engine.
+    Database,
+    /// The LDAP engine.
+    Ldap,
 }
 
 /// What an engine issues: credentials of a database, a cloud, a Kubernetes cluster, a message broker.
@@ -154,15 +234,22 @@ pub struct SourceStatus {
     /// When it ends, for what cannot be renewed; of a certificate, by Vault's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_expires: Option<Time>,
+    /// When Vault last changed the password (static roles).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation: Option<Time>,
 }
 
 /// The kinds of source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SourceKind {
-    /// A key-value engine.
+    /// A secret of a key-value engine.
     Kv,
     /// Something an engine issues.
     Dynamic,
     /// A certificate.
     Pki,
+    /// Secrets of a key-value engine below a path.
+    Find,
+    /// The login of a static role.
+    StaticRole,
 }

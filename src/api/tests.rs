@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{
     crds,
-    login::AppRoleMethod,
-    source::{KvSource, SourceSpec},
+    login::{AppRoleMethod, JwtMethod},
+    source::{FindSource, KvSource, SourceSpec},
     vault_auth::{ClusterVaultAuthSpec, VaultAuthSpec},
     vault_connection::{CaSpec, ClusterVaultConnectionSpec, VaultConnectionSpec},
     vault_secret::{TargetSpec, VaultSecret},
@@ -78,6 +78,22 @@ fn a_login_of_one_namespace_stays_there() {
             refused,
         ),
         (
+            with(json!({"jwt": {"role": "r", "secretRef": far}})),
+            refused,
+        ),
+        (
+            with(json!({"cert": {"secretRef": {"name": "a", "namespace": "b"}}})),
+            refused,
+        ),
+        (
+            with(json!({"userPass": {"username": "u", "passwordRef": far}})),
+            refused,
+        ),
+        (
+            with(json!({"ldap": {"username": "u", "passwordRef": far}})),
+            refused,
+        ),
+        (
             with(
                 json!({"kubernetes": {"role": "r", "audiences": ["v"], "serviceAccountRef": {"name": "a", "namespace": "b"}}}),
             ),
@@ -140,6 +156,37 @@ fn an_app_role_has_one_role_id() {
 }
 
 #[test]
+fn a_jwt_is_of_a_service_account_with_audiences_or_stands_in_a_secret() {
+    let secret = json!({"name": "a", "key": "b"});
+    let account = json!({"name": "a"});
+    let rows = [
+        (json!({"secretRef": secret}), None),
+        (
+            json!({"serviceAccountRef": account, "audiences": ["v"], "tokenTTL": "1h"}),
+            None,
+        ),
+        (json!({}), Some("exactly one of serviceAccountRef")),
+        (
+            json!({"serviceAccountRef": account, "audiences": ["v"], "secretRef": secret}),
+            Some("exactly one of serviceAccountRef"),
+        ),
+        (
+            json!({"serviceAccountRef": account}),
+            Some("audiences is required with serviceAccountRef"),
+        ),
+        (
+            json!({"secretRef": secret, "audiences": ["v"]}),
+            Some("audiences is required with serviceAccountRef"),
+        ),
+        (
+            json!({"secretRef": secret, "tokenTTL": "1h"}),
+            Some("tokenTTL cannot be set"),
+        ),
+    ];
+    check(rules_of!(JwtMethod), &rows);
+}
+
+#[test]
 fn certificate_authorities_stand_in_one_place_of_the_right_namespace() {
     let reference = json!({"name": "a", "key": "b"});
     let rows = [
@@ -178,10 +225,34 @@ fn certificate_authorities_stand_in_one_place_of_the_right_namespace() {
 fn a_source_has_one_kind_and_a_pinned_version_a_versioned_engine() {
     check(
         rules_of!(SourceSpec),
-        &[(
-            json!({"name": "a"}),
-            Some("each source needs exactly one kind"),
-        )],
+        &[
+            (
+                json!({"name": "a"}),
+                Some("each source needs exactly one kind"),
+            ),
+            (json!({"name": "a", "find": {"mount": "m"}}), None),
+            (
+                json!({"name": "a", "find": {"mount": "m"}, "staticRole": {"mount": "m", "role": "r"}}),
+                Some("each source needs exactly one kind"),
+            ),
+        ],
+    );
+    check(
+        rules_of!(FindSource),
+        &[
+            (
+                json!({"mount": "m", "recursive": true, "maxDepth": 2}),
+                None,
+            ),
+            (
+                json!({"mount": "m", "maxDepth": 2}),
+                Some("set recursive: true"),
+            ),
+            (
+                json!({"mount": "m", "recursive": false, "maxDepth": 2}),
+                Some("set recursive: true"),
+            ),
+        ],
     );
     let kv = |engine: Option<i32>, version: Option<i32>| json!({"mount": "m", "path": "p", "engineVersion": engine, "version": version});
     let without_null = |value: Value| {

@@ -1,6 +1,8 @@
 //! Effects: log, clock. How a pass ends: refused, not read, or in step.
 
 use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::Instant;
 
 use super::{
@@ -88,10 +90,12 @@ pub(super) fn statuses(
     let status = |source: &Source| {
         let read = read.iter().find(|read| read.source.name == source.name);
         let version = read.and_then(|read| read.reading.version);
+        let rotation = read.and_then(|read| read.reading.rotation);
         let status = SourceStatus {
             name: source.name.clone(),
             kind: source.ask.kind(),
             version: version.and_then(|version| i64::try_from(version).ok()),
+            last_rotation: rotation.and_then(|rotation| rotation.last.map(Time)),
             lease_duration: None,
             renewable: None,
             serial_number: None,

@@ -292,6 +292,10 @@ impl Syncer {
                 Ask::Issue(_) => None,
             });
         let reads = places.map(|(source, place)| async move {
+            let want = Want {
+                interval: want.interval.min(source.every.unwrap_or(want.interval)),
+                ..want
+            };
             let result = self.read_place(identity, place, &want).await;
             let (reading, next) = result.map_err(|failure| unread(object.key, source, failure))?;
             Ok(ReadSource {
@@ -318,7 +322,7 @@ impl Syncer {
         };
         let next = self
             .readings
-            .next_due(&key, want.interval, reading.read_at, want.seed);
+            .next_due(&key, want.interval, &reading, want.seed);
         Ok((reading, next.into()))
     }
 

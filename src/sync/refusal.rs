@@ -101,6 +101,20 @@ pub enum Refusal {
         /// Name of the other one.
         second: String,
     },
+    /// Two values of one source get the same key.
+    #[error(
+        "spec.sources[{source_name}]: key {key} comes from both {first} and {second}; rename one of them under keys, or leave it out there or with find.match"
+    )]
+    KeyConflictWithin {
+        /// Name of the source.
+        source_name: String,
+        /// The key.
+        key: String,
+        /// What the value that gave it first is called in Vault.
+        first: String,
+        /// What the other one is called.
+        second: String,
+    },
     /// No key is left.
     #[error("spec.sources: nothing is left to write: {why}")]
     NoKeys {
@@ -174,7 +188,7 @@ impl Refusal {
             Self::ConnectionNotFound { .. } => "ConnectionNotFound",
             Self::ConnectionUnusable { .. } => "ConnectionUnusable",
             Self::KeyNotAllowed { .. } => "KeyNotAllowed",
-            Self::KeyConflict { .. } => "KeyConflict",
+            Self::KeyConflict { .. } | Self::KeyConflictWithin { .. } => "KeyConflict",
             Self::NoKeys { .. } => "NoKeys",
             Self::TooLarge { .. } => "TooLarge",
             Self::TargetForeign { .. } => "TargetForeign",
@@ -191,6 +205,7 @@ impl Refusal {
             self,
             Self::KeyNotAllowed { .. }
                 | Self::KeyConflict { .. }
+                | Self::KeyConflictWithin { .. }
                 | Self::NoKeys { .. }
                 | Self::TooLarge { .. }
                 | Self::TargetInvalid { .. }

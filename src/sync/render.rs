@@ -17,22 +17,18 @@ pub type Data = BTreeMap<String, Sensitive>;
 /// Selects, renames and merges the keys of all sources.
 pub fn render<'a>(read: impl IntoIterator<Item = (&'a Source, &'a Data)>) -> Result<Data, Refusal> {
     let mut merged = Data::new();
-    let mut given_by: BTreeMap<String, &str> = BTreeMap::new();
+    let mut given_by: BTreeMap<String, (&str, &str)> = BTreeMap::new();
     let mut empty = Vec::new();
     for (source, data) in read {
         let selected = select(source, data)?;
         if selected.is_empty() {
             empty.push(source.name.as_str());
         }
-        for (key, value) in selected {
-            if let Some(first) = given_by.insert(key.clone(), &source.name) {
-                return Err(Refusal::KeyConflict {
-                    key,
-                    first: first.to_owned(),
-                    second: source.name.clone(),
-                });
+        for Selected { key, name, value } in selected {
+            if let Some((first, first_name)) = given_by.insert(key.clone(), (&source.name, name)) {
+                return Err(conflict(key, (first, first_name), (&source.name, name)));
             }
-            merged.insert(key, value);
+            merged.insert(key, value.clone());
         }
     }
     if merged.is_empty() {
@@ -56,17 +52,44 @@ pub fn render<'a>(read: impl IntoIterator<Item = (&'a Source, &'a Data)>) -> Res
     Ok(merged)
 }
 
-fn select(source: &Source, data: &Data) -> Result<Vec<(String, Sensitive)>, Refusal> {
+/// The refusal of a key that two values give, each told as source and name in it.
+fn conflict(key: String, first: (&str, &str), second: (&str, &str)) -> Refusal {
+    if first.0 == second.0 && first.1 != second.1 {
+        return Refusal::KeyConflictWithin {
+            source_name: first.0.to_owned(),
+            key,
+            first: first.1.to_owned(),
+            second: second.1.to_owned(),
+        };
+    }
+    Refusal::KeyConflict {
+        key,
+        first: first.0.to_owned(),
+        second: second.0.to_owned(),
+    }
+}
+
+/// One value that goes into the Secret.
+struct Selected<'a> {
+    /// Its key there.
+    key: String,
+    /// What it is called where it comes from.
+    name: &'a str,
+    value: &'a Sensitive,
+}
+
+fn select<'a>(source: &Source, data: &'a Data) -> Result<Vec<Selected<'a>>, Refusal> {
     data.iter()
-        .filter(|(key, _)| takes(&source.keys, key))
-        .map(|(key, value)| {
-            let name = new_name(&source.keys, key);
-            if is_allowed(&name) {
-                Ok((name, value.clone()))
+        .map(|(name, value)| (source.ask.key_of(name), name, value))
+        .filter(|(key, ..)| takes(&source.keys, key))
+        .map(|(key, name, value)| {
+            let key = new_name(&source.keys, &key);
+            if is_allowed(&key) {
+                Ok(Selected { key, name, value })
             } else {
                 Err(Refusal::KeyNotAllowed {
                     source_name: source.name.clone(),
-                    key: name.chars().take(64).collect(),
+                    key: key.chars().take(64).collect(),
                 })
             }
         })
@@ -116,7 +139,7 @@ mod tests {
     use super::*;
     use crate::sync::resolve::source::Ask;
     use crate::vault::path::{MountPath, SecretPath};
-    use crate::vault::place::{KvPlace, Place};
+    use crate::vault::place::{FindPlace, KvPlace, Place};
 
     fn source(name: &str, keys: KeysSpec) -> Source {
         Source {
@@ -129,6 +152,7 @@ mod tests {
                 engine: None,
                 version: None,
             })),
+            every: None,
         }
     }
 
@@ -188,6 +212,51 @@ mod tests {
             let rendered = render([(&source("s", keys.clone()), &read)]).unwrap();
             assert_eq!(rendered.keys().collect::<Vec<_>>(), expected, "{keys:?}");
         }
+    }
+
+    fn find(keys: KeysSpec) -> Source {
+        Source {
+            ask: Ask::Read(Place::Find(FindPlace {
+                namespace: None,
+                mount: MountPath::parse("secret").unwrap(),
+                folder: None,
+                engine: None,
+                pattern: None,
+                depth: 9,
+                most: 100,
+            })),
+            ..source("all", keys)
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_called_by_its_path_and_key() {
+        let read = data(&[
+            ("eu/flag-a/on", "1"),
+            ("flag-b/on", "2"),
+            ("flag-b/x_y", "3"),
+        ]);
+        let rendered = render([(&find(KeysSpec::default()), &read)]).unwrap();
+        let found: Vec<_> = rendered.keys().collect();
+        assert_eq!(found, ["eu-flag-a_on", "flag-b_on", "flag-b_x_y"]);
+        let keys = keys(&["*_on"], &["eu-*"], None, &[("flag-b_on", "B")]);
+        let rendered = render([(&find(keys), &read)]).unwrap();
+        assert_eq!(rendered.keys().collect::<Vec<_>>(), ["B"]);
+    }
+
+    #[test]
+    fn two_values_of_one_source_with_one_key_are_refused_with_both_paths() {
+        let read = data(&[("eu/a/on", "1"), ("eu-a/on", "2")]);
+        let refusal = render([(&find(KeysSpec::default()), &read)]).unwrap_err();
+        assert_eq!(refusal.reason(), "KeyConflict");
+        let told = refusal.to_string();
+        assert!(
+            told.contains("sources[all]: key eu-a_on comes from both eu-a/on and eu/a/on"),
+            "{told}"
+        );
+        let read = data(&[("eu/a%2Fon", "1")]);
+        let refusal = render([(&find(KeysSpec::default()), &read)]).unwrap_err();
+        assert_eq!(refusal.reason(), "KeyNotAllowed");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum VaultErrorKind {
     Unreachable,
     /// Vault does not understand the request, or we do not understand the answer.
     Invalid,
+    /// There is more to read than the limit allows, so nothing of it was read.
+    TooMany,
     /// We did not send the request because it could not have been right.
     Refused,
     /// The credential for the login could not be had.
@@ -52,6 +54,7 @@ impl VaultErrorKind {
             Self::Unavailable => "Unavailable",
             Self::Unreachable => "Unreachable",
             Self::Invalid => "Invalid",
+            Self::TooMany => "TooMany",
             Self::Refused => "Refused",
             Self::CredentialUnavailable => "CredentialUnavailable",
         }
@@ -68,6 +71,7 @@ impl VaultErrorKind {
             Self::Unavailable => "Vault is not available",
             Self::Unreachable => "Vault cannot be reached",
             Self::Invalid => "request or answer is not valid",
+            Self::TooMany => "too much to read",
             Self::Refused => "not sent",
             Self::CredentialUnavailable => "the credential for the login is not available",
         }
@@ -174,9 +178,20 @@ impl VaultError {
             | VaultErrorKind::NotFound
             | VaultErrorKind::Deleted
             | VaultErrorKind::Invalid
+            | VaultErrorKind::TooMany
             | VaultErrorKind::Refused
             | VaultErrorKind::CredentialUnavailable => false,
         }
+    }
+
+    /// The same failure with more to say.
+    #[must_use]
+    pub(super) fn explained(self, more: &str) -> Self {
+        let detail = match self.detail.as_str() {
+            "" => one_line(more),
+            known => one_line(&format!("{known}; {more}")),
+        };
+        Self { detail, ..self }
     }
 }
 
@@ -510,6 +525,7 @@ mod tests {
             | VaultErrorKind::Invalid => true,
             // These do not come from an answer.
             VaultErrorKind::Unreachable
+            | VaultErrorKind::TooMany
             | VaultErrorKind::Refused
             | VaultErrorKind::CredentialUnavailable => false,
         }

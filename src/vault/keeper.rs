@@ -112,6 +112,7 @@ impl Keeper {
             | VaultErrorKind::Unavailable
             | VaultErrorKind::Unreachable
             | VaultErrorKind::Invalid
+            | VaultErrorKind::TooMany
             | VaultErrorKind::Refused
             | VaultErrorKind::CredentialUnavailable => {
                 let longest = backoff::exponential(BACKOFF.0, BACKOFF.1, self.failures);

@@ -355,6 +355,7 @@ fn is_about_the_lease(error: &VaultError) -> bool {
             | VaultErrorKind::NotFound
             | VaultErrorKind::Deleted
             | VaultErrorKind::Invalid
+            | VaultErrorKind::TooMany
             | VaultErrorKind::Unavailable
             | VaultErrorKind::Refused => true,
             VaultErrorKind::Sealed

@@ -5,16 +5,18 @@
 //!
 //! ```text
 //! Readings::get      is what we remember fresh enough?    schedule   one read per key and stride
-//!   └ Sessions::send   is there a token, does it live?    token      one login per identity
-//!       └ Transport::send  is Vault there?                gate       one probe per outage
-//!           └ HTTP         request → error | response                classified and parsed once
+//!   └ Reader::read     which requests does it take?       find       several where many secrets are one place
+//!       └ Sessions::send   is there a token, does it live?    token      one login per identity
+//!           └ Transport::send  is Vault there?                gate       one probe per outage
+//!               └ HTTP         request → error | response                classified and parsed once
 //! ```
 //!
 //! | who | owns | is told by |
 //! |---|---|---|
 //! | [`readings`] | fingerprints, values for 30 s, remembered refusals | [`schedule`] |
-//! | `mounts` | the KV version of mounts | |
+//! | `reader`, `mounts` | what is mounted where | [`place`] |
 //! | [`sessions`], [`session`] | tokens: log in, renew, verify, revoke | [`token`] |
+//! | `unwrapping` | secret ids that came wrapped | |
 //! | [`transport`] | the connection pool, the limit of requests in flight | [`gate`] |
 //!
 //! The right column is pure: it decides with the time as an argument, and the left one does it.
@@ -27,6 +29,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod error;
+mod find;
 pub mod fingerprint;
 pub mod gate;
 pub mod identity;
@@ -36,6 +39,7 @@ pub mod lease;
 mod mounts;
 pub mod path;
 pub mod place;
+mod reader;
 pub mod readings;
 pub mod request;
 pub mod response;
@@ -46,3 +50,4 @@ pub mod sessions;
 mod testing;
 pub mod token;
 pub mod transport;
+mod unwrapping;

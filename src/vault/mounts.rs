@@ -1,4 +1,4 @@
-//! Effects: Vault — which version of the KV engine a mount has, asked once an hour.
+//! Effects: Vault — what is mounted where, asked once an hour.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::error::{VaultError, VaultErrorKind};
 use super::identity::IdentityKey;
 use super::path::{MountPath, VaultNamespace};
-use super::request::{KvVersion, Request};
+use super::request::Request;
+use super::response::Mount;
 use super::session::Identity;
 use super::sessions::Sessions;
 use super::transport::now;
@@ -26,8 +27,32 @@ struct MountKey {
 
 #[derive(Debug)]
 struct Known {
-    version: Result<KvVersion, VaultError>,
+    found: Result<Mount, VaultError>,
     until: Instant,
+}
+
+/// A mount as one identity sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MountAt<'a> {
+    /// Who asks.
+    pub(super) identity: &'a Identity,
+    /// The namespace; that of the identity when `None`.
+    pub(super) namespace: Option<&'a VaultNamespace>,
+    /// Where it is.
+    pub(super) mount: &'a MountPath,
+}
+
+/// What somebody wants to know of a mount.
+#[derive(Debug)]
+pub(super) struct Question<T> {
+    /// What is asked, for people.
+    pub(super) what: &'static str,
+    /// The field of a source that answers it.
+    pub(super) field: &'static str,
+    /// The types of engine that will do, for people.
+    pub(super) wanted: &'static str,
+    /// The answer, if the engine is of such a type.
+    pub(super) take: fn(&Mount) -> Option<T>,
 }
 
 /// One mount. Held while Vault is asked: one at a time.
@@ -40,42 +65,53 @@ pub(super) struct Mounts {
 }
 
 impl Mounts {
-    /// The version of the KV engine at `mount`, as `identity` sees it.
-    pub(super) async fn version(
+    /// What is wanted of the engine at a mount.
+    pub(super) async fn ask<T>(
         &self,
         sessions: &Sessions,
-        identity: &Identity,
-        namespace: Option<&VaultNamespace>,
-        mount: &MountPath,
-    ) -> Result<KvVersion, VaultError> {
-        let slot = self.slot(identity, namespace, mount);
-        let mut known = slot.lock().await;
-        if let Some(known) = known.as_ref().filter(|known| now() < known.until) {
-            return known.version.clone();
-        }
-        let version = detect(sessions, identity, namespace, mount).await;
-        let keep = match &version {
-            Ok(_) => KEEP,
-            // Nothing was learnt about the mount; who remembers such failures is the gate, or the session.
-            Err(error) if error.concerns_connection() || error.concerns_login() => Duration::ZERO,
-            Err(_) => KEEP_REFUSAL,
-        };
-        *known = Some(Known {
-            version: version.clone(),
-            until: now() + keep,
-        });
-        version
+        at: MountAt<'_>,
+        question: &Question<T>,
+    ) -> Result<T, VaultError> {
+        let found = self.find(sessions, at, question);
+        let found = found.await.map_err(|error| advise(error, question))?;
+        (question.take)(&found).ok_or_else(|| {
+            let request = Request::mount_lookup(at.mount);
+            let (engine, wanted) = (&found.engine, question.wanted);
+            let detail = format!("the engine mounted here is '{engine}', not {wanted}");
+            VaultError::new(VaultErrorKind::Invalid, &request, detail)
+        })
     }
 
-    /// Forgets a mount whose version seems to have changed.
-    pub(super) fn forget(
+    async fn find<T>(
         &self,
-        identity: &Identity,
-        namespace: Option<&VaultNamespace>,
-        mount: &MountPath,
-    ) {
-        let key = key(identity, namespace, mount);
-        self.slots().remove(&key);
+        sessions: &Sessions,
+        at: MountAt<'_>,
+        question: &Question<T>,
+    ) -> Result<Mount, VaultError> {
+        let slot = self.slot(at);
+        let mut known = slot.lock().await;
+        if let Some(known) = known.as_ref().filter(|known| now() < known.until) {
+            return known.found.clone();
+        }
+        let request = Request::mount_lookup(at.mount).in_namespace(at.namespace.cloned());
+        let answer = sessions.send(at.identity, &request).await;
+        let found = answer.and_then(|answer| answer.mount());
+        let keep = match &found {
+            Ok(mount) if (question.take)(mount).is_some() => KEEP,
+            // Nothing was learnt about the mount; who remembers such failures is the gate, or the session.
+            Err(error) if error.concerns_connection() || error.concerns_login() => Duration::ZERO,
+            Ok(_) | Err(_) => KEEP_REFUSAL,
+        };
+        *known = Some(Known {
+            found: found.clone(),
+            until: now() + keep,
+        });
+        found
+    }
+
+    /// Forgets a mount that seems to have changed.
+    pub(super) fn forget(&self, at: MountAt<'_>) {
+        self.slots().remove(&at.key());
     }
 
     /// Drops what is too old. A mount that is being asked about stays.
@@ -86,14 +122,8 @@ impl Mounts {
         });
     }
 
-    fn slot(
-        &self,
-        identity: &Identity,
-        namespace: Option<&VaultNamespace>,
-        mount: &MountPath,
-    ) -> Arc<Slot> {
-        let key = key(identity, namespace, mount);
-        self.slots().entry(key).or_default().clone()
+    fn slot(&self, at: MountAt<'_>) -> Arc<Slot> {
+        self.slots().entry(at.key()).or_default().clone()
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<MountKey, Arc<Slot>>> {
@@ -102,36 +132,26 @@ impl Mounts {
     }
 }
 
-fn key(identity: &Identity, namespace: Option<&VaultNamespace>, mount: &MountPath) -> MountKey {
-    MountKey {
-        identity: identity.key.clone(),
-        namespace: namespace.cloned(),
-        mount: mount.clone(),
+impl MountAt<'_> {
+    fn key(self) -> MountKey {
+        MountKey {
+            identity: self.identity.key.clone(),
+            namespace: self.namespace.cloned(),
+            mount: self.mount.clone(),
+        }
     }
 }
 
-async fn detect(
-    sessions: &Sessions,
-    identity: &Identity,
-    namespace: Option<&VaultNamespace>,
-    mount: &MountPath,
-) -> Result<KvVersion, VaultError> {
-    let request = Request::mount_lookup(mount).in_namespace(namespace.cloned());
-    let answer = sessions.send(identity, &request).await;
-    let found = answer.map_err(advise)?.mount()?;
-    found.kv.ok_or_else(|| {
-        let detail = format!("the engine mounted here is '{}', not 'kv'", found.engine);
-        VaultError::new(VaultErrorKind::Invalid, &request, detail)
-    })
-}
-
-/// Vault does not say whether the mount is missing or hidden; naming the version avoids the question.
-fn advise(error: VaultError) -> VaultError {
+/// Vault does not say whether the mount is missing or hidden; naming the engine avoids the question.
+fn advise<T>(error: VaultError, question: &Question<T>) -> VaultError {
     if error.kind != VaultErrorKind::Denied || error.concerns_login() {
         return error;
     }
+    let Question { what, field, .. } = question;
     VaultError {
-        detail: "the KV version cannot be looked up: there is no such mount, or the token has no right below it; setting engineVersion avoids the lookup".to_owned(),
+        detail: format!(
+            "{what} cannot be looked up: there is no such mount, or the token has no right below it; setting {field} avoids the lookup"
+        ),
         ..error
     }
 }

@@ -14,14 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::entry::Entry;
 use super::backoff;
-use super::error::{VaultError, VaultErrorKind};
+use super::error::VaultError;
 use super::fingerprint::{Fingerprint, FingerprintKey};
 use super::identity::IdentityKey;
-use super::mounts::Mounts;
-use super::place::{KvPlace, Place};
-use super::request::{KvVersion, Request};
-use super::response::Content;
-use super::schedule::{Failure, Rhythm, Stored, Tried, Want};
+use super::place::Place;
+use super::reader::Reader;
+use super::response::{Content, Rotation};
+use super::schedule::{Failure, Rhythm, SeenRotation, Stored, Tried, Want};
 use super::session::Identity;
 use super::sessions::Sessions;
 use super::transport::now;
@@ -48,6 +47,8 @@ pub struct Reading {
     pub version: Option<u64>,
     /// When Vault was asked.
     pub read_at: Instant,
+    /// When Vault changes the values, where it says so.
+    pub rotation: Option<SeenRotation>,
     /// The values, if they were wanted.
     pub data: Option<Arc<Content>>,
 }
@@ -67,8 +68,7 @@ pub struct ReadFailure {
 /// All readings of the process.
 #[derive(Debug)]
 pub struct Readings {
-    sessions: Arc<Sessions>,
-    mounts: Mounts,
+    reader: Reader,
     metrics: Arc<Metrics>,
     key: FingerprintKey,
     origin: Instant,
@@ -83,8 +83,7 @@ impl Readings {
         let mut random = [0; 64];
         getrandom::fill(&mut random)?;
         Ok(Self {
-            sessions,
-            mounts: Mounts::default(),
+            reader: Reader::new(sessions),
             metrics,
             key: FingerprintKey::new(random),
             origin: now(),
@@ -109,8 +108,8 @@ impl Readings {
             return answer;
         }
         let asked_at = now();
-        match self.read(identity, place).await {
-            Ok(data) => Ok(self.keep(&entry, want, asked_at, Arc::new(data))),
+        match self.reader.read(identity, place).await {
+            Ok(read) => Ok(self.keep(&entry, want, asked_at, read)),
             Err(error) => {
                 let tried = Tried {
                     error,
@@ -122,16 +121,19 @@ impl Readings {
         }
     }
 
-    /// When a caller that was served with a reading made at `read_at` should come back.
+    /// When a caller that was served with `reading` should come back.
     /// `seed` stands for the caller: those that share a key do not all come at once.
     pub fn next_due(
         &self,
         key: &PlaceKey,
         interval: Duration,
-        read_at: Instant,
+        reading: &Reading,
         seed: u64,
     ) -> Instant {
-        Rhythm::new(self.origin, interval, backoff::seed_of(key)).next_due(read_at, seed)
+        let rhythm = Rhythm::new(self.origin, interval, backoff::seed_of(key));
+        let due = rhythm.next_due(reading.read_at, seed);
+        let rotation = reading.rotation.as_ref();
+        rotation.map_or(due, |rotation| rotation.next_due(due, seed))
     }
 
     /// How many keys are remembered.
@@ -175,50 +177,21 @@ impl Readings {
         Some(answer)
     }
 
-    async fn read(&self, identity: &Identity, place: &Place) -> Result<Content, VaultError> {
-        match place {
-            Place::Kv(kv) => self.read_kv(identity, kv).await,
-        }
-    }
-
-    async fn read_kv(&self, identity: &Identity, place: &KvPlace) -> Result<Content, VaultError> {
-        let KvPlace {
-            namespace,
-            mount,
-            path,
-            engine,
-            version,
-        } = place;
-        let namespace = namespace.as_ref();
-        let kv = if let Some(kv) = engine {
-            *kv
-        } else {
-            let sessions = &self.sessions;
-            self.mounts
-                .version(sessions, identity, namespace, mount)
-                .await?
-        };
-        let request = match kv {
-            KvVersion::V1 => Request::kv1_read(mount, path),
-            KvVersion::V2 => Request::kv2_read(mount, path, *version),
-        };
-        let request = request.in_namespace(namespace.cloned());
-        let result = self.sessions.send(identity, &request).await;
-        let result = result.and_then(|answer| answer.kv(kv));
-        if engine.is_none() && result.as_ref().is_err_and(may_be_wrong_version) {
-            self.mounts.forget(identity, namespace, mount);
-        }
-        result
-    }
-
-    fn keep(&self, entry: &Entry, want: &Want, asked_at: Instant, data: Arc<Content>) -> Reading {
+    fn keep(
+        &self,
+        entry: &Entry,
+        want: &Want,
+        asked_at: Instant,
+        (data, rotation): (Content, Option<Rotation>),
+    ) -> Reading {
         let stored = Stored {
             fingerprint: self.key.digest(&data),
             version: data.version,
             read_at: asked_at,
+            rotation: rotation.map(|rotation| entry.seen(rotation, asked_at)),
         };
         self.stored.notify_one();
-        entry.keep(stored, data, want, now())
+        entry.keep(stored, Arc::new(data), want, now())
     }
 
     /// Until `date` or until there are new values, and long enough to make the sweep worth it.
@@ -238,7 +211,7 @@ impl Readings {
 
     /// Forgets what is too old; says when there is more to forget.
     fn sweep(&self, now: Instant) -> Option<Instant> {
-        self.mounts.sweep(now);
+        self.reader.sweep(now);
         let mut entries = self.entries();
         entries.retain(|_, entry| {
             let in_use = Arc::strong_count(entry) > 1;
@@ -267,15 +240,6 @@ impl From<Failure> for ReadFailure {
             retry_at,
         }
     }
-}
-
-/// A mount that was upgraded from version 1 to 2, or made anew, answers like this at the old path.
-fn may_be_wrong_version(error: &VaultError) -> bool {
-    !error.concerns_login()
-        && matches!(
-            error.kind,
-            VaultErrorKind::NotFound | VaultErrorKind::Invalid
-        )
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use http::Method;
 use serde::Serialize;
 
 use super::error::VaultError;
-use super::path::{MountPath, SecretPath, VaultNamespace};
+use super::path::{MountPath, SecretPath, UserName, VaultNamespace};
+use super::place::StaticEngine;
 use crate::sensitive::Sensitive;
 
 /// One call of Vault's API.
@@ -46,6 +47,16 @@ pub enum KvVersion {
     V2,
 }
 
+impl KvVersion {
+    /// 1 or 2.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+        }
+    }
+}
+
 impl Request {
     /// Reads a secret of KV version 1.
     pub fn kv1_read(mount: &MountPath, path: &SecretPath) -> Self {
@@ -70,6 +81,44 @@ impl Request {
                 format!("{}/data/{}", mount.encoded(), path.encoded()),
             )
         }
+    }
+
+    /// Lists a folder of a KV engine, the whole mount when none is given.
+    /// Asked as `GET` with `list=true`, which does the same as `LIST` and passes every proxy.
+    pub fn kv_list(mount: &MountPath, version: KvVersion, folder: Option<&SecretPath>) -> Self {
+        let metadata = match version {
+            KvVersion::V1 => "",
+            KvVersion::V2 => "metadata/",
+        };
+        let below = |folder: Option<String>| folder.map_or_else(String::new, |path| path + "/");
+        Self {
+            query: Some("list=true".to_owned()),
+            ..Self::get(
+                "list",
+                format!(
+                    "{mount}/{metadata}{}",
+                    below(folder.map(ToString::to_string))
+                ),
+                format!(
+                    "{}/{metadata}{}",
+                    mount.encoded(),
+                    below(folder.map(SecretPath::encoded))
+                ),
+            )
+        }
+    }
+
+    /// Reads the login of a static role.
+    pub fn static_role(mount: &MountPath, engine: StaticEngine, role: &SecretPath) -> Self {
+        let what = match engine {
+            StaticEngine::Database => "static-creds",
+            StaticEngine::Ldap => "static-cred",
+        };
+        Self::get(
+            "read",
+            format!("{mount}/{what}/{role}"),
+            format!("{}/{what}/{}", mount.encoded(), role.encoded()),
+        )
     }
 
     /// Asks what is mounted at `mount`. Any token with some right below the mount may ask.
@@ -107,6 +156,61 @@ impl Request {
         let role_id = text(mount, "the role id", role_id)?;
         let secret_id = text(mount, "the secret id", secret_id)?;
         Self::login(mount, &Body { role_id, secret_id })
+    }
+
+    /// Logs in with the password of a user at a userpass or LDAP auth method. Refused when the password is not text.
+    pub fn password_login(
+        mount: &MountPath,
+        user: &UserName,
+        password: &Sensitive,
+    ) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            password: &'a str,
+        }
+        let password = text(mount, "the password", password)?;
+        let request = Self::login(mount, &Body { password })?;
+        Ok(Self {
+            path: format!("{}/{user}", request.path),
+            encoded_path: format!("{}/{}", request.encoded_path, user.encoded()),
+            ..request
+        })
+    }
+
+    /// Logs in with the client certificate of the connection that it is sent through, with all roles that take it
+    /// when none is named.
+    pub fn certificate_login(mount: &MountPath, role: Option<&str>) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<&'a str>,
+        }
+        Self::login(mount, &Body { name: role })
+    }
+
+    /// Asks where a wrapping token was made, which does not use it up. Refused when the token is not text.
+    pub fn wrapping_lookup(mount: &MountPath, token: &Sensitive) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            token: &'a str,
+        }
+        let token = text(mount, "the wrapping token", token)?;
+        let path = "sys/wrapping/lookup".to_owned();
+        Ok(Self {
+            method: Method::POST,
+            body: Some(body(mount, &Body { token })?),
+            ..Self::get("lookup-wrapping", path.clone(), path)
+        })
+    }
+
+    /// Takes out what the token of the request wraps, which uses the token up.
+    pub fn unwrap() -> Self {
+        let path = "sys/wrapping/unwrap".to_owned();
+        Self {
+            method: Method::POST,
+            repeat: Repeat::Never,
+            ..Self::get("unwrap", path.clone(), path)
+        }
     }
 
     /// What the token of the request is worth.
@@ -209,17 +313,10 @@ impl Request {
         }
     }
 
-    fn login(mount: &MountPath, body: &impl Serialize) -> Result<Self, VaultError> {
-        let body = json(body).ok_or_else(|| {
-            VaultError::refused(
-                "login",
-                mount.as_str(),
-                "the login cannot be written as JSON",
-            )
-        })?;
+    fn login(mount: &MountPath, content: &impl Serialize) -> Result<Self, VaultError> {
         Ok(Self {
             method: Method::POST,
-            body: Some(body),
+            body: Some(body(mount, content)?),
             repeat: Repeat::Never,
             ..Self::get(
                 "login",
@@ -228,6 +325,16 @@ impl Request {
             )
         })
     }
+}
+
+fn body(mount: &MountPath, content: &impl Serialize) -> Result<Sensitive, VaultError> {
+    json(content).ok_or_else(|| {
+        VaultError::refused(
+            "login",
+            mount.as_str(),
+            "the login cannot be written as JSON",
+        )
+    })
 }
 
 fn text<'a>(mount: &MountPath, what: &str, value: &'a Sensitive) -> Result<&'a str, VaultError> {
@@ -253,67 +360,87 @@ mod tests {
         MountPath::parse(text).unwrap()
     }
 
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
     fn secret(text: &str) -> SecretPath {
         SecretPath::parse(text).unwrap()
     }
 
+    fn check<const N: usize>(rows: [(Request, &str); N], repeat: Repeat) {
+        for (request, expected) in rows {
+            let url = format!("{} {}", request.method(), request.target());
+            assert_eq!(url, expected);
+            assert_eq!(request.repeat(), repeat, "{expected}");
+        }
+    }
+
     #[test]
-    fn each_request_has_its_url() {
-        let jwt = Sensitive::new(CANARY);
+    fn each_read_has_its_url_and_may_be_repeated() {
         let rows = [
             (
                 Request::kv1_read(&mount("kv"), &secret("a b")),
                 "GET kv/a%20b",
-                Repeat::Safe,
             ),
             (
                 Request::kv2_read(&mount("team/kv"), &secret("shop/api"), None),
                 "GET team/kv/data/shop/api",
-                Repeat::Safe,
             ),
             (
                 Request::kv2_read(&mount("kv"), &secret("api"), Some(7)),
                 "GET kv/data/api?version=7",
-                Repeat::Safe,
+            ),
+            (
+                Request::kv_list(&mount("team/kv"), KvVersion::V2, Some(&secret("a b/c"))),
+                "GET team/kv/metadata/a%20b/c/?list=true",
+            ),
+            (
+                Request::kv_list(&mount("kv"), KvVersion::V1, None),
+                "GET kv/?list=true",
+            ),
+            (
+                Request::static_role(&mount("db"), StaticEngine::Database, &secret("app")),
+                "GET db/static-creds/app",
+            ),
+            (
+                Request::static_role(&mount("ldap"), StaticEngine::Ldap, &secret("org/app")),
+                "GET ldap/static-cred/org/app",
             ),
             (
                 Request::mount_lookup(&mount("team/kv")),
                 "GET sys/internal/ui/mounts/team/kv",
-                Repeat::Safe,
             ),
+            (Request::token_lookup(), "GET auth/token/lookup-self"),
+        ];
+        check(rows, Repeat::Safe);
+    }
+
+    #[test]
+    fn each_request_that_changes_something_is_sent_once() {
+        let jwt = Sensitive::new(CANARY);
+        let rows = [
             (
                 Request::jwt_login(&mount("kubernetes"), "app", &jwt).unwrap(),
                 "POST auth/kubernetes/login",
-                Repeat::Never,
             ),
             (
                 Request::app_role_login(&mount("approle"), &jwt, &jwt).unwrap(),
                 "POST auth/approle/login",
-                Repeat::Never,
             ),
             (
-                Request::token_lookup(),
-                "GET auth/token/lookup-self",
-                Repeat::Safe,
+                Request::password_login(&mount("userpass"), &user("a b?"), &jwt).unwrap(),
+                "POST auth/userpass/login/a%20b%3F",
             ),
             (
-                Request::token_renew(),
-                "POST auth/token/renew-self",
-                Repeat::Never,
+                Request::certificate_login(&mount("cert"), None).unwrap(),
+                "POST auth/cert/login",
             ),
-            (
-                Request::token_revoke(),
-                "POST auth/token/revoke-self",
-                Repeat::Never,
-            ),
+            (Request::unwrap(), "POST sys/wrapping/unwrap"),
+            (Request::token_renew(), "POST auth/token/renew-self"),
+            (Request::token_revoke(), "POST auth/token/revoke-self"),
         ];
-        for (request, expected, repeat) in rows {
-            assert_eq!(
-                format!("{} {}", request.method(), request.target()),
-                expected
-            );
-            assert_eq!(request.repeat(), repeat, "{expected}");
-        }
+        check(rows, Repeat::Never);
     }
 
     #[test]
@@ -322,6 +449,14 @@ mod tests {
         let request = Request::jwt_login(&mount("kubernetes"), "app", &jwt).unwrap();
         let body = request.body().unwrap().expose_text().unwrap();
         assert_eq!(body, r#"{"role":"app","jwt":"a\"b"}"#);
+    }
+
+    #[test]
+    fn a_login_with_a_certificate_names_a_role_only_if_there_is_one() {
+        for (role, expected) in [(None, "{}"), (Some("web"), r#"{"name":"web"}"#)] {
+            let request = Request::certificate_login(&mount("cert"), role).unwrap();
+            assert_eq!(request.body().unwrap().expose_text(), Some(expected));
+        }
     }
 
     #[test]
@@ -340,6 +475,8 @@ mod tests {
         for request in [
             Request::jwt_login(&mount("kubernetes"), "app", &value).unwrap(),
             Request::app_role_login(&mount("approle"), &value, &value).unwrap(),
+            Request::password_login(&mount("ldap"), &user("deploy"), &value).unwrap(),
+            Request::wrapping_lookup(&mount("approle"), &value).unwrap(),
         ] {
             assert!(!format!("{request:?}").contains(CANARY));
         }

@@ -8,6 +8,7 @@ pub mod lease;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::{Zeroize, Zeroizing};
@@ -41,6 +42,15 @@ pub struct Content {
     pub version: Option<u64>,
     /// Vault's id of the request: the line of its audit log.
     pub request_id: Option<String>,
+}
+
+/// When Vault changes what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// How long it stays as it is; zero while a change is due.
+    pub ttl: Duration,
+    /// When it was last changed, to the second.
+    pub last: Option<Timestamp>,
 }
 
 /// The result of a login or a renewal.
@@ -122,6 +132,34 @@ impl Response {
         }
     }
 
+    /// The names in a folder; those of folders end in a slash.
+    pub fn names(&self) -> Result<Vec<String>, VaultError> {
+        let parsed: WithData<ListData> = self.parse()?;
+        Ok(self.data(parsed)?.keys)
+    }
+
+    /// The login of a static role: what of the answer stays the same until the next rotation, and when that is.
+    pub fn static_role(&self) -> Result<(Content, Rotation), VaultError> {
+        let parsed: WithData<StaticRoleData> = self.parse()?;
+        let data = self.data(parsed)?;
+        let body = self.text()?;
+        let members = self.member(body, "data")?.unwrap_or("{}");
+        let mut content = self.kv_data(body, members, None)?;
+        content
+            .entries
+            .retain(|key, value| STATIC_ROLE_KEYS.contains(&key.as_str()) && !value.is_empty());
+        let has = |key| content.entries.contains_key(key);
+        if !has("username") || !(has("password") || has("rsa_private_key")) {
+            return Err(self.invalid("the answer has no user name, or no password yet"));
+        }
+        let last = data.last_vault_rotation.and_then(|text| text.parse().ok());
+        let rotation = Rotation {
+            ttl: Duration::try_from_secs_f64(data.ttl).unwrap_or_default(),
+            last: last.and_then(|last: Timestamp| Timestamp::from_second(last.as_second()).ok()),
+        };
+        Ok((content, rotation))
+    }
+
     /// The token of a login or a renewal.
     pub fn login(&self) -> Result<Login, VaultError> {
         let parsed: WithAuth = self.parse()?;
@@ -155,6 +193,18 @@ impl Response {
             renewable,
             orphan,
         })
+    }
+
+    /// Where a wrapping token was made.
+    pub fn wrapping_path(&self) -> Result<String, VaultError> {
+        let parsed: WithData<WrappingData> = self.parse()?;
+        Ok(self.data(parsed)?.creation_path)
+    }
+
+    /// The secret id that was wrapped.
+    pub fn secret_id(&self) -> Result<Sensitive, VaultError> {
+        let parsed: WithData<SecretIdData> = self.parse()?;
+        Ok(self.data(parsed)?.secret_id.into_sensitive())
     }
 
     /// What is mounted.
@@ -269,6 +319,23 @@ impl Response {
     }
 }
 
+/// What of a static role goes into a Secret. Everything else tells of the rotation, or is a password that was.
+const STATIC_ROLE_KEYS: [&str; 4] = ["dn", "password", "rsa_private_key", "username"];
+
+#[derive(Deserialize)]
+struct ListData {
+    #[serde(default)]
+    keys: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct StaticRoleData {
+    #[serde(default)]
+    ttl: f64,
+    #[serde(default)]
+    last_vault_rotation: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct WithAuth {
     auth: Option<Auth>,
@@ -317,6 +384,16 @@ struct TokenData {
     renewable: bool,
     #[serde(default)]
     orphan: bool,
+}
+
+#[derive(Deserialize)]
+struct WrappingData {
+    creation_path: String,
+}
+
+#[derive(Deserialize)]
+struct SecretIdData {
+    secret_id: SecretText,
 }
 
 #[derive(Deserialize)]

@@ -8,10 +8,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::backoff;
-use super::error::VaultError;
+use super::error::{VaultError, VaultErrorKind};
 use super::fingerprint::Fingerprint;
-use super::response::Content;
+use super::response::{Content, Rotation};
 
 /// No polling faster than this, whatever the interval says.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +24,10 @@ const STRIDE_LEAST: f64 = 0.85;
 const STRIDE_RANGE: f64 = 0.10;
 /// Objects that share a key come back within this part of a stride after the boundary.
 const CALLER_SPREAD: f64 = 0.05;
+
+/// How long after the announced change to read: Vault rounds its time to live to a second. Doubled with each reading
+/// that finds the change not made, and a bit longer for each caller, up to twice as long.
+const AFTER_ROTATION: Duration = Duration::from_secs(1);
 
 /// A path that was refused: two seconds, doubling …
 const PATH_BACKOFF: Duration = Duration::from_secs(2);
@@ -144,6 +150,45 @@ pub struct Stored {
     pub version: Option<u64>,
     /// When Vault was asked.
     pub read_at: Instant,
+    /// When Vault changes the values, where it says so.
+    pub rotation: Option<SeenRotation>,
+}
+
+/// A change of the values that Vault announced, by our clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenRotation {
+    /// From then on the reading is old.
+    pub changes_at: Instant,
+    /// When Vault last changed them, to the second.
+    pub last: Option<Timestamp>,
+    /// Readings in a row that found the change due and not made.
+    overdue: u32,
+}
+
+impl SeenRotation {
+    /// What Vault said when it was asked at `asked_at`, after `before` was known.
+    pub fn new(rotation: Rotation, asked_at: Instant, before: Option<&Self>) -> Self {
+        let Rotation { ttl, last } = rotation;
+        let overdue = if ttl.is_zero() {
+            before.map_or(0, |before| before.overdue).saturating_add(1)
+        } else {
+            0
+        };
+        let ttl = ttl.min(LONGEST_INTERVAL);
+        Self {
+            // Vault looks for due rotations every few seconds; a rotation that fails must not be asked for in a loop.
+            changes_at: asked_at
+                + ttl
+                + backoff::exponential(AFTER_ROTATION, LONGEST_INTERVAL, overdue),
+            last,
+            overdue,
+        }
+    }
+
+    /// When a caller that would come at `due` should come instead, not with all others at once.
+    pub fn next_due(&self, due: Instant, seed: u64) -> Instant {
+        due.min(self.changes_at + AFTER_ROTATION.mul_f64(backoff::unit(seed)))
+    }
 }
 
 /// A failed try.
@@ -259,8 +304,13 @@ fn connection_wait(error: &VaultError, attempts: u32, want: &Want) -> Duration {
 }
 
 fn path_wait(error: &VaultError, attempts: u32, interval: Duration, key_seed: u64) -> Duration {
-    let most = PATH_BACKOFF_MOST.min(interval.max(PATH_BACKOFF_MOST_LEAST));
-    let longest = backoff::exponential(PATH_BACKOFF, most, attempts);
+    let longest = if error.kind == VaultErrorKind::TooMany {
+        // To find out costs as much each time, and it does not go away in seconds.
+        interval.max(PATH_BACKOFF_MOST_LEAST)
+    } else {
+        let most = PATH_BACKOFF_MOST.min(interval.max(PATH_BACKOFF_MOST_LEAST));
+        backoff::exponential(PATH_BACKOFF, most, attempts)
+    };
     let seed = backoff::seed_for(key_seed, attempts);
     backoff::jittered(longest, PATH_JITTER, seed).max(error.retry_after.unwrap_or_default())
 }
@@ -282,7 +332,10 @@ fn asks_for_newer(want: &Want, asked_at: Instant) -> bool {
 fn is_recent_enough(want: &Want, stored: &Stored, rhythm: &Rhythm, now: Instant) -> bool {
     match want.freshness {
         Freshness::NotBefore(wanted) => stored.read_at >= wanted,
-        Freshness::WithinInterval => rhythm.is_fresh(stored.read_at, now),
+        Freshness::WithinInterval => {
+            let changed = stored.rotation.is_some_and(|seen| now >= seen.changes_at);
+            !changed && rhythm.is_fresh(stored.read_at, now)
+        }
     }
 }
 

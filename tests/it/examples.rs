@@ -16,6 +16,10 @@ use crate::support::{SOON, Stage};
 const HTTP: &str = "http://vault.vault.svc:8200";
 const HTTPS: &str = "https://vault.vault.svc:8200";
 
+/// Where Vault in the cluster reads the keys of the cluster's issuer, and a directory.
+const APISERVER: &str = "https://kubernetes.default.svc/openid";
+const DIRECTORY: &str = "ldap://ldap.example.com";
+
 /// The lines of a comment that are to be typed begin like this.
 const PROMPT: &str = "# $ ";
 
@@ -170,21 +174,59 @@ async fn versions(stage: &Stage, example: &Example) -> String {
     kubectl(stage, &["get", "-f", example.path(), "-o", path]).await
 }
 
+#[test]
+fn the_pages_about_sources_show_the_examples() {
+    let all: String = examples(".")
+        .into_iter()
+        .map(|example| example.text)
+        .collect();
+    let pages = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/sources");
+    let mut shown = 0;
+    for page in fs::read_dir(pages).unwrap() {
+        let page = page.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            assert!(all.contains(block), "{}: {block}", page.display());
+            shown += 1;
+        }
+    }
+    assert!(shown >= 3, "{shown}");
+}
+
 #[tokio::test]
 async fn every_example_does_what_it_says() {
     let stage = stage().await;
     let client = stage.client().await.unwrap();
     set_up_vault(&stage).await;
-    let addresses = (stage.vault_address(), stage.vault_tls_address());
+    let apiserver = format!("https://{}/openid", stage.apiserver_socket().unwrap());
+    let addresses = [
+        (HTTPS, stage.vault_tls_address()),
+        (HTTP, stage.vault_address()),
+        (APISERVER, apiserver),
+        (DIRECTORY, stage.ldap().await.unwrap().url()),
+    ];
+    let here = |text: &str| {
+        let mut text = text.to_owned();
+        for (theirs, ours) in &addresses {
+            text = text.replace(theirs, ours);
+        }
+        text
+    };
+    let postgres = stage.postgres().await.unwrap();
+    postgres.query("CREATE ROLE checkout LOGIN").await.unwrap();
+    let database = [
+        ("PGADDRESS", postgres.address()),
+        ("PGPASSWORD", postgres.credentials().1.to_owned()),
+    ];
+    let database = database
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
     for example in examples("quickstart").into_iter().chain(examples(".")) {
         for command in example.commands() {
-            shell(&stage, command, &[]).await;
+            shell(&stage, &here(command), &database).await;
         }
-        let text = example
-            .text
-            .replace(HTTPS, &addresses.1)
-            .replace(HTTP, &addresses.0);
-        stage.apply_yaml(&text).await.unwrap();
+        stage.apply_yaml(&here(&example.text)).await.unwrap();
     }
     become_ready(&client).await;
     hold_the_keys_they_say(&stage).await;
@@ -220,6 +262,8 @@ async fn hold_the_keys_they_say(stage: &Stage) {
             "backends",
             "MAIL_PASSWORD MAIL_USER mail.host search.key search.url",
         ),
+        ("checkout-login", "DB_PASSWORD DB_USER"),
+        ("flags", "eu-flag-beta_on flag-search_on"),
         ("kv-v1-and-pinned-version", "key password user"),
         ("settings", "DB_PASSWORD DB_USER theme"),
         (
@@ -289,7 +333,15 @@ async fn set_up_vault(stage: &Stage) {
     .await;
     let file = stage.directory().join("apiserver-ca.crt");
     fs::write(&file, authority).unwrap();
-    fs::write(stage.directory().join("ca.crt"), stage.vault_ca_pem()).unwrap();
+    let client = stage.vault_authority().client("checkout").unwrap();
+    for (name, pem) in [
+        ("ca.crt", stage.vault_ca_pem()),
+        ("client-ca.crt", stage.vault_ca_pem()),
+        ("client.crt", client.certificate),
+        ("client.key", client.key),
+    ] {
+        fs::write(stage.directory().join(name), pem).unwrap();
+    }
     let host = format!("https://{}", stage.apiserver_socket().unwrap());
     let token = stage
         .service_account_token("vault", "vault", &[])

@@ -1,8 +1,12 @@
 //! Who logs in to Vault, over which connection, and who may use whose login.
 
+mod certificates;
 mod connections;
+mod jwt;
 mod methods;
+mod passwords;
 mod tenants;
+mod wrapped;
 
 use serde_json::{Value, json};
 
@@ -37,4 +41,25 @@ async fn credential(team: &Team<'_>, name: &str, data: Value) {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data,
     }))
     .await;
+}
+
+/// A policy for what the team has in Vault, under the team's name.
+async fn policy(team: &Team<'_>) {
+    let rules = format!(
+        "path \"secret/data/{}/*\" {{ capabilities = [\"read\"] }}",
+        team.namespace
+    );
+    team.stage
+        .vault()
+        .policy(&team.namespace, &rules)
+        .await
+        .unwrap();
+}
+
+/// What the `VaultSecret` tells of its login, and the operator of all, is without the credentials that begin so.
+async fn tells_no_canary(team: &Team<'_>, name: &str) {
+    let told = team.condition(name, "SourcesReachable").await.unwrap();
+    assert!(!told.contains("canary-of"), "{told}");
+    let log = team.stage.operator().log_text();
+    assert!(!log.contains("canary-of"), "a credential is in the log");
 }

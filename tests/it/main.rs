@@ -22,6 +22,7 @@ mod leaks;
 mod leases;
 mod outages;
 mod pki;
+mod polled;
 mod rbac;
 mod refusals;
 mod rollouts;

@@ -8,7 +8,10 @@ use super::{Lookup, invalid, method::SecretKey};
 use crate::{
     api::duration::GoDuration,
     api::pki::{KeySource, KeyType, KeystoreSpec, PasswordRef, PkiSource},
-    api::source::{DynamicSource, IssueMethod, KeysSpec, KvSource, SourceKind, SourceSpec},
+    api::source::{
+        DynamicSource, FindSource, IssueMethod, KeysSpec, KvSource, SourceKind, SourceSpec,
+        StaticRoleEngine, StaticRoleSource,
+    },
     names::ObjectKey,
     pki::{
         self,
@@ -17,10 +20,17 @@ use crate::{
     sync::{holding::record::digest, refusal::Refusal},
     vault::{
         path::{ApiPath, MountPath, PathError, SecretPath, VaultNamespace},
-        place::{KvPlace, Place},
+        place::{FindPlace, KvPlace, Pattern, Place, StaticEngine, StaticRolePlace},
         request::KvVersion,
     },
 };
+
+/// `find.maxSecrets` of those that say none, and the most it can be.
+const MAX_SECRETS: (i32, i32) = (100, 1000);
+/// The deepest `find.maxDepth`.
+const MAX_DEPTH: i32 = 64;
+/// `staticRole.checkInterval` of those that say none, and the least it can be.
+const CHECK: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(5));
 
 /// One source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +41,8 @@ pub struct Source {
     pub keys: KeysSpec,
     /// What is asked of Vault.
     pub ask: Ask,
+    /// How old it may get, if that is not for `refreshInterval` to say alone.
+    pub every: Option<Duration>,
 }
 
 /// What is asked of Vault for one source.
@@ -140,6 +152,8 @@ impl Ask {
     pub fn kind(&self) -> SourceKind {
         match self {
             Self::Read(Place::Kv(_)) => SourceKind::Kv,
+            Self::Read(Place::Find(_)) => SourceKind::Find,
+            Self::Read(Place::StaticRole(_)) => SourceKind::StaticRole,
             Self::Issue(IssueAsk {
                 what: IssueWhat::Dynamic { .. },
                 ..
@@ -148,6 +162,18 @@ impl Ask {
                 what: IssueWhat::Pki(_),
                 ..
             }) => SourceKind::Pki,
+        }
+    }
+
+    /// What the key of a value is called before `keys` renames it. A value that was found is known by the path of its
+    /// secret, a slash and its key, which has none.
+    pub fn key_of(&self, name: &str) -> String {
+        match self {
+            Self::Read(Place::Find(_)) => match name.rsplit_once('/') {
+                Some((path, key)) => format!("{}_{key}", path.replace('/', "-")),
+                None => name.to_owned(),
+            },
+            Self::Read(Place::Kv(_) | Place::StaticRole(_)) | Self::Issue(_) => name.to_owned(),
         }
     }
 }
@@ -165,6 +191,8 @@ pub(super) fn resolve(
     let SourceSpec {
         name,
         kv,
+        find,
+        static_role,
         dynamic,
         pki,
         renew_at,
@@ -174,6 +202,11 @@ pub(super) fn resolve(
     let renew_at = resolve_renew_at(renew_at.as_deref(), &at)?;
     let asks = [
         kv.as_ref().map(|spec| resolve_kv(spec, &Field(&at, "kv"))),
+        find.as_ref()
+            .map(|spec| resolve_find(spec, &Field(&at, "find"))),
+        static_role
+            .as_ref()
+            .map(|spec| resolve_static_role(spec, &Field(&at, "staticRole"))),
         dynamic
             .as_ref()
             .map(|spec| resolve_dynamic(spec, renew_at, &Field(&at, "dynamic"))),
@@ -184,13 +217,17 @@ pub(super) fn resolve(
     let (Some(ask), None) = (asks.next(), asks.next()) else {
         return Err(invalid(
             at,
-            "each source needs exactly one kind; set kv, dynamic or pki",
+            "each source needs exactly one kind; set one of kv, find, staticRole, dynamic and pki",
         ));
     };
     Ok(Source {
         name: name.clone(),
         keys: keys.clone().unwrap_or_default(),
         ask: ask?,
+        every: match static_role {
+            Some(spec) => Some(check_interval(spec, &Field(&at, "staticRole"))?),
+            None => None,
+        },
     })
 }
 
@@ -359,6 +396,83 @@ fn not_issued(path: &str) -> Option<&'static str> {
         "cubbyhole" => Some("a cubbyhole belongs to one token alone; name the path of an engine"),
         _ => None,
     }
+}
+
+fn resolve_find(spec: &FindSource, field: &Field<'_>) -> Result<Ask, Refusal> {
+    let FindSource {
+        mount,
+        path,
+        match_,
+        engine_version,
+        recursive,
+        max_depth,
+        max_secrets,
+    } = spec;
+    let within = |name, value: Option<i32>, default, most| {
+        let value = value.unwrap_or(default);
+        let value = u32::try_from(value)
+            .ok()
+            .filter(|value| (1..=most).contains(value));
+        value.ok_or_else(|| field.invalid(name, &format!("it must be from 1 to {most}")))
+    };
+    let recursive = recursive.unwrap_or_default();
+    if max_depth.is_some() && !recursive {
+        let why = "it says how deep to go into folders; set recursive: true, or remove it";
+        return Err(field.invalid("maxDepth", why));
+    }
+    let depth = match (recursive, max_depth) {
+        (false, _) => 0,
+        (true, None) => u32::MAX,
+        (true, depth) => within("maxDepth", *depth, 1, MAX_DEPTH.unsigned_abs())?,
+    };
+    let (default, most) = MAX_SECRETS;
+    let most = within("maxSecrets", *max_secrets, default, most.unsigned_abs())?;
+    let folder = path.as_ref().map(|path| {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        field.parse("path", path, SecretPath::parse)
+    });
+    let pattern = match_.as_ref().map(|text| {
+        let pattern = Pattern::parse(text);
+        pattern.map_err(|why| field.invalid("match", &format!("{why}; write it as RE2 has it")))
+    });
+    Ok(Ask::Read(Place::Find(FindPlace {
+        namespace: None,
+        mount: field.parse("mount", mount, MountPath::parse)?,
+        folder: folder.transpose()?,
+        engine: engine(*engine_version, field)?,
+        pattern: pattern.transpose()?,
+        depth,
+        most: most as usize,
+    })))
+}
+
+fn resolve_static_role(spec: &StaticRoleSource, field: &Field<'_>) -> Result<Ask, Refusal> {
+    let StaticRoleSource {
+        mount,
+        role,
+        engine,
+        check_interval: _,
+    } = spec;
+    Ok(Ask::Read(Place::StaticRole(StaticRolePlace {
+        namespace: None,
+        mount: field.parse("mount", mount, MountPath::parse)?,
+        role: field.parse("role", role, SecretPath::parse)?,
+        engine: engine.map(|engine| match engine {
+            StaticRoleEngine::Database => StaticEngine::Database,
+            StaticRoleEngine::Ldap => StaticEngine::Ldap,
+        }),
+    })))
+}
+
+fn check_interval(spec: &StaticRoleSource, field: &Field<'_>) -> Result<Duration, Refusal> {
+    let (default, least) = CHECK;
+    let Some(interval) = &spec.check_interval else {
+        return Ok(default);
+    };
+    if interval.as_duration() < least {
+        return Err(field.invalid("checkInterval", "it is shorter than 5s; use 5s or more"));
+    }
+    Ok(interval.as_duration())
 }
 
 fn engine(version: Option<i32>, field: &Field<'_>) -> Result<Option<KvVersion>, Refusal> {

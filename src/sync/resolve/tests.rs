@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{api::vault_auth::AuthSpec, view::Undecodable};
+use crate::{
+    api::vault_auth::AuthSpec, sync::resolve::source::Ask, vault::place::Place, view::Undecodable,
+};
 
 /// A cluster with these auth objects, connections and namespace labels, by kind and key.
 #[derive(Default)]
@@ -131,14 +133,13 @@ fn nothing_but_a_source_needs_to_be_said() {
     assert_eq!(resolved.login.mount.as_str(), "kubernetes");
     assert!(matches!(
         resolved.login.method,
-        Method::Kubernetes { service_account, ttl, .. }
-            if service_account == ObjectKey::new("shop", "default") && ttl == Duration::from_mins(10)
+        Method::Kubernetes { account, .. }
+            if account.key == ObjectKey::new("shop", "default") && account.ttl == Duration::from_mins(10)
     ));
 }
 
 #[test]
 fn one_row_per_mistake_in_the_vault_secret() {
-    let kv = |kv: Value| json!({"sources": [{"name": "main", "kv": kv}]});
     let rows = [
         (
             json!({"refreshInterval": "999ms"}),
@@ -147,30 +148,6 @@ fn one_row_per_mistake_in_the_vault_secret() {
         (
             json!({"sources": []}),
             "InvalidSpec spec.sources: it is empty",
-        ),
-        (
-            json!({"sources": [{"name": "main"}]}),
-            "InvalidSpec spec.sources[0]: each source needs exactly one kind",
-        ),
-        (
-            kv(json!({"mount": "", "path": "a"})),
-            "InvalidSpec spec.sources[0].kv.mount: mount is empty",
-        ),
-        (
-            kv(json!({"mount": "s", "path": "a/../b"})),
-            "InvalidSpec spec.sources[0].kv.path: path contains the segment",
-        ),
-        (
-            kv(json!({"mount": "s", "path": "a/"})),
-            "InvalidSpec spec.sources[0].kv.path: path ends with a slash",
-        ),
-        (
-            kv(json!({"mount": "s", "path": "a", "engineVersion": 3})),
-            "InvalidSpec spec.sources[0].kv.engineVersion: it must be 1 or 2",
-        ),
-        (
-            kv(json!({"mount": "s", "path": "a", "engineVersion": 1, "version": 4})),
-            "InvalidSpec spec.sources[0].kv.version: a version 1 engine keeps no versions",
         ),
         (
             json!({"authRef": {"kind": "VaultAuth", "name": "x"}}),
@@ -184,5 +161,121 @@ fn one_row_per_mistake_in_the_vault_secret() {
     for (extra, expected) in rows {
         let told = refusal(resolved(&default_cluster(), &extra));
         assert!(told.starts_with(expected), "{extra}: {told}");
+    }
+}
+
+/// One source, and the refusal after `InvalidSpec spec.sources[0]`.
+fn check_sources<const N: usize>(rows: [(Value, &str); N]) {
+    for (mut source, expected) in rows {
+        source["name"] = json!("main");
+        let told = refusal(resolved(&default_cluster(), &json!({"sources": [source]})));
+        let expected = format!("InvalidSpec spec.sources[0]{expected}");
+        assert!(told.starts_with(&expected), "{source}: {told}");
+    }
+}
+
+#[test]
+fn one_row_per_mistake_in_a_source() {
+    let kv = |kv: Value| json!({"kv": kv});
+    check_sources([
+        (json!({}), ": each source needs exactly one kind"),
+        (
+            kv(json!({"mount": "", "path": "a"})),
+            ".kv.mount: mount is empty",
+        ),
+        (
+            kv(json!({"mount": "s", "path": "a/../b"})),
+            ".kv.path: path contains the segment",
+        ),
+        (
+            kv(json!({"mount": "s", "path": "a/"})),
+            ".kv.path: path ends with a slash",
+        ),
+        (
+            kv(json!({"mount": "s", "path": "a", "engineVersion": 3})),
+            ".kv.engineVersion: it must be 1 or 2",
+        ),
+        (
+            kv(json!({"mount": "s", "path": "a", "engineVersion": 1, "version": 4})),
+            ".kv.version: a version 1 engine keeps no versions",
+        ),
+        (
+            json!({"kv": {"mount": "s", "path": "a"}, "find": {"mount": "s"}}),
+            ": each source needs exactly one kind",
+        ),
+    ]);
+}
+
+#[test]
+fn one_row_per_mistake_in_a_source_of_many_or_of_a_role() {
+    let find = |find: Value| json!({"find": find});
+    let role = |role: Value| json!({"staticRole": role});
+    check_sources([
+        (
+            find(json!({"mount": "s", "match": "flag-("})),
+            ".find.match: it is not a regular expression: unclosed group",
+        ),
+        (
+            find(json!({"mount": "s", "path": "/"})),
+            ".find.path: path is empty",
+        ),
+        (
+            find(json!({"mount": "s", "maxDepth": 2})),
+            ".find.maxDepth: it says how deep to go into folders; set recursive",
+        ),
+        (
+            find(json!({"mount": "s", "recursive": true, "maxDepth": 65})),
+            ".find.maxDepth: it must be from 1 to 64",
+        ),
+        (
+            find(json!({"mount": "s", "maxSecrets": 1001})),
+            ".find.maxSecrets: it must be from 1 to 1000",
+        ),
+        (
+            role(json!({"mount": "db", "role": "a/"})),
+            ".staticRole.role: path ends with a slash",
+        ),
+        (
+            role(json!({"mount": "db", "role": "a", "checkInterval": "4s"})),
+            ".staticRole.checkInterval: it is shorter than 5s",
+        ),
+    ]);
+}
+
+#[test]
+fn a_search_has_limits_although_none_are_set() {
+    let find = |find: Value| {
+        let resolved = resolved(
+            &default_cluster(),
+            &json!({"sources": [{"name": "all", "find": find}]}),
+        );
+        let source = resolved.unwrap().sources.remove(0);
+        let Ask::Read(Place::Find(place)) = source.ask else {
+            panic!("{source:?}");
+        };
+        place
+    };
+    let plain = find(json!({"mount": "secret", "path": "shop/"}));
+    assert_eq!(plain.folder.unwrap().as_str(), "shop");
+    assert_eq!((plain.depth, plain.most), (0, 100));
+    let deep = find(json!({"mount": "secret", "recursive": true, "maxSecrets": 7}));
+    assert_eq!((deep.folder, deep.depth, deep.most), (None, u32::MAX, 7));
+    let bounded = find(json!({"mount": "secret", "recursive": true, "maxDepth": 3}));
+    assert_eq!(bounded.depth, 3);
+}
+
+#[test]
+fn a_static_role_is_checked_more_often_than_it_is_refreshed() {
+    for (interval, every) in [(None, 60), (Some("5s"), 5), (Some("1h"), 3600)] {
+        let mut role = json!({"mount": "database", "role": "app"});
+        if let Some(interval) = interval {
+            role["checkInterval"] = json!(interval);
+        }
+        let sources = json!({"sources": [{"name": "db", "staticRole": role}]});
+        let source = resolved(&default_cluster(), &sources)
+            .unwrap()
+            .sources
+            .remove(0);
+        assert_eq!(source.every, Some(Duration::from_secs(every)));
     }
 }

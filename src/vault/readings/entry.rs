@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{ReadFailure, Reading};
-use crate::vault::response::Content;
-use crate::vault::schedule::{self, Answer, Memory, Rhythm, Stored, Tried, Want};
+use crate::vault::response::{Content, Rotation};
+use crate::vault::schedule::{self, Answer, Memory, Rhythm, SeenRotation, Stored, Tried, Want};
 
 /// Values are kept this long after their last use: enough for all objects of one boundary.
 const KEEP_DATA: Duration = Duration::from_secs(30);
@@ -58,6 +58,13 @@ impl Entry {
             }
             Answer::Read => None,
         }
+    }
+
+    /// What a rotation that Vault told at `asked_at` means after what was known.
+    pub(super) fn seen(&self, rotation: Rotation, asked_at: Instant) -> SeenRotation {
+        let state = self.state();
+        let before = state.memory.stored.and_then(|stored| stored.rotation);
+        SeenRotation::new(rotation, asked_at, before.as_ref())
     }
 
     /// Remembers a successful reading.
@@ -131,6 +138,7 @@ impl EntryState {
             fingerprint: stored.fingerprint,
             version: stored.version,
             read_at: stored.read_at,
+            rotation: stored.rotation,
             data,
         }
     }

@@ -1,10 +1,15 @@
 //! Effects: loopback HTTP — how often Vault is asked, and what is kept in memory.
 
+mod kinds;
+
 use futures::future::join_all;
 
 use super::entry::KEEP_LEAST;
 use super::*;
+use crate::vault::error::VaultErrorKind;
 use crate::vault::path::{MountPath, SecretPath};
+use crate::vault::place::KvPlace;
+use crate::vault::request::KvVersion;
 use crate::vault::schedule::Freshness;
 use crate::vault::sessions::SessionStore;
 use crate::vault::testing::{CANARY, Clock, TestVault, kv2};
@@ -124,7 +129,7 @@ async fn identities_do_not_share_what_they_read() {
 async fn it_is_read_again_when_due_and_a_change_shows() {
     let bed = Bed::new();
     let first = bed.get(&want()).await.unwrap();
-    let due = bed.readings.next_due(&bed.key(), MINUTE, first.read_at, 1);
+    let due = bed.readings.next_due(&bed.key(), MINUTE, &first, 1);
     bed.clock
         .advance((due - now()).saturating_sub(Duration::from_secs(1)))
         .await;

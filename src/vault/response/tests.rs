@@ -225,3 +225,47 @@ fn check_all(answer: &Response) {
     _ = answer.mount();
     _ = answer.health();
 }
+
+#[test]
+fn a_listing_is_its_names() {
+    let listed = response(r#"{"data":{"keys":["a","b/"]}}"#).names().unwrap();
+    assert_eq!(listed, ["a", "b/"]);
+    let told = detail(response(r#"{"data":null}"#).names());
+    assert_eq!(told, "the answer has no 'data'");
+}
+
+#[test]
+fn of_a_static_role_only_the_login_is_data() {
+    let database = r#"{"data":{"username":"app","password":"p","ttl":42,"rotation_period":60,
+        "last_vault_rotation":"2026-11-21T10:00:00.123456789Z"}}"#;
+    let (data, rotation) = response(database).static_role().unwrap();
+    assert_eq!(shown(&data), [("password", "p"), ("username", "app")]);
+    assert_eq!(rotation.ttl, Duration::from_secs(42));
+    let last = rotation.last.unwrap().to_string();
+    assert_eq!(last, "2026-11-21T10:00:00Z", "to the second");
+    let ldap = r#"{"data":{"dn":"cn=app","username":"app","password":"p","last_password":"old",
+        "last_vault_rotation":"2026-11-21T11:00:00+01:00","ttl":0.0,"rotation_schedule":"0 0 * * *"}}"#;
+    let (data, rotation) = response(ldap).static_role().unwrap();
+    let expected = [("dn", "cn=app"), ("password", "p"), ("username", "app")];
+    assert_eq!(shown(&data), expected);
+    assert_eq!(
+        (rotation.ttl, rotation.last.unwrap().to_string()),
+        (Duration::ZERO, last)
+    );
+}
+
+#[test]
+fn a_static_role_without_a_password_is_not_taken() {
+    for body in [
+        r#"{"data":{"username":"app","ttl":1}}"#,
+        r#"{"data":{"username":"app","password":"","ttl":1}}"#,
+        r#"{"data":{"password":"canary-5f1c","ttl":1}}"#,
+    ] {
+        let told = detail(response(body).static_role());
+        assert_eq!(told, "the answer has no user name, or no password yet");
+    }
+    let told = detail(
+        response(r#"{"data":{"username":"canary-5f1c","password":"p","ttl":"x"}}"#).static_role(),
+    );
+    assert!(!told.contains(CANARY), "{told}");
+}

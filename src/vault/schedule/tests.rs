@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::vault::error::VaultErrorKind;
 use crate::vault::request::Request;
 
 fn seconds(n: u64) -> Duration {
@@ -30,6 +29,7 @@ fn stored(read_at: Instant) -> Stored {
         fingerprint: [1; 32],
         version: Some(3),
         read_at,
+        rotation: None,
     }
 }
 
@@ -375,5 +375,77 @@ proptest! {
             halves[usize::from(due > seconds(50))] += 1;
         }
         prop_assert!(halves.iter().all(|n| (120..=280).contains(n)), "{halves:?}");
+    }
+}
+
+fn rotation(ttl: u64) -> Rotation {
+    Rotation {
+        ttl: seconds(ttl),
+        last: None,
+    }
+}
+
+#[test]
+fn an_announced_change_makes_a_reading_old_before_its_boundary() {
+    let (rhythm, boundary) = rhythm(100);
+    let read_at = boundary + seconds(1);
+    let seen = SeenRotation::new(rotation(20), read_at, None);
+    let memory = Memory {
+        stored: Some(Stored {
+            rotation: Some(seen),
+            ..stored(read_at)
+        }),
+        ..Memory::default()
+    };
+    for (after, expected) in [(1, true), (20, true), (21, false), (22, false)] {
+        let answer = answer(&memory, &want(100), &rhythm, read_at + seconds(after));
+        assert_eq!(matches!(answer, Answer::Serve(_)), expected, "{after} s");
+    }
+    let due = rhythm.next_due(read_at, 3);
+    let next = seen.next_due(due, 3);
+    assert!(next >= read_at + seconds(21) && next <= read_at + seconds(22));
+    let later = SeenRotation::new(rotation(1000), read_at, None);
+    assert_eq!(
+        later.next_due(due, 3),
+        due,
+        "a change by hand still shows in time"
+    );
+}
+
+#[test]
+fn a_change_that_is_due_and_not_made_is_asked_for_less_and_less() {
+    let start = Instant::now();
+    let mut seen = None;
+    for pause in [1, 2, 4, 8, 16] {
+        let next = SeenRotation::new(rotation(0), start, seen.as_ref());
+        assert_eq!(next.changes_at - start, seconds(pause));
+        seen = Some(next);
+    }
+    let made = SeenRotation::new(rotation(60), start, seen.as_ref());
+    assert_eq!(made.changes_at - start, seconds(61));
+    let again = SeenRotation::new(rotation(0), start, Some(&made));
+    assert_eq!(again.changes_at - start, seconds(1));
+    let endless = SeenRotation::new(
+        Rotation {
+            ttl: Duration::MAX,
+            last: None,
+        },
+        start,
+        None,
+    );
+    assert!(endless.changes_at > start);
+}
+
+#[test]
+fn too_much_to_read_is_looked_at_again_after_the_interval() {
+    let now = Instant::now();
+    for (interval, least) in [(300, 240), (2, 8)] {
+        let failure = failed(
+            None,
+            tried(VaultErrorKind::TooMany, now),
+            &want(interval),
+            5,
+        );
+        assert!(failure.retry_at - now >= seconds(least), "{interval}");
     }
 }

@@ -42,7 +42,7 @@ async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
         (put("/spec/sources", twice), &["sources", "duplicate"]),
         (
             put(kv, json!(null)),
-            &["spec.sources[0]", "exactly one kind: set kv"],
+            &["spec.sources[0]", "exactly one kind: set one of kv"],
         ),
         (
             put(
@@ -50,6 +50,31 @@ async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
                 json!({"path": "database/creds/app"}),
             ),
             &["not declared in schema", "dynamic"],
+        ),
+        (
+            put("/spec/sources/0/find", json!({"mount": "secret"})),
+            &["spec.sources[0]", "exactly one kind"],
+        ),
+        (
+            put(
+                "/spec/sources",
+                json!([{"name": "main", "find": {"mount": "secret", "maxDepth": 2}}]),
+            ),
+            &["spec.sources[0].find", "set recursive: true"],
+        ),
+        (
+            put(
+                "/spec/sources",
+                json!([{"name": "main", "find": {"mount": "secret", "maxSecrets": 1001}}]),
+            ),
+            &["find.maxSecrets", "1000"],
+        ),
+        (
+            put(
+                "/spec/sources",
+                json!([{"name": "main", "staticRole": {"mount": "database"}}]),
+            ),
+            &["staticRole.role", "Required"],
         ),
         (
             put("/spec/sources/0/kv/engineVersion", json!(3)),
