@@ -22,6 +22,7 @@ mod identity;
 mod leaks;
 mod leases;
 mod outages;
+mod pki;
 mod polled;
 mod rbac;
 mod refusals;

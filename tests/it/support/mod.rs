@@ -3,6 +3,7 @@
 //! Tests that leave others alone share one stage ([`Stage::shared`]) and work in a [`Team`] of their own, at the
 //! same time. Tests that kill, seal, pause, or count everything have a stage to themselves ([`Stage::own`]).
 
+mod authority;
 mod canary;
 mod database;
 mod front;
@@ -17,6 +18,7 @@ use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use self::{
+    authority::{Pki, SHORT, bytes_of, greets},
     canary::{Canary, hex},
     database::{LONG, Role, Ttl},
     front::Front,
