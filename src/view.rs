@@ -134,6 +134,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::vault_auth::VaultAuthSpec;
 
     fn view(spec: &serde_json::Value, annotations: &serde_json::Value) -> VaultSecretView {
         let object = serde_json::from_value(json!({
@@ -158,6 +159,23 @@ mod tests {
             undecodable.why
         );
         assert_eq!(view.status.observed_generation, Some(1));
+    }
+
+    #[test]
+    fn an_undecodable_field_of_a_login_is_named() {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth", "metadata": {"name": "a"},
+            "spec": {
+                "connectionRef": {"kind": "VaultConnection", "name": "main"},
+                "kubernetes": {"role": 7, "audiences": ["vault"]},
+            },
+        }));
+        let view = AuthView::project::<VaultAuthSpec>(object.unwrap());
+        let undecodable = view.spec.unwrap_err();
+        assert!(
+            undecodable.why.starts_with("kubernetes.role: invalid type"),
+            "{undecodable:?}"
+        );
     }
 
     #[test]

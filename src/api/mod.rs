@@ -5,6 +5,7 @@
 //! [`crate::sync::resolve`].
 
 pub mod duration;
+pub mod login;
 pub mod refs;
 pub mod vault_auth;
 pub mod vault_connection;

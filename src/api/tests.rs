@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{
     crds,
-    vault_auth::{AppRoleMethod, ClusterVaultAuthSpec, VaultAuthSpec},
+    login::AppRoleMethod,
+    vault_auth::{ClusterVaultAuthSpec, VaultAuthSpec},
     vault_connection::{CaSpec, ClusterVaultConnectionSpec, VaultConnectionSpec},
     vault_secret::{KvSource, SourceSpec, TargetSpec, VaultSecret},
 };

@@ -8,8 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    duration::GoDuration,
-    refs::{ConnectionRef, SecretKeyRef, ServiceAccountRef},
+    login::{
+        LoginMethods, exactly_one_method, objects_of_consumer, objects_of_fixed_namespace,
+        objects_of_own_namespace,
+    },
+    refs::ConnectionRef,
 };
 
 /// A login for the objects of one namespace.
@@ -46,28 +49,20 @@ use super::{
 )]
 #[x_kube(
     cel,
-    validation = Rule::new("[has(self.kubernetes), has(self.appRole), has(self.token)].filter(x, x).size() == 1")
-        .message("exactly one login method must be set: kubernetes, appRole or token"),
-    validation = Rule::new("!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.__namespace__)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.__namespace__) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.__namespace__)))) && !(has(self.token) && has(self.token.secretRef.__namespace__))")
-        .message("a VaultAuth logs in with objects of its own namespace: remove the namespace from the reference, or use a ClusterVaultAuth with identityFrom: Fixed")
+    validation = exactly_one_method(),
+    validation = objects_of_own_namespace()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VaultAuthSpec {
     /// The connection to log in through.
     pub connection_ref: ConnectionRef,
-    /// Where the auth method is mounted. Default: `kubernetes` or `approle`, after the method.
+    /// Where the auth method is mounted. Default: what Vault's own documentation mounts it at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub mount: Option<String>,
-    /// Log in as a ServiceAccount, through Vault's Kubernetes auth method.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kubernetes: Option<KubernetesMethod>,
-    /// Log in with a role id and a secret id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app_role: Option<AppRoleMethod>,
-    /// Use a token as it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<TokenMethod>,
+    /// How to log in.
+    #[serde(flatten)]
+    pub methods: LoginMethods,
 }
 
 /// A login that namespaces of the whole cluster may share.
@@ -103,32 +98,23 @@ pub struct VaultAuthSpec {
 )]
 #[x_kube(
     cel,
-    validation = Rule::new("[has(self.kubernetes), has(self.appRole), has(self.token)].filter(x, x).size() == 1")
-        .message("exactly one login method must be set: kubernetes, appRole or token"),
+    validation = exactly_one_method(),
     validation = Rule::new("self.connectionRef.kind == 'ClusterVaultConnection'")
         .message("connectionRef.kind must be ClusterVaultConnection: a cluster-scoped login cannot depend on an object of one namespace"),
-    validation = Rule::new("(has(self.identityFrom) && self.identityFrom == 'Fixed') || (!(has(self.kubernetes) && has(self.kubernetes.serviceAccountRef) && has(self.kubernetes.serviceAccountRef.__namespace__)) && !(has(self.appRole) && (has(self.appRole.secretIdRef.__namespace__) || (has(self.appRole.roleIdRef) && has(self.appRole.roleIdRef.__namespace__)))) && !(has(self.token) && has(self.token.secretRef.__namespace__)))")
-        .message("with identityFrom: Consumer the login uses objects of the consuming namespace: remove the namespace from the reference, or set identityFrom: Fixed"),
-    validation = Rule::new("!has(self.identityFrom) || self.identityFrom != 'Fixed' || (!(has(self.kubernetes) && (!has(self.kubernetes.serviceAccountRef) || !has(self.kubernetes.serviceAccountRef.__namespace__))) && !(has(self.appRole) && (!has(self.appRole.secretIdRef.__namespace__) || (has(self.appRole.roleIdRef) && !has(self.appRole.roleIdRef.__namespace__)))) && !(has(self.token) && !has(self.token.secretRef.__namespace__)))")
-        .message("with identityFrom: Fixed every reference of the login method needs a namespace")
+    validation = objects_of_consumer(),
+    validation = objects_of_fixed_namespace()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterVaultAuthSpec {
     /// The connection to log in through.
     pub connection_ref: ConnectionRef,
-    /// Where the auth method is mounted. Default: `kubernetes` or `approle`, after the method.
+    /// Where the auth method is mounted. Default: what Vault's own documentation mounts it at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub mount: Option<String>,
-    /// Log in as a ServiceAccount, through Vault's Kubernetes auth method.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kubernetes: Option<KubernetesMethod>,
-    /// Log in with a role id and a secret id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app_role: Option<AppRoleMethod>,
-    /// Use a token as it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<TokenMethod>,
+    /// How to log in.
+    #[serde(flatten)]
+    pub methods: LoginMethods,
     /// Whose ServiceAccount or Secret logs in: the consuming `VaultSecret`'s namespace (`Consumer`, the default),
     /// or one and the same for all (`Fixed`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,52 +131,6 @@ pub enum IdentityFrom {
     Consumer,
     /// The namespace named in the reference: one identity for all.
     Fixed,
-}
-
-/// Log in as a ServiceAccount. See Vault's `POST auth/kubernetes/login`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct KubernetesMethod {
-    /// Role of the auth method.
-    #[schemars(length(min = 1, max = 256))]
-    pub role: String,
-    /// The ServiceAccount. Default: `default`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_account_ref: Option<ServiceAccountRef>,
-    /// Audiences of the token that is sent to Vault. Required: a token without one would be valid at the apiserver.
-    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub audiences: Vec<String>,
-    /// Lifetime of the ServiceAccount token that is sent to Vault. Default and minimum `10m`.
-    #[serde(default, rename = "tokenTTL", skip_serializing_if = "Option::is_none")]
-    pub token_ttl: Option<GoDuration>,
-}
-
-/// Log in with a role id and a secret id. See Vault's `POST auth/approle/login`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(
-    cel,
-    validation = Rule::new("has(self.roleId) != has(self.roleIdRef)").message("exactly one of roleId and roleIdRef must be set")
-)]
-#[serde(rename_all = "camelCase")]
-pub struct AppRoleMethod {
-    /// The role id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 256))]
-    pub role_id: Option<String>,
-    /// The Secret that holds the role id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role_id_ref: Option<SecretKeyRef>,
-    /// The Secret that holds the secret id.
-    pub secret_id_ref: SecretKeyRef,
-}
-
-/// Use a token as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenMethod {
-    /// The Secret that holds the token.
-    pub secret_ref: SecretKeyRef,
 }
 
 /// Which namespaces may use a ClusterVaultAuth: those named, and those whose labels match.
@@ -236,12 +176,8 @@ pub struct AuthSpec {
     pub connection_ref: ConnectionRef,
     /// See [`VaultAuthSpec::mount`].
     pub mount: Option<String>,
-    /// See [`VaultAuthSpec::kubernetes`].
-    pub kubernetes: Option<KubernetesMethod>,
-    /// See [`VaultAuthSpec::app_role`].
-    pub app_role: Option<AppRoleMethod>,
-    /// See [`VaultAuthSpec::token`].
-    pub token: Option<TokenMethod>,
+    /// See [`VaultAuthSpec::methods`].
+    pub methods: LoginMethods,
     /// See [`ClusterVaultAuthSpec::identity_from`]; a `VaultAuth` has one namespace, so the two mean the same there.
     pub identity_from: IdentityFrom,
     /// `None`: the namespace of the object itself. See [`ClusterVaultAuthSpec::allowed_namespaces`].
@@ -253,16 +189,12 @@ impl From<VaultAuthSpec> for AuthSpec {
         let VaultAuthSpec {
             connection_ref,
             mount,
-            kubernetes,
-            app_role,
-            token,
+            methods,
         } = spec;
         Self {
             connection_ref,
             mount,
-            kubernetes,
-            app_role,
-            token,
+            methods,
             identity_from: IdentityFrom::Consumer,
             allowed_namespaces: None,
         }
@@ -274,18 +206,14 @@ impl From<ClusterVaultAuthSpec> for AuthSpec {
         let ClusterVaultAuthSpec {
             connection_ref,
             mount,
-            kubernetes,
-            app_role,
-            token,
+            methods,
             identity_from,
             allowed_namespaces,
         } = spec;
         Self {
             connection_ref,
             mount,
-            kubernetes,
-            app_role,
-            token,
+            methods,
             identity_from: identity_from.unwrap_or(IdentityFrom::Consumer),
             allowed_namespaces: Some(allowed_namespaces.unwrap_or_default()),
         }

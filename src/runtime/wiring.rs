@@ -203,22 +203,17 @@ enum Reads {
 }
 
 fn reads(spec: &AuthSpec, secret: &ObjectKey) -> Reads {
-    let app_role = spec
-        .app_role
-        .iter()
-        .flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
-    let mut references = app_role.chain(spec.token.iter().map(|method| &method.secret_ref));
-    let found = references.find(|reference| {
-        reference.name == secret.name
-            && reference
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == secret.namespace)
-    });
+    let found = spec
+        .methods
+        .secrets()
+        .into_iter()
+        .find(|(name, namespace)| {
+            *name == secret.name && namespace.is_none_or(|namespace| namespace == secret.namespace)
+        });
     match found {
         None => Reads::Not,
-        Some(reference) if reference.namespace.is_some() => Reads::Fixed,
-        Some(_) => Reads::FromConsumer,
+        Some((_, Some(_))) => Reads::Fixed,
+        Some((_, None)) => Reads::FromConsumer,
     }
 }
 

@@ -10,7 +10,10 @@ use k8s_openapi::api::{
 use kube::{Api, Client, api::PostParams};
 use tokio::time::timeout;
 
-use super::resolve::{Login, Method, RoleId, SecretKey};
+use super::resolve::{
+    Login,
+    method::{Method, RoleId, SecretKey},
+};
 use crate::{
     names::ObjectKey,
     sensitive::Sensitive,
@@ -40,19 +43,10 @@ pub fn identity(
     transport: Arc<Transport>,
     transport_version: u64,
 ) -> Identity {
-    let subject = match &login.method {
-        Method::Kubernetes {
-            service_account, ..
-        } => format!("ServiceAccount {service_account}"),
-        Method::AppRole {
-            secret_id: secret, ..
-        }
-        | Method::Token { token: secret } => format!("Secret {}", secret.secret),
-    };
     let key = IdentityKey::new(IdentityParts {
         connection: login.connection.to_string(),
         auth: login.auth.clone(),
-        subject,
+        subject: login.method.subject(),
         revision: format!(
             "{transport_version} {:?} {:?} {}",
             login.auth_version, login.method, login.mount

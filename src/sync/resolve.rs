@@ -1,9 +1,11 @@
 //! Pure: from what the user wrote to values that cannot be wrong. All checks of a `VaultSecret` are here.
 
 pub mod login;
+pub mod method;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use self::method::Method;
 use super::refusal::Refusal;
 use crate::{
     api::{
@@ -125,54 +127,6 @@ pub struct Login {
     pub mount: MountPath,
     /// How to log in.
     pub method: Method,
-}
-
-/// How to log in.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Method {
-    /// With a token of a ServiceAccount.
-    Kubernetes {
-        /// Role of the auth method.
-        role: String,
-        /// The ServiceAccount.
-        service_account: ObjectKey,
-        /// Audiences of its token.
-        audiences: Vec<String>,
-        /// Lifetime of its token.
-        ttl: Duration,
-    },
-    /// With a role id and a secret id.
-    AppRole {
-        /// The role id, or where it stands.
-        role_id: RoleId,
-        /// Where the secret id stands.
-        secret_id: SecretKey,
-    },
-    /// With a token as it is.
-    Token {
-        /// Where the token stands.
-        token: SecretKey,
-    },
-}
-
-/// A role id, or where it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RoleId {
-    /// The role id itself; it is no secret.
-    Given(String),
-    /// In a Secret.
-    Read(SecretKey),
-}
-
-/// One key of one Secret as of one version, so that a changed Secret is another login.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SecretKey {
-    /// The Secret.
-    pub secret: ObjectKey,
-    /// The key in it.
-    pub key: String,
-    /// Version of the Secret; `None` when it does not exist.
-    pub version: Option<String>,
 }
 
 /// Resolves one `VaultSecret`, or says what the user has to change.

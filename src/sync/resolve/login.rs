@@ -1,13 +1,15 @@
 //! Pure: who logs in to which Vault, and whether that is allowed.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{ConnectionId, Login, Lookup, Method, RoleId, SecretKey};
+use super::{
+    ConnectionId, Login, Lookup,
+    method::{Home, Method},
+};
 use crate::{
     api::{
-        duration::GoDuration,
-        refs::{AuthKind, AuthRef, ConnectionKind, SecretKeyRef},
-        vault_auth::{AllowedNamespaces, AppRoleMethod, AuthSpec, IdentityFrom, KubernetesMethod},
+        refs::{AuthKind, AuthRef, ConnectionKind},
+        vault_auth::{AllowedNamespaces, AuthSpec},
     },
     names::ObjectKey,
     sync::refusal::Refusal,
@@ -17,12 +19,6 @@ use crate::{
 
 /// Name of the auth objects that are used when none is named.
 const DEFAULT: &str = "default";
-
-/// Vault's and the apiserver's shortest useful lifetime of a ServiceAccount token (TokenRequest refuses less).
-const MIN_SERVICE_ACCOUNT_TOKEN: Duration = Duration::from_mins(10);
-
-/// Longest lifetime asked for; anything a login needs is over in seconds.
-const MAX_SERVICE_ACCOUNT_TOKEN: Duration = Duration::from_hours(24);
 
 pub(super) fn login(
     object: &ObjectKey,
@@ -63,7 +59,17 @@ fn login_of(
             why: format!("{}: {}", undecodable.field, undecodable.why),
         })?;
     let connection = connection(&auth, kind, namespace, spec, lookup)?;
-    let (mount, method) = method(&auth, spec, namespace, lookup)?;
+    let home = Home {
+        identity_from: spec.identity_from,
+        consumer: namespace,
+        lookup,
+    };
+    let unusable = |why| Refusal::AuthUnusable {
+        auth: auth.clone(),
+        why,
+    };
+    let method = home.method(&spec.methods).map_err(unusable)?;
+    let mount = mount(spec, &method).map_err(unusable)?;
     Ok(Login {
         connection,
         auth_version: (view.uid.clone(), view.generation),
@@ -71,6 +77,14 @@ fn login_of(
         method,
         auth,
     })
+}
+
+fn mount(spec: &AuthSpec, method: &Method) -> Result<MountPath, String> {
+    let mount = spec
+        .mount
+        .as_deref()
+        .unwrap_or_else(|| method.usual_mount());
+    MountPath::parse(mount).map_err(|error| format!("spec.mount: {error}"))
 }
 
 type FoundAuth = (AuthKind, ObjectKey, Arc<AuthView>);
@@ -176,112 +190,4 @@ fn connection(
         kind: reference.kind,
         key,
     })
-}
-
-fn method(
-    auth: &str,
-    spec: &AuthSpec,
-    consumer: &str,
-    lookup: &impl Lookup,
-) -> Result<(MountPath, Method), Refusal> {
-    let home = Home {
-        identity_from: spec.identity_from,
-        consumer,
-    };
-    let found = match (&spec.kubernetes, &spec.app_role, &spec.token) {
-        (Some(kubernetes), None, None) => home
-            .kubernetes(kubernetes)
-            .map(|method| ("kubernetes", method)),
-        (None, Some(app_role), None) => home
-            .app_role(app_role, lookup)
-            .map(|method| ("approle", method)),
-        (None, None, Some(token)) => {
-            let token = home.secret(&token.secret_ref, lookup);
-            token.map(|token| ("token", Method::Token { token }))
-        }
-        _ => Err("spec needs exactly one login method: kubernetes, appRole or token".to_owned()),
-    };
-    let mounted = found.and_then(|(usual_mount, method)| {
-        let mount = MountPath::parse(spec.mount.as_deref().unwrap_or(usual_mount));
-        Ok((
-            mount.map_err(|error| format!("spec.mount: {error}"))?,
-            method,
-        ))
-    });
-    mounted.map_err(|why| Refusal::AuthUnusable {
-        auth: auth.to_owned(),
-        why,
-    })
-}
-
-/// In which namespace the objects of a login are.
-struct Home<'a> {
-    identity_from: IdentityFrom,
-    consumer: &'a str,
-}
-
-impl Home<'_> {
-    /// A tenant must not choose a namespace, and a fixed login must not depend on the tenant.
-    fn namespace(&self, named: Option<&str>) -> Result<String, String> {
-        match (self.identity_from, named) {
-            (IdentityFrom::Consumer, None) => Ok(self.consumer.to_owned()),
-            (IdentityFrom::Fixed, Some(namespace)) => Ok(namespace.to_owned()),
-            (IdentityFrom::Consumer, Some(_)) => {
-                Err("a reference of the login names a namespace; remove it, or use a ClusterVaultAuth with identityFrom: Fixed".to_owned())
-            }
-            (IdentityFrom::Fixed, None) => {
-                Err("with identityFrom: Fixed every reference of the login needs a namespace".to_owned())
-            }
-        }
-    }
-
-    fn kubernetes(&self, method: &KubernetesMethod) -> Result<Method, String> {
-        let account = method.service_account_ref.as_ref();
-        let namespace = self.namespace(account.and_then(|account| account.namespace.as_deref()))?;
-        let ttl = method
-            .token_ttl
-            .as_ref()
-            .map_or(MIN_SERVICE_ACCOUNT_TOKEN, GoDuration::as_duration);
-        if !(MIN_SERVICE_ACCOUNT_TOKEN..=MAX_SERVICE_ACCOUNT_TOKEN).contains(&ttl) {
-            return Err("spec.kubernetes.tokenTTL must be from 10m to 24h".to_owned());
-        }
-        if method.audiences.is_empty() {
-            return Err(
-                "spec.kubernetes.audiences is empty; name the audience Vault expects".to_owned(),
-            );
-        }
-        Ok(Method::Kubernetes {
-            role: method.role.clone(),
-            service_account: ObjectKey::new(
-                namespace,
-                account.map_or(DEFAULT, |account| &account.name),
-            ),
-            audiences: method.audiences.clone(),
-            ttl,
-        })
-    }
-
-    fn app_role(&self, method: &AppRoleMethod, lookup: &impl Lookup) -> Result<Method, String> {
-        let role_id = match (&method.role_id, &method.role_id_ref) {
-            (Some(role_id), None) => RoleId::Given(role_id.clone()),
-            (None, Some(reference)) => RoleId::Read(self.secret(reference, lookup)?),
-            (Some(_), Some(_)) | (None, None) => {
-                return Err("spec.appRole needs exactly one of roleId and roleIdRef".to_owned());
-            }
-        };
-        let secret_id = self.secret(&method.secret_id_ref, lookup)?;
-        Ok(Method::AppRole { role_id, secret_id })
-    }
-
-    fn secret(&self, reference: &SecretKeyRef, lookup: &impl Lookup) -> Result<SecretKey, String> {
-        let secret = ObjectKey::new(
-            self.namespace(reference.namespace.as_deref())?,
-            &reference.name,
-        );
-        Ok(SecretKey {
-            version: lookup.secret_version(&secret),
-            key: reference.key.clone(),
-            secret,
-        })
-    }
 }

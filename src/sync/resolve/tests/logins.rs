@@ -1,6 +1,7 @@
 //! Pure: which login a `VaultSecret` uses, and whom it lets in.
 
 use super::*;
+use crate::sync::resolve::method::SecretKey;
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "it is one table")]

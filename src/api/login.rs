@@ -1,0 +1,236 @@
+//! Pure: the login methods, and the rules the apiserver checks of them.
+//!
+//! A new method is a struct, a field of [`LoginMethods`] and a row of `METHODS`.
+
+use kube::{KubeSchema, core::Rule};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::{
+    duration::GoDuration,
+    refs::{SecretKeyRef, ServiceAccountRef},
+};
+
+/// A method as the rules know it: its field, and the fields in it that name a Secret or a ServiceAccount.
+struct MethodRow {
+    field: &'static str,
+    references: &'static [&'static str],
+    /// The reference that means something even if it is absent.
+    defaulted: Option<&'static str>,
+}
+
+/// Every field of [`LoginMethods`], in its order.
+const METHODS: [MethodRow; 3] = [
+    MethodRow {
+        field: "kubernetes",
+        references: &["serviceAccountRef"],
+        defaulted: Some("serviceAccountRef"),
+    },
+    MethodRow {
+        field: "appRole",
+        references: &["roleIdRef", "secretIdRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "token",
+        references: &["secretRef"],
+        defaulted: None,
+    },
+];
+
+/// The ways to log in; exactly one is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", remote = "Self")]
+pub struct LoginMethods {
+    /// Log in as a ServiceAccount, through Vault's Kubernetes auth method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesMethod>,
+    /// Log in with a role id and a secret id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_role: Option<AppRoleMethod>,
+    /// Use a token as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenMethod>,
+}
+
+impl Serialize for LoginMethods {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// Says where a mistake is: whatever is flattened into another struct loses the path of its fields.
+impl<'de> Deserialize<'de> for LoginMethods {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = serde_json::Value::deserialize(deserializer)?;
+        let mut track = serde_path_to_error::Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(fields, &mut track);
+        Self::deserialize(tracked)
+            .map_err(|error| D::Error::custom(format!("{}: {error}", track.path())))
+    }
+}
+
+impl LoginMethods {
+    /// Name and namespace of every Secret that a login reads.
+    pub fn secrets(&self) -> Vec<(&str, Option<&str>)> {
+        let Self {
+            kubernetes: _,
+            app_role,
+            token,
+        } = self;
+        let app_role = app_role
+            .iter()
+            .flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
+        let token = token.iter().map(|method| &method.secret_ref);
+        app_role
+            .chain(token)
+            .map(|reference| (reference.name.as_str(), reference.namespace.as_deref()))
+            .collect()
+    }
+}
+
+/// The fields of the methods, for people: `kubernetes, appRole or token`.
+pub(crate) fn method_names() -> String {
+    let fields = METHODS.map(|method| method.field);
+    match fields.as_slice() {
+        [others @ .., last] => format!("{} or {last}", others.join(", ")),
+        [] => String::new(),
+    }
+}
+
+pub(super) fn exactly_one_method() -> Rule {
+    let set = METHODS.map(|method| format!("has(self.{})", method.field));
+    let message = format!("exactly one login method must be set: {}", method_names());
+    Rule::new(format!("[{}].filter(x, x).size() == 1", set.join(", "))).message(message.as_str())
+}
+
+pub(super) fn objects_of_own_namespace() -> Rule {
+    Rule::new(no_namespaces())
+        .message("a VaultAuth logs in with objects of its own namespace: remove the namespace from the reference, or use a ClusterVaultAuth with identityFrom: Fixed")
+}
+
+pub(super) fn objects_of_consumer() -> Rule {
+    Rule::new(format!("(has(self.identityFrom) && self.identityFrom == 'Fixed') || ({})", no_namespaces()))
+        .message("with identityFrom: Consumer the login uses objects of the consuming namespace: remove the namespace from the reference, or set identityFrom: Fixed")
+}
+
+pub(super) fn objects_of_fixed_namespace() -> Rule {
+    Rule::new(format!(
+        "!has(self.identityFrom) || self.identityFrom != 'Fixed' || ({})",
+        all_namespaces()
+    ))
+    .message("with identityFrom: Fixed every reference of the login method needs a namespace")
+}
+
+/// No reference of the method names a namespace.
+fn no_namespaces() -> String {
+    for_every_reference(|method, reference| {
+        format!("!(has({method}) && has({reference}) && has({reference}.__namespace__))")
+    })
+}
+
+/// Every reference of the method names a namespace.
+fn all_namespaces() -> String {
+    let named = for_every_reference(|method, reference| {
+        format!("!(has({method}) && has({reference}) && !has({reference}.__namespace__))")
+    });
+    let there = METHODS.iter().filter_map(|method| {
+        let (field, reference) = (method.field, method.defaulted?);
+        Some(format!(
+            " && !(has(self.{field}) && !has(self.{field}.{reference}))"
+        ))
+    });
+    named + &there.collect::<String>()
+}
+
+fn for_every_reference(condition: impl Fn(&str, &str) -> String) -> String {
+    let conditions = METHODS.iter().flat_map(|method| {
+        let field = format!("self.{}", method.field);
+        let condition = &condition;
+        method
+            .references
+            .iter()
+            .map(move |reference| condition(&field, &format!("{field}.{reference}")))
+    });
+    conditions.collect::<Vec<_>>().join(" && ")
+}
+
+/// Log in as a ServiceAccount. See Vault's `POST auth/kubernetes/login`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesMethod {
+    /// Role of the auth method.
+    #[schemars(length(min = 1, max = 256))]
+    pub role: String,
+    /// The ServiceAccount. Default: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_ref: Option<ServiceAccountRef>,
+    /// Audiences of the token that is sent to Vault. Required: a token without one would be valid at the apiserver.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub audiences: Vec<String>,
+    /// Lifetime of the ServiceAccount token that is sent to Vault. Default and minimum `10m`.
+    #[serde(default, rename = "tokenTTL", skip_serializing_if = "Option::is_none")]
+    pub token_ttl: Option<GoDuration>,
+}
+
+/// Log in with a role id and a secret id. See Vault's `POST auth/approle/login`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    cel,
+    validation = Rule::new("has(self.roleId) != has(self.roleIdRef)").message("exactly one of roleId and roleIdRef must be set")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AppRoleMethod {
+    /// The role id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub role_id: Option<String>,
+    /// The Secret that holds the role id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_id_ref: Option<SecretKeyRef>,
+    /// The Secret that holds the secret id.
+    pub secret_id_ref: SecretKeyRef,
+}
+
+/// Use a token as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenMethod {
+    /// The Secret that holds the token.
+    pub secret_ref: SecretKeyRef,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A method that is missing in the table would be allowed beside another one, and read other namespaces.
+    #[test]
+    fn the_rules_know_every_method_and_every_reference() {
+        let schema = schemars::generate::SchemaSettings::openapi3()
+            .into_generator()
+            .into_root_schema_for::<LoginMethods>();
+        let properties =
+            |value: &Value| value["properties"].as_object().cloned().unwrap_or_default();
+        let methods = properties(schema.as_value());
+        assert_eq!(methods.len(), METHODS.len());
+        for row in METHODS {
+            let names_an_object = |field: &Value| {
+                let found = properties(field);
+                found.contains_key("name") && found.contains_key("namespace")
+            };
+            let mut found: Vec<_> = properties(&methods[row.field])
+                .into_iter()
+                .filter(|(_, field)| names_an_object(field))
+                .map(|(name, _)| name)
+                .collect();
+            found.sort();
+            let mut listed = row.references.to_vec();
+            listed.sort_unstable();
+            assert_eq!(found, listed, "{}", row.field);
+        }
+    }
+}
