@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
+    cloud_login::{AwsMethod, AzureMethod, GcpMethod},
     duration::GoDuration,
     refs::{SecretKeyRef, ServiceAccountRef},
 };
@@ -20,7 +21,7 @@ struct MethodRow {
 }
 
 /// Every field of [`LoginMethods`], in its order.
-const METHODS: [MethodRow; 3] = [
+const METHODS: [MethodRow; 6] = [
     MethodRow {
         field: "kubernetes",
         references: &["serviceAccountRef"],
@@ -34,6 +35,21 @@ const METHODS: [MethodRow; 3] = [
     MethodRow {
         field: "token",
         references: &["secretRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "aws",
+        references: &["serviceAccountRef", "secretRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "gcp",
+        references: &["serviceAccountRef", "secretRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "azure",
+        references: &["serviceAccountRef"],
         defaulted: None,
     },
 ];
@@ -51,6 +67,15 @@ pub struct LoginMethods {
     /// Use a token as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenMethod>,
+    /// Log in as a user or role of AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsMethod>,
+    /// Log in as a service account of Google Cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcp: Option<GcpMethod>,
+    /// Log in as an application or machine of Azure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure: Option<AzureMethod>,
 }
 
 impl Serialize for LoginMethods {
@@ -77,14 +102,21 @@ impl LoginMethods {
             kubernetes: _,
             app_role,
             token,
+            aws,
+            gcp,
+            azure: _,
         } = self;
         let app_role = app_role
             .iter()
             .flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
         let token = token.iter().map(|method| &method.secret_ref);
+        let gcp = gcp.iter().filter_map(|method| method.secret_ref.as_ref());
+        let aws = aws.iter().filter_map(|method| method.secret_ref.as_ref());
         app_role
             .chain(token)
+            .chain(gcp)
             .map(|reference| (reference.name.as_str(), reference.namespace.as_deref()))
+            .chain(aws.map(|secret| (secret.name.as_str(), secret.namespace.as_deref())))
             .collect()
     }
 }

@@ -13,6 +13,18 @@ pub(crate) const NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 /// The form of a data key of a Secret or ConfigMap.
 pub(crate) const DATA_KEY_PATTERN: &str = r"^[-._a-zA-Z0-9]+$";
 
+/// A whole Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = NAME_MAX), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+    /// Namespace of the Secret. Only where a cluster-scoped object reads one fixed Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub namespace: Option<String>,
+}
+
 /// One key of one Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct SecretKeyRef {

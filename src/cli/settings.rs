@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::RunArgs;
 use crate::api::duration::GoDuration;
+use crate::cloud::endpoints::{Endpoint, Endpoints};
 use crate::telemetry::log::LogFormat;
 
 /// The shortest duration a flag takes; for intervals the same as for `spec.refreshInterval`.
@@ -37,6 +38,8 @@ pub struct Settings {
     pub staleness_budget: Duration,
     /// Whether `insecureSkipVerify` is accepted.
     pub allow_insecure_tls: bool,
+    /// Where services of clouds are that are not at their public addresses.
+    pub cloud_endpoints: Endpoints,
     /// How a log line looks.
     pub log_format: LogFormat,
     /// What is logged; checked when the log is set up.
@@ -82,6 +85,7 @@ impl Settings {
             default_refresh_interval,
             staleness_budget,
             allow_insecure_tls,
+            cloud_endpoint,
             log_format,
             log_filter,
         } = args;
@@ -100,6 +104,7 @@ impl Settings {
             )?,
             staleness_budget: duration("--staleness-budget", &staleness_budget)?,
             allow_insecure_tls,
+            cloud_endpoints: cloud_endpoints(cloud_endpoint)?,
             log_format,
             log_filter,
         })
@@ -143,6 +148,17 @@ fn address(value: &str) -> Result<SocketAddr, SettingsError> {
         value: value.to_owned(),
         wanted: "an IP address and a port; use one such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080",
     })
+}
+
+fn cloud_endpoints(values: Vec<String>) -> Result<Endpoints, SettingsError> {
+    let parsed = values.into_iter().map(|value| {
+        value.parse::<Endpoint>().map_err(|_no_endpoint| SettingsError {
+            flag: "--cloud-endpoint",
+            value,
+            wanted: "NAME=URL; use one of aws-sts, gcp-sts, gcp-iam, azure-login and azure-metadata, and an https address without path",
+        })
+    });
+    parsed.collect()
 }
 
 fn count(flag: &'static str, value: u16) -> Result<u16, SettingsError> {
@@ -219,6 +235,7 @@ mod tests {
             "--rollout-workers=1001",
             "--default-refresh-interval=5 minutes",
             "--default-refresh-interval=10ms",
+            "--cloud-endpoint=aws-sts=http://sts.example",
         ]
         .iter()
         .map(|flag| settings(&[flag]).unwrap_err().to_string())

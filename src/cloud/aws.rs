@@ -13,6 +13,7 @@ use super::{
     exchange::{Exchange, form, text},
 };
 use crate::{
+    names::ObjectKey,
     sensitive::Sensitive,
     vault::identity::{CredentialError, Remedy},
 };
@@ -42,7 +43,7 @@ const PARTITIONS: [(&str, &str); 6] = [
 ];
 
 /// Where STS is asked, and what a request is signed for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Region {
     name: String,
     host: String,
@@ -133,12 +134,12 @@ pub fn check_role_arn(arn: &str) -> Result<(), &'static str> {
 
 /// Asks for keys of `role_arn` with the token of a `ServiceAccount` (`AssumeRoleWithWebIdentity`).
 ///
-/// `subject` names who logs in, for AWS's logs.
+/// `account` is that ServiceAccount; the session is named after it, for AWS's logs.
 pub fn assume_role(
     endpoints: &Endpoints,
     region: &Region,
     role_arn: &str,
-    subject: &str,
+    account: &ObjectKey,
     token: &Sensitive,
 ) -> Result<Exchange, CredentialError> {
     let url = endpoints
@@ -148,7 +149,7 @@ pub fn assume_role(
     Ok(Exchange {
         who: "AWS STS",
         advice: format!(
-            "check that {role_arn} is there and trusts {subject} with the audience {AUDIENCE}"
+            "check that {role_arn} is there and trusts ServiceAccount {account} with the audience {AUDIENCE}"
         ),
         method: Method::POST,
         url,
@@ -157,7 +158,7 @@ pub fn assume_role(
             ("Action", "AssumeRoleWithWebIdentity"),
             ("Version", VERSION),
             ("RoleArn", role_arn),
-            ("RoleSessionName", &session_name(subject)),
+            ("RoleSessionName", &session_name(account)),
             ("DurationSeconds", KEYS_LIVE),
             ("WebIdentityToken", token),
         ])),
@@ -165,7 +166,7 @@ pub fn assume_role(
 }
 
 /// The name of a session may hold letters, digits and `=,.@-`.
-fn session_name(subject: &str) -> String {
+fn session_name(account: &ObjectKey) -> String {
     let allowed = |c: char| {
         if c.is_ascii_alphanumeric() || "=,.@-".contains(c) {
             c
@@ -173,7 +174,7 @@ fn session_name(subject: &str) -> String {
             '-'
         }
     };
-    let name = format!("lockstep-{subject}");
+    let name = format!("lockstep-{account}");
     name.chars().map(allowed).take(LONGEST_SESSION).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Pure: Azure. A login to Vault is an access token of Entra ID for the resource that Vault was told.
 
 use http::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
 use super::{
@@ -23,7 +23,7 @@ pub const TENANT_ID: &str = "azure.workload.identity/tenant-id";
 const METADATA: &str = "http://169.254.169.254";
 
 /// Which of Azure's clouds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Cloud {
     /// The public one.
     #[default]
@@ -45,17 +45,22 @@ impl Cloud {
 }
 
 /// The machine that a role of Vault may be bound to. See Vault's `POST auth/azure/login`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Machine {
     /// Its subscription.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription_id: Option<String>,
     /// Its resource group.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_group_name: Option<String>,
     /// Its name, for a machine of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vm_name: Option<String>,
     /// The name of its scale set, for a machine of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vmss_name: Option<String>,
     /// The whole id of a resource that is no machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_id: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 //! The public addresses are fixed, or follow from a checked region or cloud. Only whoever starts the
 //! operator can name others: for private endpoints, and for emulators in tests.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr};
 
 use url::{Host, Url};
 
@@ -57,14 +57,6 @@ pub struct Endpoint {
 /// A text that is no [`Endpoint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoEndpoint;
-
-impl fmt::Display for NoEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NAME=URL with one of aws-sts, gcp-sts, gcp-iam, azure-login and azure-metadata, and an https URL without path")
-    }
-}
-
-impl std::error::Error for NoEndpoint {}
 
 impl FromStr for Endpoint {
     type Err = NoEndpoint;

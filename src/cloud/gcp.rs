@@ -27,7 +27,7 @@ const JWT_LIVES: i64 = 600;
 const SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
 /// Who vouches to Google for the tokens of this cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Provider {
     /// A provider of a workload identity pool.
     Pool(String),

@@ -1,11 +1,16 @@
 //! Effects: apiserver. Fetches what a login needs, at the time of the login; nothing is kept.
 
-use std::{sync::Arc, time::Duration};
+mod cloud;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use k8s_openapi::api::{
-    authentication::v1::{TokenRequest, TokenRequestSpec},
-    core::v1::{Secret, ServiceAccount},
+use k8s_openapi::{
+    ByteString,
+    api::{
+        authentication::v1::{TokenRequest, TokenRequestSpec},
+        core::v1::{Secret, ServiceAccount},
+    },
 };
 use kube::{Api, Client, api::PostParams};
 use tokio::time::timeout;
@@ -15,6 +20,7 @@ use super::resolve::{
     method::{Method, RoleId, SecretKey},
 };
 use crate::{
+    cloud::http::Clouds,
     names::ObjectKey,
     sensitive::Sensitive,
     vault::{
@@ -30,6 +36,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The credentials of one login.
 struct Credentials {
     client: Client,
+    clouds: Arc<Clouds>,
     login: Login,
 }
 
@@ -39,6 +46,7 @@ struct Credentials {
 /// the one that issued it.
 pub fn identity(
     client: &Client,
+    clouds: &Arc<Clouds>,
     login: &Login,
     transport: Arc<Transport>,
     transport_version: u64,
@@ -58,6 +66,7 @@ pub fn identity(
         namespace: None,
         credentials: Arc::new(Credentials {
             client: client.clone(),
+            clouds: Arc::clone(clouds),
             login: login.clone(),
         }),
     }
@@ -94,6 +103,7 @@ impl Credentials {
                 secret_id: self.secret_value(secret_id).await?,
             }),
             Method::Token { token } => Ok(LoginMethod::Token(self.secret_value(token).await?)),
+            Method::Cloud(login) => self.cloud(mount, login).await,
         }
     }
 
@@ -146,41 +156,42 @@ impl Credentials {
             key,
             version: _,
         } = key;
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
-        let found = match timeout(LIMIT, api.get_opt(&secret.name)).await {
-            Ok(Ok(Some(found))) => found,
-            Ok(Ok(None)) => {
-                return Err(edit(format!(
-                    "there is no Secret {secret}; create it or correct the reference"
-                )));
-            }
-            Ok(Err(kube::Error::Api(status))) => {
-                return Err(retry(format!(
-                    "cannot read Secret {secret}: the apiserver says {} ({})",
-                    status.reason, status.code
-                )));
-            }
-            Ok(Err(_)) | Err(_) => {
-                return Err(retry(format!(
-                    "cannot read Secret {secret}: the apiserver cannot be reached"
-                )));
-            }
-        };
-        let value = found
-            .data
-            .and_then(|mut data| data.remove(key))
-            .map(|bytes| Sensitive::new(bytes.0));
-        let value = value.ok_or_else(|| {
-            edit(format!(
-                "Secret {secret} has no key {key}; add it or correct the reference"
-            ))
-        })?;
-        let trimmed = value.expose().trim_ascii();
-        if trimmed.is_empty() {
-            return Err(edit(format!("key {key} of Secret {secret} is empty")));
-        }
-        Ok(Sensitive::new(trimmed))
+        value_of(&mut self.secret(secret).await?, secret, key)
     }
+
+    /// The data of a Secret.
+    async fn secret(&self, secret: &ObjectKey) -> Result<Data, CredentialError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
+        match timeout(LIMIT, api.get_opt(&secret.name)).await {
+            Ok(Ok(Some(found))) => Ok(found.data.unwrap_or_default()),
+            Ok(Ok(None)) => Err(edit(format!(
+                "there is no Secret {secret}; create it or correct the reference"
+            ))),
+            Ok(Err(kube::Error::Api(status))) => Err(retry(format!(
+                "cannot read Secret {secret}: the apiserver says {} ({})",
+                status.reason, status.code
+            ))),
+            Ok(Err(_)) | Err(_) => Err(retry(format!(
+                "cannot read Secret {secret}: the apiserver cannot be reached"
+            ))),
+        }
+    }
+}
+
+type Data = BTreeMap<String, ByteString>;
+
+fn value_of(data: &mut Data, secret: &ObjectKey, key: &str) -> Result<Sensitive, CredentialError> {
+    let value = data.remove(key).map(|bytes| Sensitive::new(bytes.0));
+    let value = value.ok_or_else(|| {
+        edit(format!(
+            "Secret {secret} has no key {key}; add it or correct the reference"
+        ))
+    })?;
+    let trimmed = value.expose().trim_ascii();
+    if trimmed.is_empty() {
+        return Err(edit(format!("key {key} of Secret {secret} is empty")));
+    }
+    Ok(Sensitive::new(trimmed))
 }
 
 fn edit(message: String) -> CredentialError {

@@ -3,11 +3,14 @@
 //! A [`Request`] says everything about one call except the token. Whether it may be sent a second
 //! time is part of the value, so that no caller can decide it wrongly.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::Method;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::error::VaultError;
 use super::path::{MountPath, SecretPath, VaultNamespace};
+use crate::cloud::{aws::CallerIdentity, azure::Machine};
 use crate::sensitive::Sensitive;
 
 /// One call of Vault's API.
@@ -104,6 +107,50 @@ impl Request {
         let role_id = text(mount, "the role id", role_id)?;
         let secret_id = text(mount, "the secret id", secret_id)?;
         Self::login(mount, &Body { role_id, secret_id })
+    }
+
+    /// Logs in at an AWS auth method with a request that Vault sends to AWS. Refused when it is not text.
+    pub fn aws_login(
+        mount: &MountPath,
+        role: &str,
+        identity: &CallerIdentity,
+    ) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            role: &'a str,
+            iam_http_request_method: &'static str,
+            iam_request_url: String,
+            iam_request_body: String,
+            iam_request_headers: &'a str,
+        }
+        let headers = text(mount, "the signed request", &identity.headers)?;
+        let headers = Zeroizing::new(BASE64_STANDARD.encode(headers));
+        let body = Body {
+            role,
+            iam_http_request_method: "POST",
+            iam_request_url: BASE64_STANDARD.encode(&identity.url),
+            iam_request_body: BASE64_STANDARD.encode(identity.body),
+            iam_request_headers: &headers,
+        };
+        Self::login(mount, &body)
+    }
+
+    /// Logs in at an Azure auth method. Refused when the access token is not text.
+    pub fn azure_login(
+        mount: &MountPath,
+        role: &str,
+        jwt: &Sensitive,
+        machine: &Machine,
+    ) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            role: &'a str,
+            jwt: &'a str,
+            #[serde(flatten)]
+            machine: &'a Machine,
+        }
+        let jwt = text(mount, "the access token of Azure", jwt)?;
+        Self::login(mount, &Body { role, jwt, machine })
     }
 
     /// What the token of the request is worth.

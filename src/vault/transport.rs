@@ -1,6 +1,6 @@
 //! Effects: HTTP to one Vault.
 //!
-//! The only file that names reqwest. It owns the connection pool, the limit of requests in flight and
+//! The only file that names reqwest, with [`crate::cloud::http`]. It owns the connection pool, the limit of requests in flight and
 //! the gate; it knows nothing of tokens beyond putting one into a header. What cannot be wiped: the
 //! buffers of hyper and rustls, which keep their own copies for a moment.
 

@@ -152,21 +152,25 @@ fn a_token_is_sent_to_the_endpoint_of_the_region_alone() {
     let token = Sensitive::new("canary.5f1c");
     let arn = "arn:aws:iam::123456789012:role/app";
     let region = Region::parse("eu-central-1").unwrap();
-    let exchange = assume_role(&Endpoints::default(), &region, arn, "shop/web:1", &token).unwrap();
+    let account = ObjectKey::new("shop", "web.1");
+    let exchange = assume_role(&Endpoints::default(), &region, arn, &account, &token).unwrap();
     assert_eq!(
         exchange.url.as_str(),
         "https://sts.eu-central-1.amazonaws.com/"
     );
     assert_eq!(
         exchange.body.as_ref().unwrap().1.expose_text().unwrap(),
-        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fapp&RoleSessionName=lockstep-shop-web-1&DurationSeconds=900&WebIdentityToken=canary.5f1c"
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fapp&RoleSessionName=lockstep-shop-web.1&DurationSeconds=900&WebIdentityToken=canary.5f1c"
     );
     assert!(!format!("{exchange:?}").contains("canary"));
 }
 
 #[test]
 fn the_name_of_a_session_has_the_length_that_sts_takes() {
-    assert_eq!(session_name(&"x".repeat(300)).len(), LONGEST_SESSION);
+    assert_eq!(
+        session_name(&ObjectKey::new("shop", "x".repeat(300))).len(),
+        LONGEST_SESSION
+    );
 }
 
 /// The answer in AWS's documentation of `AssumeRoleWithWebIdentity`.

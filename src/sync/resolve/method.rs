@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Lookup;
+use super::{Lookup, cloud::CloudLogin};
 use crate::{
     api::{
         duration::GoDuration,
@@ -48,6 +48,8 @@ pub enum Method {
         /// Where the token stands.
         token: SecretKey,
     },
+    /// With an identity of a cloud.
+    Cloud(CloudLogin),
 }
 
 /// A role id, or where it stands.
@@ -77,6 +79,7 @@ impl Method {
             Self::Kubernetes { .. } => "kubernetes",
             Self::AppRole { .. } => "approle",
             Self::Token { .. } => "token",
+            Self::Cloud(login) => login.usual_mount(),
         }
     }
 
@@ -90,6 +93,7 @@ impl Method {
                 secret_id: secret, ..
             }
             | Self::Token { token: secret } => format!("Secret {}", secret.secret),
+            Self::Cloud(login) => login.subject(),
         }
     }
 }
@@ -108,11 +112,17 @@ impl<L: Lookup> Home<'_, L> {
             kubernetes,
             app_role,
             token,
+            aws,
+            gcp,
+            azure,
         } = methods;
         let found = [
             kubernetes.as_ref().map(|method| self.kubernetes(method)),
             app_role.as_ref().map(|method| self.app_role(method)),
             token.as_ref().map(|method| self.token(method)),
+            aws.as_ref().map(|method| self.aws(method)),
+            gcp.as_ref().map(|method| self.gcp(method)),
+            azure.as_ref().map(|method| self.azure(method)),
         ];
         let mut found = found.into_iter().flatten();
         match (found.next(), found.next()) {
@@ -168,7 +178,7 @@ impl<L: Lookup> Home<'_, L> {
         Ok(ObjectKey::new(namespace, name))
     }
 
-    fn secret(&self, reference: &SecretKeyRef) -> Result<SecretKey, String> {
+    pub(super) fn secret(&self, reference: &SecretKeyRef) -> Result<SecretKey, String> {
         let namespace = self.namespace(reference.namespace.as_deref())?;
         let secret = ObjectKey::new(namespace, &reference.name);
         Ok(SecretKey {
@@ -179,7 +189,7 @@ impl<L: Lookup> Home<'_, L> {
     }
 
     /// A tenant must not choose a namespace, and a fixed login must not depend on the tenant.
-    fn namespace(&self, named: Option<&str>) -> Result<String, String> {
+    pub(super) fn namespace(&self, named: Option<&str>) -> Result<String, String> {
         match (self.identity_from, named) {
             (IdentityFrom::Consumer, None) => Ok(self.consumer.to_owned()),
             (IdentityFrom::Fixed, Some(namespace)) => Ok(namespace.to_owned()),
