@@ -369,6 +369,41 @@ mod tests {
     }
 
     #[test]
+    fn a_login_with_aws_carries_the_signed_request() {
+        let identity = CallerIdentity {
+            url: "https://sts.amazonaws.com/".to_owned(),
+            body: "Action=GetCallerIdentity",
+            headers: Sensitive::new(r#"{"host":["sts.amazonaws.com"]}"#),
+        };
+        let request = Request::aws_login(&mount("aws"), "app", &identity).unwrap();
+        assert_eq!(request.target(), "auth/aws/login");
+        assert_eq!(
+            request.body().unwrap().expose_text().unwrap(),
+            r#"{"role":"app","iam_http_request_method":"POST","iam_request_url":"aHR0cHM6Ly9zdHMuYW1hem9uYXdzLmNvbS8=","iam_request_body":"QWN0aW9uPUdldENhbGxlcklkZW50aXR5","iam_request_headers":"eyJob3N0IjpbInN0cy5hbWF6b25hd3MuY29tIl19"}"#
+        );
+    }
+
+    #[test]
+    fn a_login_with_azure_names_a_machine_only_if_there_is_one() {
+        let jwt = Sensitive::new("a.b.c");
+        let named = Machine {
+            subscription_id: Some("s".to_owned()),
+            vmss_name: Some("m".to_owned()),
+            ..Machine::default()
+        };
+        for (machine, expected) in [
+            (Machine::default(), r#"{"role":"app","jwt":"a.b.c"}"#),
+            (
+                named,
+                r#"{"role":"app","jwt":"a.b.c","subscription_id":"s","vmss_name":"m"}"#,
+            ),
+        ] {
+            let request = Request::azure_login(&mount("azure"), "app", &jwt, &machine).unwrap();
+            assert_eq!(request.body().unwrap().expose_text(), Some(expected));
+        }
+    }
+
+    #[test]
     fn a_credential_that_is_not_text_is_refused() {
         let error =
             Request::jwt_login(&mount("kubernetes"), "app", &Sensitive::new([0xff])).unwrap_err();

@@ -1,5 +1,6 @@
 //! Who logs in to Vault, over which connection, and who may use whose login.
 
+mod clouds;
 mod connections;
 mod methods;
 mod tenants;

@@ -7,6 +7,7 @@ mod canary;
 mod front;
 mod good;
 mod inspect;
+mod stand_in;
 mod team;
 mod workloads;
 
@@ -19,6 +20,7 @@ pub use self::{
     canary::{Canary, hex},
     front::Front,
     good::{Good, good_data, most_within},
+    stand_in::{Answer, Asked, StandIn},
     team::{Team, text_of},
     workloads::{InStep, env_from, pod_stamp, settle, workload},
 };
