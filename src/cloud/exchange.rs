@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The longest explanation of a cloud that is shown.
-const LONGEST: usize = 300;
+const LONGEST: usize = 160;
 
 /// One request to a cloud.
 #[derive(Debug)]

@@ -211,7 +211,9 @@ impl Session {
         LoginFailure {
             error: VaultError {
                 kind: VaultErrorKind::CredentialUnavailable,
-                ..VaultError::refused("login", &self.identity.key.to_string(), &error.message)
+                // Our own words, all of which are needed.
+                detail: error.message.clone(),
+                ..VaultError::refused("login", &self.identity.key.to_string(), "")
             },
             remedy: error.remedy,
         }

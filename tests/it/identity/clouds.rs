@@ -43,6 +43,8 @@ async fn reads_by(team: &Team<'_>, name: &str, spec: Value) {
 
 /// Waits until the `VaultSecret` of that name holds what is in Vault.
 async fn synced(team: &Team<'_>, name: &str) {
+    // First, because it says why if it does not.
+    team.condition_is(name, "SourcesReachable", "True").await;
     team.secret_with(name, "k", name).await;
     team.healed(name).await;
 }
