@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::{
     cloud_login::{AwsMethod, AzureMethod, GcpMethod},
     duration::GoDuration,
-    refs::{SecretKeyRef, ServiceAccountRef},
+    refs::{SecretKeyRef, SecretRef, ServiceAccountRef},
 };
 
 /// A method as the rules know it: its field, and the fields in it that name a Secret or a ServiceAccount.
@@ -20,12 +20,17 @@ struct MethodRow {
     defaulted: Option<&'static str>,
 }
 
-/// Every field of [`LoginMethods`], in its order.
-const METHODS: [MethodRow; 6] = [
+/// Every field of [`LoginMethods`].
+const METHODS: [MethodRow; 10] = [
     MethodRow {
         field: "kubernetes",
         references: &["serviceAccountRef"],
         defaulted: Some("serviceAccountRef"),
+    },
+    MethodRow {
+        field: "jwt",
+        references: &["secretRef", "serviceAccountRef"],
+        defaulted: None,
     },
     MethodRow {
         field: "appRole",
@@ -33,8 +38,23 @@ const METHODS: [MethodRow; 6] = [
         defaulted: None,
     },
     MethodRow {
+        field: "cert",
+        references: &["secretRef"],
+        defaulted: None,
+    },
+    MethodRow {
         field: "token",
         references: &["secretRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "userPass",
+        references: &["passwordRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "ldap",
+        references: &["passwordRef"],
         defaulted: None,
     },
     MethodRow {
@@ -67,6 +87,18 @@ pub struct LoginMethods {
     /// Use a token as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenMethod>,
+    /// Log in with a JWT: a token of a ServiceAccount, or one that stands in a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<JwtMethod>,
+    /// Log in with a TLS client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<CertMethod>,
+    /// Log in with a user name and a password that Vault keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_pass: Option<PasswordMethod>,
+    /// Log in with a user name and a password that a directory server checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ldap: Option<PasswordMethod>,
     /// Log in as a user or role of AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<AwsMethod>,
@@ -102,6 +134,10 @@ impl LoginMethods {
             kubernetes: _,
             app_role,
             token,
+            jwt,
+            cert,
+            user_pass,
+            ldap,
             aws,
             gcp,
             azure: _,
@@ -110,13 +146,19 @@ impl LoginMethods {
             .iter()
             .flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
         let token = token.iter().map(|method| &method.secret_ref);
+        let jwt = jwt.iter().filter_map(|method| method.secret_ref.as_ref());
         let gcp = gcp.iter().filter_map(|method| method.secret_ref.as_ref());
-        let aws = aws.iter().filter_map(|method| method.secret_ref.as_ref());
-        app_role
+        let passwords = user_pass.iter().chain(ldap);
+        let keys = app_role
             .chain(token)
+            .chain(jwt)
             .chain(gcp)
-            .map(|reference| (reference.name.as_str(), reference.namespace.as_deref()))
-            .chain(aws.map(|secret| (secret.name.as_str(), secret.namespace.as_deref())))
+            .chain(passwords.map(|method| &method.password_ref));
+        let cert = cert.iter().map(|method| &method.secret_ref);
+        let aws = aws.iter().filter_map(|method| method.secret_ref.as_ref());
+        let whole = cert.chain(aws);
+        keys.map(|key| (key.name.as_str(), key.namespace.as_deref()))
+            .chain(whole.map(|secret| (secret.name.as_str(), secret.namespace.as_deref())))
             .collect()
     }
 }
@@ -223,6 +265,9 @@ pub struct AppRoleMethod {
     pub role_id_ref: Option<SecretKeyRef>,
     /// The Secret that holds the secret id.
     pub secret_id_ref: SecretKeyRef,
+    /// The Secret holds a response-wrapping token with the secret id in it, which works once. Default: `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_id_wrapped: Option<bool>,
 }
 
 /// Use a token as it is.
@@ -231,6 +276,62 @@ pub struct AppRoleMethod {
 pub struct TokenMethod {
     /// The Secret that holds the token.
     pub secret_ref: SecretKeyRef,
+}
+
+/// Log in with a JWT. See Vault's `POST auth/jwt/login`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    cel,
+    validation = Rule::new("has(self.serviceAccountRef) != has(self.secretRef)")
+        .message("exactly one of serviceAccountRef and secretRef must be set"),
+    validation = Rule::new("has(self.serviceAccountRef) == has(self.audiences)")
+        .message("audiences is required with serviceAccountRef, and cannot be set with secretRef"),
+    validation = Rule::new("has(self.serviceAccountRef) || !has(self.tokenTTL)")
+        .message("tokenTTL cannot be set with secretRef")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct JwtMethod {
+    /// Role of the auth method.
+    #[schemars(length(min = 1, max = 256))]
+    pub role: String,
+    /// The ServiceAccount whose token is sent to Vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_ref: Option<ServiceAccountRef>,
+    /// Audiences of the ServiceAccount's token. Required with it: a token without one would be valid at the apiserver.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub audiences: Vec<String>,
+    /// Lifetime of the ServiceAccount token that is sent to Vault. Default and minimum `10m`.
+    #[serde(default, rename = "tokenTTL", skip_serializing_if = "Option::is_none")]
+    pub token_ttl: Option<GoDuration>,
+    /// The Secret that holds the JWT, made by someone else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+}
+
+/// Log in with a TLS client certificate. See Vault's `POST auth/cert/login`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertMethod {
+    /// Role of the auth method. Without it Vault tries all that take the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub role: Option<String>,
+    /// The Secret that holds certificate and key, as `tls.crt` and `tls.key`.
+    pub secret_ref: SecretRef,
+}
+
+/// Log in with a user name and a password. See Vault's `POST auth/userpass/login/:username` and
+/// `POST auth/ldap/login/:username`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordMethod {
+    /// The user name.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^/]+$"))]
+    pub username: String,
+    /// The Secret that holds the password.
+    pub password_ref: SecretKeyRef,
 }
 
 #[cfg(test)]

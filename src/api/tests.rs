@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     crds,
-    login::AppRoleMethod,
+    login::{AppRoleMethod, JwtMethod},
     vault_auth::{ClusterVaultAuthSpec, VaultAuthSpec},
     vault_connection::{CaSpec, ClusterVaultConnectionSpec, VaultConnectionSpec},
     vault_secret::{KvSource, SourceSpec, TargetSpec, VaultSecret},
@@ -77,6 +77,22 @@ fn a_login_of_one_namespace_stays_there() {
             refused,
         ),
         (
+            with(json!({"jwt": {"role": "r", "secretRef": far}})),
+            refused,
+        ),
+        (
+            with(json!({"cert": {"secretRef": {"name": "a", "namespace": "b"}}})),
+            refused,
+        ),
+        (
+            with(json!({"userPass": {"username": "u", "passwordRef": far}})),
+            refused,
+        ),
+        (
+            with(json!({"ldap": {"username": "u", "passwordRef": far}})),
+            refused,
+        ),
+        (
             with(
                 json!({"kubernetes": {"role": "r", "audiences": ["v"], "serviceAccountRef": {"name": "a", "namespace": "b"}}}),
             ),
@@ -136,6 +152,37 @@ fn an_app_role_has_one_role_id() {
         ),
     ];
     check(rules_of!(AppRoleMethod), &rows);
+}
+
+#[test]
+fn a_jwt_is_of_a_service_account_with_audiences_or_stands_in_a_secret() {
+    let secret = json!({"name": "a", "key": "b"});
+    let account = json!({"name": "a"});
+    let rows = [
+        (json!({"secretRef": secret}), None),
+        (
+            json!({"serviceAccountRef": account, "audiences": ["v"], "tokenTTL": "1h"}),
+            None,
+        ),
+        (json!({}), Some("exactly one of serviceAccountRef")),
+        (
+            json!({"serviceAccountRef": account, "audiences": ["v"], "secretRef": secret}),
+            Some("exactly one of serviceAccountRef"),
+        ),
+        (
+            json!({"serviceAccountRef": account}),
+            Some("audiences is required with serviceAccountRef"),
+        ),
+        (
+            json!({"secretRef": secret, "audiences": ["v"]}),
+            Some("audiences is required with serviceAccountRef"),
+        ),
+        (
+            json!({"secretRef": secret, "tokenTTL": "1h"}),
+            Some("tokenTTL cannot be set"),
+        ),
+    ];
+    check(rules_of!(JwtMethod), &rows);
 }
 
 #[test]

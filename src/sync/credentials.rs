@@ -17,14 +17,14 @@ use tokio::time::timeout;
 
 use super::resolve::{
     Login,
-    method::{Method, RoleId, SecretKey},
+    method::{Account, Jwt, Method, RoleId, SecretKey},
 };
 use crate::{
     cloud::http::Clouds,
     names::ObjectKey,
     sensitive::Sensitive,
     vault::{
-        identity::{CredentialError, IdentityKey, IdentityParts, LoginMethod, Remedy},
+        identity::{CredentialError, IdentityKey, IdentityParts, LoginMethod, Remedy, SecretId},
         session::{CredentialSource, Identity},
         transport::Transport,
     },
@@ -76,48 +76,83 @@ impl CredentialSource for Credentials {
     fn login_method(&self) -> BoxFuture<'_, Result<LoginMethod, CredentialError>> {
         self.fetch().boxed()
     }
+
+    fn advice(&self) -> String {
+        self.login.method.advice()
+    }
 }
 
 impl Credentials {
     async fn fetch(&self) -> Result<LoginMethod, CredentialError> {
         let mount = self.login.mount.clone();
         match &self.login.method {
-            Method::Kubernetes {
+            Method::Kubernetes { role, account }
+            | Method::Jwt {
                 role,
-                service_account,
-                audiences,
-                ttl,
+                jwt: Jwt::Issued(account),
             } => Ok(LoginMethod::Jwt {
                 mount,
                 role: role.clone(),
-                jwt: self
-                    .service_account_token(service_account, audiences, *ttl)
-                    .await?,
+                jwt: self.service_account_token(account).await?,
             }),
-            Method::AppRole { role_id, secret_id } => Ok(LoginMethod::AppRole {
+            Method::Jwt {
+                role,
+                jwt: Jwt::Read(key),
+            } => Ok(LoginMethod::Jwt {
+                mount,
+                role: role.clone(),
+                jwt: self.secret_value(key).await?,
+            }),
+            Method::AppRole {
+                role_id,
+                secret_id,
+                wrapped,
+            } => Ok(LoginMethod::AppRole {
                 mount,
                 role_id: match role_id {
                     RoleId::Given(role_id) => Sensitive::new(role_id.as_bytes()),
                     RoleId::Read(key) => self.secret_value(key).await?,
                 },
-                secret_id: self.secret_value(secret_id).await?,
+                secret_id: self.secret_id(secret_id, *wrapped).await?,
             }),
             Method::Token { token } => Ok(LoginMethod::Token(self.secret_value(token).await?)),
+            Method::Cert { role, secret, .. } => Ok(LoginMethod::Certificate {
+                mount,
+                role: role.clone(),
+                certificate: self.certificate(secret).await?,
+            }),
+            Method::UserPass(login) | Method::Ldap(login) => Ok(LoginMethod::Password {
+                mount,
+                user: login.user.clone(),
+                password: self.secret_value(&login.password).await?,
+            }),
             Method::Cloud(login) => self.cloud(mount, login).await,
         }
     }
 
+    async fn secret_id(&self, key: &SecretKey, wrapped: bool) -> Result<SecretId, CredentialError> {
+        let value = self.secret_value(key).await?;
+        Ok(if wrapped {
+            SecretId::Wrapped {
+                place: key.to_string(),
+                token: value,
+            }
+        } else {
+            SecretId::Plain(value)
+        })
+    }
+
     /// A token for Vault alone (TokenRequest API, KEP-1205).
-    async fn service_account_token(
-        &self,
-        account: &ObjectKey,
-        audiences: &[String],
-        ttl: Duration,
-    ) -> Result<Sensitive, CredentialError> {
+    async fn service_account_token(&self, account: &Account) -> Result<Sensitive, CredentialError> {
+        let Account {
+            key: account,
+            audiences,
+            ttl,
+        } = account;
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &account.namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
-                audiences: audiences.to_vec(),
+                audiences: audiences.clone(),
                 expiration_seconds: i64::try_from(ttl.as_secs()).ok(),
                 ..TokenRequestSpec::default()
             },
@@ -157,6 +192,16 @@ impl Credentials {
             version: _,
         } = key;
         value_of(&mut self.secret(secret).await?, secret, key)
+    }
+
+    /// Certificate and key of a Secret that is laid out like the type `kubernetes.io/tls`, one behind the other.
+    async fn certificate(&self, secret: &ObjectKey) -> Result<Sensitive, CredentialError> {
+        let mut data = self.secret(secret).await?;
+        let certificate = value_of(&mut data, secret, "tls.crt")?;
+        let key = value_of(&mut data, secret, "tls.key")?;
+        Ok(Sensitive::new(
+            [certificate.expose(), key.expose()].join(&b"\n"[..]),
+        ))
     }
 
     /// The data of a Secret.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::error::VaultError;
-use super::path::MountPath;
+use super::path::{MountPath, UserName};
 use super::request::Request;
 use crate::cloud::{aws::CallerIdentity, azure::Machine};
 use crate::sensitive::Sensitive;
@@ -65,7 +65,25 @@ pub enum LoginMethod {
         /// The role id.
         role_id: Sensitive,
         /// The secret id.
-        secret_id: Sensitive,
+        secret_id: SecretId,
+    },
+    /// A userpass or LDAP auth method.
+    Password {
+        /// Where the method is mounted.
+        mount: MountPath,
+        /// Whose password it is.
+        user: UserName,
+        /// The password.
+        password: Sensitive,
+    },
+    /// A TLS certificate auth method.
+    Certificate {
+        /// Where the method is mounted.
+        mount: MountPath,
+        /// The role; without one Vault tries all that take the certificate.
+        role: Option<String>,
+        /// PEM of the certificate, what it was signed with, and its key.
+        certificate: Sensitive,
     },
     /// An AWS auth method, type `iam`.
     Aws {
@@ -92,10 +110,37 @@ pub enum LoginMethod {
     Token(Sensitive),
 }
 
+/// A secret id as it was handed over.
+#[derive(Debug, Clone)]
+pub enum SecretId {
+    /// As it is.
+    Plain(Sensitive),
+    /// Response-wrapped.
+    Wrapped {
+        /// Where the wrapping token was found, for people: `key k of Secret shop/login`.
+        place: String,
+        /// The wrapping token. It works once.
+        token: Sensitive,
+    },
+}
+
 /// What a login method comes down to.
 #[derive(Debug)]
 pub(super) enum LoginStep {
+    /// Send this.
     Send(Request),
+    /// Send this password: each try with a wrong one brings its user nearer to being locked out.
+    SendPassword(Request),
+    /// Send this over a connection with a client certificate of its own.
+    SendCertified(Request, Sensitive),
+    /// Unwrap the secret id first.
+    Unwrap {
+        mount: MountPath,
+        role_id: Sensitive,
+        place: String,
+        token: Sensitive,
+    },
+    /// It is a token already.
     Adopt(Sensitive),
 }
 
@@ -108,8 +153,29 @@ impl LoginMethod {
             Self::AppRole {
                 mount,
                 role_id,
-                secret_id,
+                secret_id: SecretId::Plain(secret_id),
             } => Request::app_role_login(&mount, &role_id, &secret_id).map(LoginStep::Send),
+            Self::AppRole {
+                mount,
+                role_id,
+                secret_id: SecretId::Wrapped { place, token },
+            } => Ok(LoginStep::Unwrap {
+                mount,
+                role_id,
+                place,
+                token,
+            }),
+            Self::Password {
+                mount,
+                user,
+                password,
+            } => Request::password_login(&mount, &user, &password).map(LoginStep::SendPassword),
+            Self::Certificate {
+                mount,
+                role,
+                certificate,
+            } => Request::certificate_login(&mount, role.as_deref())
+                .map(|request| LoginStep::SendCertified(request, certificate)),
             Self::Aws {
                 mount,
                 role,

@@ -15,6 +15,7 @@
 //! | [`readings`] | fingerprints, values for 30 s, remembered refusals | [`schedule`] |
 //! | `mounts` | the KV version of mounts | |
 //! | [`sessions`], [`session`] | tokens: log in, renew, verify, revoke | [`token`] |
+//! | `unwrapping` | secret ids that came wrapped | |
 //! | [`transport`] | the connection pool, the limit of requests in flight | [`gate`] |
 //!
 //! The right column is pure: it decides with the time as an argument, and the left one does it.
@@ -42,3 +43,4 @@ pub mod sessions;
 mod testing;
 pub mod token;
 pub mod transport;
+mod unwrapping;

@@ -68,6 +68,18 @@ path_type!(
     "namespace"
 );
 
+path_type!(
+    /// Who logs in with a password: `deploy`.
+    UserName,
+    "user name"
+);
+
+impl UserName {
+    fn trimmed(text: &str) -> &str {
+        text
+    }
+}
+
 impl MountPath {
     fn trimmed(text: &str) -> &str {
         text.strip_suffix('/').unwrap_or(text)

@@ -9,7 +9,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::error::VaultError;
-use super::path::{MountPath, SecretPath, VaultNamespace};
+use super::path::{MountPath, SecretPath, UserName, VaultNamespace};
 use crate::cloud::{aws::CallerIdentity, azure::Machine};
 use crate::sensitive::Sensitive;
 
@@ -107,6 +107,61 @@ impl Request {
         let role_id = text(mount, "the role id", role_id)?;
         let secret_id = text(mount, "the secret id", secret_id)?;
         Self::login(mount, &Body { role_id, secret_id })
+    }
+
+    /// Logs in with the password of a user at a userpass or LDAP auth method. Refused when the password is not text.
+    pub fn password_login(
+        mount: &MountPath,
+        user: &UserName,
+        password: &Sensitive,
+    ) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            password: &'a str,
+        }
+        let password = text(mount, "the password", password)?;
+        let request = Self::login(mount, &Body { password })?;
+        Ok(Self {
+            path: format!("{}/{user}", request.path),
+            encoded_path: format!("{}/{}", request.encoded_path, user.encoded()),
+            ..request
+        })
+    }
+
+    /// Logs in with the client certificate of the connection that it is sent through, with all roles that take it
+    /// when none is named.
+    pub fn certificate_login(mount: &MountPath, role: Option<&str>) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<&'a str>,
+        }
+        Self::login(mount, &Body { name: role })
+    }
+
+    /// Asks where a wrapping token was made, which does not use it up. Refused when the token is not text.
+    pub fn wrapping_lookup(mount: &MountPath, token: &Sensitive) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            token: &'a str,
+        }
+        let token = text(mount, "the wrapping token", token)?;
+        let path = "sys/wrapping/lookup".to_owned();
+        Ok(Self {
+            method: Method::POST,
+            body: Some(body(mount, &Body { token })?),
+            ..Self::get("lookup-wrapping", path.clone(), path)
+        })
+    }
+
+    /// Takes out what the token of the request wraps, which uses the token up.
+    pub fn unwrap() -> Self {
+        let path = "sys/wrapping/unwrap".to_owned();
+        Self {
+            method: Method::POST,
+            repeat: Repeat::Never,
+            ..Self::get("unwrap", path.clone(), path)
+        }
     }
 
     /// Logs in at an AWS auth method with a request that Vault sends to AWS. Refused when it is not text.
@@ -253,17 +308,10 @@ impl Request {
         }
     }
 
-    fn login(mount: &MountPath, body: &impl Serialize) -> Result<Self, VaultError> {
-        let body = json(body).ok_or_else(|| {
-            VaultError::refused(
-                "login",
-                mount.as_str(),
-                "the login cannot be written as JSON",
-            )
-        })?;
+    fn login(mount: &MountPath, content: &impl Serialize) -> Result<Self, VaultError> {
         Ok(Self {
             method: Method::POST,
-            body: Some(body),
+            body: Some(body(mount, content)?),
             repeat: Repeat::Never,
             ..Self::get(
                 "login",
@@ -272,6 +320,16 @@ impl Request {
             )
         })
     }
+}
+
+fn body(mount: &MountPath, content: &impl Serialize) -> Result<Sensitive, VaultError> {
+    json(content).ok_or_else(|| {
+        VaultError::refused(
+            "login",
+            mount.as_str(),
+            "the login cannot be written as JSON",
+        )
+    })
 }
 
 fn text<'a>(mount: &MountPath, what: &str, value: &'a Sensitive) -> Result<&'a str, VaultError> {
@@ -297,11 +355,16 @@ mod tests {
         MountPath::parse(text).unwrap()
     }
 
+    fn user(name: &str) -> UserName {
+        UserName::parse(name).unwrap()
+    }
+
     fn secret(text: &str) -> SecretPath {
         SecretPath::parse(text).unwrap()
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "it is one table")]
     fn each_request_has_its_url() {
         let jwt = Sensitive::new(CANARY);
         let rows = [
@@ -336,6 +399,22 @@ mod tests {
                 Repeat::Never,
             ),
             (
+                Request::password_login(&mount("userpass"), &user("a b?"), &jwt).unwrap(),
+                "POST auth/userpass/login/a%20b%3F",
+                Repeat::Never,
+            ),
+            (
+                Request::certificate_login(&mount("cert"), None).unwrap(),
+                "POST auth/cert/login",
+                Repeat::Never,
+            ),
+            (
+                Request::wrapping_lookup(&mount("approle"), &jwt).unwrap(),
+                "POST sys/wrapping/lookup",
+                Repeat::Safe,
+            ),
+            (Request::unwrap(), "POST sys/wrapping/unwrap", Repeat::Never),
+            (
                 Request::token_lookup(),
                 "GET auth/token/lookup-self",
                 Repeat::Safe,
@@ -366,6 +445,14 @@ mod tests {
         let request = Request::jwt_login(&mount("kubernetes"), "app", &jwt).unwrap();
         let body = request.body().unwrap().expose_text().unwrap();
         assert_eq!(body, r#"{"role":"app","jwt":"a\"b"}"#);
+    }
+
+    #[test]
+    fn a_login_with_a_certificate_names_a_role_only_if_there_is_one() {
+        for (role, expected) in [(None, "{}"), (Some("web"), r#"{"name":"web"}"#)] {
+            let request = Request::certificate_login(&mount("cert"), role).unwrap();
+            assert_eq!(request.body().unwrap().expose_text(), Some(expected));
+        }
     }
 
     #[test]
@@ -419,6 +506,8 @@ mod tests {
         for request in [
             Request::jwt_login(&mount("kubernetes"), "app", &value).unwrap(),
             Request::app_role_login(&mount("approle"), &value, &value).unwrap(),
+            Request::password_login(&mount("ldap"), &user("deploy"), &value).unwrap(),
+            Request::wrapping_lookup(&mount("approle"), &value).unwrap(),
         ] {
             assert!(!format!("{request:?}").contains(CANARY));
         }

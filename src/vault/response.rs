@@ -155,6 +155,18 @@ impl Response {
         })
     }
 
+    /// Where a wrapping token was made.
+    pub fn wrapping_path(&self) -> Result<String, VaultError> {
+        let parsed: WithData<WrappingData> = self.parse()?;
+        Ok(self.data(parsed)?.creation_path)
+    }
+
+    /// The secret id that was wrapped.
+    pub fn secret_id(&self) -> Result<Sensitive, VaultError> {
+        let parsed: WithData<SecretIdData> = self.parse()?;
+        Ok(self.data(parsed)?.secret_id.into_sensitive())
+    }
+
     /// What is mounted.
     pub fn mount(&self) -> Result<Mount, VaultError> {
         let parsed: WithData<MountData> = self.parse()?;
@@ -315,6 +327,16 @@ struct TokenData {
     renewable: bool,
     #[serde(default)]
     orphan: bool,
+}
+
+#[derive(Deserialize)]
+struct WrappingData {
+    creation_path: String,
+}
+
+#[derive(Deserialize)]
+struct SecretIdData {
+    secret_id: SecretText,
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! Effects: Vault — the token of one identity: log in, renew, verify, revoke.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use tracing::{debug, info, warn};
@@ -14,11 +14,22 @@ use super::request::{Repeat, Request};
 use super::response::Response;
 use super::token::{Decision, Grant, Origin, Token, TokenState};
 use super::transport::{Transport, now};
+use super::unwrapping::{UnwrapError, Unwrapped, Wrapped};
+use crate::sensitive::Sensitive;
+
+/// How long a password rests that was refused. Vault locks a user out after five wrong ones within a quarter of an
+/// hour, and directories are not much more patient; another password is another identity, and tried at once.
+const PASSWORD_PAUSE: Duration = Duration::from_mins(10);
 
 /// Where the credential of an identity comes from. Asked at each login, so that it is never kept.
 pub trait CredentialSource: Send + Sync {
     /// The credential, as fresh as it can be had.
     fn login_method(&self) -> BoxFuture<'_, Result<LoginMethod, CredentialError>>;
+
+    /// What to look at when Vault refuses the login; for people, half a sentence.
+    fn advice(&self) -> String {
+        String::new()
+    }
 }
 
 /// An identity and everything needed to log it in.
@@ -50,15 +61,20 @@ pub(super) struct Session {
     state: Mutex<TokenState>,
     /// Held while a token is fetched, renewed or verified: one at a time.
     flight: tokio::sync::Mutex<()>,
+    /// The connection with the client certificate that logged in. Vault renews such a token over no other.
+    certified: Mutex<Option<Arc<Transport>>>,
+    unwrapped: Arc<Unwrapped>,
 }
 
 impl Session {
-    pub(super) fn new(identity: Identity) -> Self {
+    pub(super) fn new(identity: Identity, unwrapped: Arc<Unwrapped>) -> Self {
         let seed = backoff::seed_of(&identity.key);
         Self {
             identity,
             state: Mutex::new(TokenState::new(seed)),
             flight: tokio::sync::Mutex::new(()),
+            certified: Mutex::default(),
+            unwrapped,
         }
     }
 
@@ -173,38 +189,98 @@ impl Session {
     async fn try_log_in(&self) -> Result<Grant, LoginFailure> {
         let method = self.identity.credentials.login_method().await;
         let method = method.map_err(|error| self.without_credential(&error))?;
+        let transport = &self.identity.transport;
         match method.step()? {
-            LoginStep::Send(request) => {
-                let request = self.in_namespace(&request);
-                let login = self
-                    .identity
-                    .transport
-                    .send(&request, None)
-                    .await?
-                    .login()?;
-                Ok(Grant {
-                    secret: login.token,
-                    origin: Origin::Login,
-                    ttl: login.ttl,
-                    renewable: login.renewable,
-                })
+            LoginStep::Send(request) => self.log_in_with(transport, &request).await,
+            LoginStep::SendPassword(request) => {
+                let grant = self.log_in_with(transport, &request).await;
+                grant.map_err(LoginFailure::of_password)
             }
-            LoginStep::Adopt(secret) => {
-                let request = self.in_namespace(&Request::token_lookup());
-                let answer = self
-                    .identity
-                    .transport
-                    .send(&request, Some(&secret))
-                    .await?;
-                let info = answer.token_info()?;
-                Ok(Grant {
-                    secret,
-                    origin: Origin::Static,
-                    ttl: info.ttl,
-                    renewable: info.renewable,
-                })
+            LoginStep::SendCertified(request, certificate) => {
+                let certified = transport.with_client_certificate(&certificate);
+                let certified = Arc::new(certified.map_err(|_| self.certificate_unusable())?);
+                let grant = self.log_in_with(&certified, &request).await?;
+                *self.certified() = Some(certified);
+                Ok(grant)
             }
+            LoginStep::Unwrap {
+                mount,
+                role_id,
+                place,
+                token,
+            } => {
+                let wrapped = Wrapped {
+                    place: &place,
+                    token: &token,
+                    mount: &mount,
+                    namespace: self.identity.namespace.as_ref(),
+                };
+                let secret_id = self.unwrapped.secret_id(transport, &wrapped).await;
+                let secret_id = secret_id.map_err(|error| match error {
+                    UnwrapError::Vault(error) => error.into(),
+                    UnwrapError::Credential(error) => self.without_credential(&error),
+                })?;
+                let request = Request::app_role_login(&mount, &role_id, &secret_id)?;
+                self.log_in_with(transport, &request).await
+            }
+            LoginStep::Adopt(secret) => self.adopt(secret).await,
         }
+    }
+
+    async fn log_in_with(
+        &self,
+        transport: &Transport,
+        request: &Request,
+    ) -> Result<Grant, LoginFailure> {
+        let request = self.in_namespace(request);
+        let answer = transport.send(&request, None).await;
+        let login = answer.map_err(|error| self.advised(error))?.login()?;
+        Ok(Grant {
+            secret: login.token,
+            origin: Origin::Login,
+            ttl: login.ttl,
+            renewable: login.renewable,
+        })
+    }
+
+    async fn adopt(&self, secret: Sensitive) -> Result<Grant, LoginFailure> {
+        let request = self.in_namespace(&Request::token_lookup());
+        let transport = &self.identity.transport;
+        let answer = transport.send(&request, Some(&secret)).await;
+        let info = answer.map_err(|error| self.advised(error))?.token_info()?;
+        Ok(Grant {
+            secret,
+            origin: Origin::Static,
+            ttl: info.ttl,
+            renewable: info.renewable,
+        })
+    }
+
+    /// The refusal of a login, with what its user can do.
+    fn advised(&self, error: VaultError) -> VaultError {
+        let advice = self.identity.credentials.advice();
+        if advice.is_empty() || !error.by_vault || !is_final(error.kind) {
+            return error;
+        }
+        let said = if error.detail.is_empty() {
+            String::new()
+        } else {
+            format!("{}; ", error.detail)
+        };
+        VaultError {
+            detail: format!("{said}{advice}"),
+            ..error
+        }
+    }
+
+    fn certificate_unusable(&self) -> LoginFailure {
+        self.without_credential(&CredentialError {
+            message: format!(
+                "the certificate cannot be used: it is not PEM, or its private key is missing or another one's; {}",
+                self.identity.credentials.advice()
+            ),
+            remedy: Remedy::Edit,
+        })
     }
 
     fn without_credential(&self, error: &CredentialError) -> LoginFailure {
@@ -221,7 +297,9 @@ impl Session {
 
     async fn renew(&self, token: &Token) {
         let request = self.in_namespace(&Request::token_renew());
-        let result = self.send_with(&request, token).await;
+        let certified = self.certified().clone();
+        let transport = certified.as_ref().unwrap_or(&self.identity.transport);
+        let result = transport.send(&request, Some(token.secret())).await;
         match result.and_then(|answer| answer.login()) {
             Ok(login) => {
                 debug!(identity = %self.identity.key, "renewed the Vault token");
@@ -274,6 +352,13 @@ impl Session {
         request.clone().in_namespace(namespace.cloned())
     }
 
+    fn certified(&self) -> MutexGuard<'_, Option<Arc<Transport>>> {
+        // It is replaced as a whole.
+        self.certified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, TokenState> {
         // Every method leaves the state whole, even if a caller panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -293,6 +378,21 @@ enum Verdict {
 struct LoginFailure {
     error: VaultError,
     remedy: Remedy,
+}
+
+impl LoginFailure {
+    /// A password that Vault refused is not tried again soon.
+    fn of_password(self) -> Self {
+        let Self { error, remedy } = self;
+        if !error.by_vault || !is_final(error.kind) {
+            return Self { error, remedy };
+        }
+        let error = VaultError {
+            retry_after: Some(PASSWORD_PAUSE),
+            ..error
+        };
+        Self { error, remedy }
+    }
 }
 
 impl From<VaultError> for LoginFailure {

@@ -14,6 +14,7 @@ use super::request::Request;
 use super::response::Response;
 use super::session::{Identity, Session};
 use super::transport::now;
+use super::unwrapping::Unwrapped;
 
 /// Longer than the usual refresh interval: an identity in use is not logged in for each read.
 const IDLE: Duration = Duration::from_mins(15);
@@ -25,7 +26,8 @@ const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 /// All sessions of the process.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    sessions: Mutex<HashMap<IdentityKey, Entry>>,
+    entries: Mutex<HashMap<IdentityKey, Entry>>,
+    unwrapped: Arc<Unwrapped>,
     /// Rung when a date may have come nearer.
     changed: Notify,
 }
@@ -86,7 +88,7 @@ impl Sessions {
         let entry = sessions.entry(identity.key.clone()).or_insert_with(|| {
             self.changed.notify_one();
             Entry {
-                session: Arc::new(Session::new(identity.clone())),
+                session: Arc::new(Session::new(identity.clone(), Arc::clone(&self.unwrapped))),
                 idle_at,
             }
         });
@@ -158,7 +160,7 @@ impl Sessions {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<IdentityKey, Entry>> {
         // A panic between two inserts leaves the map whole.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

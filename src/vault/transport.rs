@@ -37,6 +37,8 @@ pub struct TransportSettings {
     pub address: VaultAddress,
     /// PEM certificates that alone are trusted; the platform's roots when `None`.
     pub ca: Option<Vec<u8>>,
+    /// PEM of our certificate and its key.
+    pub client_certificate: Option<Sensitive>,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,
     /// Time for one request, from connecting to the last byte.
@@ -51,6 +53,7 @@ impl TransportSettings {
         Self {
             address,
             ca: None,
+            client_certificate: None,
             insecure_skip_verify: false,
             timeout: Duration::from_secs(10),
             max_in_flight: 32,
@@ -61,7 +64,7 @@ impl TransportSettings {
 /// The connection to one Vault, shared by everyone who talks to it.
 #[derive(Debug)]
 pub struct Transport {
-    address: VaultAddress,
+    settings: TransportSettings,
     http: reqwest::Client,
     permits: Semaphore,
     gate: Mutex<Gate>,
@@ -69,49 +72,25 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Prepares the connection; nothing is sent. Refused when the CA is not PEM.
+    /// Prepares the connection; nothing is sent. Refused when the CA or the certificate is not PEM.
     pub fn new(settings: TransportSettings, metrics: Arc<Metrics>) -> Result<Self, VaultError> {
-        let TransportSettings {
-            address,
-            ca,
-            insecure_skip_verify,
-            timeout,
-            max_in_flight,
-        } = settings;
-        let refused = |detail: &str| VaultError::refused("connect", &address.to_string(), detail);
-        let mut builder = reqwest::Client::builder()
-            // A redirect would carry the token to another host.
-            .redirect(reqwest::redirect::Policy::none())
-            // Retries are decided above, where it is known what may be repeated.
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .referer(false)
-            .user_agent(concat!("lockstep/", env!("CARGO_PKG_VERSION")))
-            .timeout(timeout)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .pool_idle_timeout(POOL_IDLE)
-            .pool_max_idle_per_host(max_in_flight.max(1))
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .http2_keep_alive_timeout(KEEP_ALIVE)
-            .tls_version_min(reqwest::tls::Version::TLS_1_2)
-            .tls_danger_accept_invalid_certs(insecure_skip_verify);
-        if let Some(pem) = ca {
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .ok()
-                .filter(|certificates| !certificates.is_empty())
-                .ok_or_else(|| refused("the CA holds no PEM certificate"))?;
-            builder = builder.tls_certs_only(certificates);
-        }
-        let http = builder
-            .build()
-            .map_err(|error| refused(&chain(&error.without_url())))?;
         Ok(Self {
-            http,
-            permits: Semaphore::new(max_in_flight.max(1)),
-            gate: Mutex::new(Gate::new(backoff::seed_of(&address))),
+            http: client(&settings)?,
+            permits: Semaphore::new(settings.max_in_flight.max(1)),
+            gate: Mutex::new(Gate::new(backoff::seed_of(&settings.address))),
             metrics,
-            address,
+            settings,
         })
+    }
+
+    /// A connection of its own to the same Vault with the same settings, but with this client certificate:
+    /// PEM of the certificate and its key. Refused when they are of no use.
+    pub fn with_client_certificate(&self, certificate: &Sensitive) -> Result<Self, VaultError> {
+        let settings = TransportSettings {
+            client_certificate: Some(certificate.clone()),
+            ..self.settings.clone()
+        };
+        Self::new(settings, Arc::clone(&self.metrics))
     }
 
     /// Sends `request` once. Never repeats it.
@@ -175,7 +154,7 @@ impl Transport {
         request: &Request,
         token: Option<&Sensitive>,
     ) -> Result<Response, VaultError> {
-        let url = self.address.api_url(&request.target());
+        let url = self.settings.address.api_url(&request.target());
         let mut call = self
             .http
             .request(request.method().clone(), url)
@@ -206,6 +185,42 @@ impl Transport {
         // The gate holds no invariant that a panic elsewhere could break.
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn client(settings: &TransportSettings) -> Result<reqwest::Client, VaultError> {
+    let refused =
+        |detail: &str| VaultError::refused("connect", &settings.address.to_string(), detail);
+    let mut builder = reqwest::Client::builder()
+        // A redirect would carry the token to another host.
+        .redirect(reqwest::redirect::Policy::none())
+        // Retries are decided above, where it is known what may be repeated.
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("lockstep/", env!("CARGO_PKG_VERSION")))
+        .timeout(settings.timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(settings.max_in_flight.max(1))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .http2_keep_alive_timeout(KEEP_ALIVE)
+        .tls_version_min(reqwest::tls::Version::TLS_1_2)
+        .tls_danger_accept_invalid_certs(settings.insecure_skip_verify);
+    if let Some(pem) = &settings.ca {
+        let certificates = reqwest::Certificate::from_pem_bundle(pem)
+            .ok()
+            .filter(|certificates| !certificates.is_empty())
+            .ok_or_else(|| refused("the CA holds no PEM certificate"))?;
+        builder = builder.tls_certs_only(certificates);
+    }
+    if let Some(pem) = &settings.client_certificate {
+        let identity = reqwest::Identity::from_pem(pem.expose())
+            .map_err(|_| refused("the client certificate or its key is not PEM"))?;
+        builder = builder.identity(identity);
+    }
+    builder
+        .build()
+        .map_err(|error| refused(&chain(&error.without_url())))
 }
 
 /// A pass that is handed back even when the future is dropped half-way.

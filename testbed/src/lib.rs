@@ -7,6 +7,7 @@ pub mod bed;
 pub mod error;
 pub mod eventually;
 pub mod fault_proxy;
+pub mod ldap;
 pub mod operator;
 pub mod parts;
 pub mod postgres;
@@ -19,6 +20,7 @@ pub use crate::{
     error::BedError,
     eventually::eventually,
     fault_proxy::{Fault, FaultProxy},
+    ldap::Ldap,
     operator::{Operator, OperatorOptions},
     postgres::Postgres,
     process::Process,

@@ -1,9 +1,13 @@
 //! Who logs in to Vault, over which connection, and who may use whose login.
 
+mod certificates;
 mod clouds;
 mod connections;
+mod jwt;
 mod methods;
+mod passwords;
 mod tenants;
+mod wrapped;
 
 use serde_json::{Value, json};
 
@@ -38,4 +42,17 @@ async fn credential(team: &Team<'_>, name: &str, data: Value) {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data,
     }))
     .await;
+}
+
+/// A policy for what the team has in Vault, under the team's name.
+async fn policy(team: &Team<'_>) {
+    let rules = format!(
+        "path \"secret/data/{}/*\" {{ capabilities = [\"read\"] }}",
+        team.namespace
+    );
+    team.stage
+        .vault()
+        .policy(&team.namespace, &rules)
+        .await
+        .unwrap();
 }

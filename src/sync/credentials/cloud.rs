@@ -12,7 +12,10 @@ use crate::{
     cloud::{aws, azure, gcp},
     names::ObjectKey,
     sensitive::Sensitive,
-    sync::resolve::cloud::{AwsKeys, AzureToken, CloudLogin, GcpSigner},
+    sync::resolve::{
+        cloud::{AwsKeys, AzureToken, CloudLogin, GcpSigner},
+        method::Account,
+    },
     vault::{
         identity::{CredentialError, LoginMethod},
         path::MountPath,
@@ -191,8 +194,12 @@ impl Credentials {
         account: &ObjectKey,
         audience: &str,
     ) -> Result<Sensitive, CredentialError> {
-        self.service_account_token(account, &[audience.to_owned()], TOKEN_LIVES)
-            .await
+        let account = Account {
+            key: account.clone(),
+            audiences: vec![audience.to_owned()],
+            ttl: TOKEN_LIVES,
+        };
+        self.service_account_token(&account).await
     }
 
     async fn annotations(&self, account: &ObjectKey) -> Result<Annotations, CredentialError> {

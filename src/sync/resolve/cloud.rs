@@ -154,6 +154,21 @@ impl CloudLogin {
             } => "the managed identity of the operator's machine".to_owned(),
         }
     }
+
+    /// What to look at when Vault refuses the login.
+    pub(super) fn advice(&self) -> String {
+        match self {
+            Self::Aws { role, .. } => format!(
+                "check spec.aws: role {role} must exist and take this user or role of AWS, serverIdHeader must be what Vault expects, region the one whose STS Vault asks, and the keys valid"
+            ),
+            Self::Gcp { role, .. } => format!(
+                "check spec.gcp: role {role} must exist, be of type iam, and take this service account of Google"
+            ),
+            Self::Azure { role, resource, .. } => format!(
+                "check spec.azure: role {role} must exist and take this identity, and resource {resource} be the one that Vault was told"
+            ),
+        }
+    }
 }
 
 /// `value` as `check` takes it, or what is wrong with `field`.

@@ -129,8 +129,8 @@ fn nothing_but_a_source_needs_to_be_said() {
     assert_eq!(resolved.login.mount.as_str(), "kubernetes");
     assert!(matches!(
         resolved.login.method,
-        Method::Kubernetes { service_account, ttl, .. }
-            if service_account == ObjectKey::new("shop", "default") && ttl == Duration::from_mins(10)
+        Method::Kubernetes { account, .. }
+            if account.key == ObjectKey::new("shop", "default") && account.ttl == Duration::from_mins(10)
     ));
 }
 

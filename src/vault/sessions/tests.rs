@@ -103,6 +103,29 @@ async fn where_lookups_are_forbidden_refusals_do_not_cost_a_login_each() {
 }
 
 #[tokio::test]
+async fn a_refused_password_is_not_tried_until_its_user_is_locked_out() {
+    let clock = Clock::stop();
+    let vault = vault();
+    vault.model().logins_refused = true;
+    let (identity, _) = vault.identity_with("deploy", Credentials::new(Kind::Password));
+    let sessions = Sessions::new();
+    for _ in 0..60 {
+        let error = sessions.send(&identity, &read()).await.unwrap_err();
+        assert_eq!(error.kind, VaultErrorKind::Denied);
+        clock.advance(Duration::from_secs(15)).await;
+    }
+    assert_eq!(vault.count("POST auth/ldap/login/deploy"), 2);
+
+    // A Vault that is away says nothing about the password.
+    vault.model().sealed = true;
+    clock.advance(Duration::from_mins(10)).await;
+    let error = sessions.send(&identity, &read()).await.unwrap_err();
+    assert_eq!(error.kind, VaultErrorKind::Sealed);
+    let wait = error.retry_after.unwrap_or_default();
+    assert!(wait < Duration::from_mins(2), "{wait:?}");
+}
+
+#[tokio::test]
 async fn what_changes_something_is_never_repeated() {
     let clock = Clock::stop();
     let vault = vault();

@@ -30,6 +30,7 @@ use self::{
 };
 use crate::{
     error::BedError,
+    ldap::Ldap,
     operator::{Operator, OperatorOptions},
     parts::Tool,
     postgres::Postgres,
@@ -77,6 +78,7 @@ pub struct Bed {
     // In this order: processes end before their files go.
     vault: VaultServer,
     postgres: OnceCell<Postgres>,
+    ldap: OnceCell<Ldap>,
     plane: ControlPlane,
     kubectl: PathBuf,
     started_in: Duration,
@@ -108,6 +110,7 @@ impl BedBuilder {
         let mut bed = Bed {
             vault,
             postgres: OnceCell::new(),
+            ldap: OnceCell::new(),
             plane,
             kubectl,
             started_in: Duration::ZERO,
@@ -249,6 +252,13 @@ impl Bed {
     pub async fn postgres(&self) -> Result<&Postgres, BedError> {
         self.postgres
             .get_or_try_init(|| Box::pin(Postgres::start(&self.directory)))
+            .await
+    }
+
+    /// A directory server, started when it is first asked for.
+    pub async fn ldap(&self) -> Result<&Ldap, BedError> {
+        self.ldap
+            .get_or_try_init(|| Box::pin(Ldap::start(&self.directory)))
             .await
     }
 

@@ -32,6 +32,8 @@ pub enum Part {
     Helm,
     /// PostgreSQL.
     Postgres,
+    /// A directory server.
+    Glauth,
 }
 
 /// One program.
@@ -59,13 +61,16 @@ pub enum Tool {
     Initdb,
     /// `postgres`.
     Postgres,
+    /// `glauth`.
+    Glauth,
 }
 
 impl Part {
     /// Every part, in the order in which they are built: the quick ones first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Etcd,
         Self::Postgres,
+        Self::Glauth,
         Self::Kwok,
         Self::Kubernetes,
         Self::Vault,
@@ -81,6 +86,7 @@ impl Part {
             Self::Vault => "vault",
             Self::Helm => "helm",
             Self::Postgres => "postgres",
+            Self::Glauth => "glauth",
         }
     }
 
@@ -91,6 +97,7 @@ impl Part {
             Self::Kwok => Some(KWOK),
             Self::Vault => Some(VAULT),
             Self::Helm => Some(HELM),
+            Self::Glauth => Some(GLAUTH),
             Self::Postgres => None,
         }
     }
@@ -139,6 +146,13 @@ const HELM: GoModule = GoModule {
     patience: "building, once per version, about two minutes",
 };
 
+const GLAUTH: GoModule = GoModule {
+    name: "glauth",
+    packages: &[("github.com/glauth/glauth/v2", "glauth")],
+    stamped: None,
+    patience: "building, once per version, about two minutes",
+};
+
 /// The directory of a part's binaries, built or fetched on first use; overrides do not count here.
 ///
 /// Blocks, for minutes when the cache is cold.
@@ -176,6 +190,7 @@ impl Tool {
             Self::OpenBao => None,
             Self::Helm => Some(Part::Helm),
             Self::Initdb | Self::Postgres => Some(Part::Postgres),
+            Self::Glauth => Some(Part::Glauth),
         }
     }
 
@@ -192,6 +207,7 @@ impl Tool {
             Self::Helm => "helm",
             Self::Initdb => "initdb",
             Self::Postgres => "postgres",
+            Self::Glauth => "glauth",
         }
     }
 
@@ -205,7 +221,9 @@ impl Tool {
             Self::Vault => ("VAULT_BIN", None),
             Self::OpenBao => ("BAO_BIN", None),
             Self::Initdb | Self::Postgres => ("POSTGRES_BIN_DIR", Some(self.file_name())),
-            Self::ControllerManager | Self::Scheduler | Self::Kwok | Self::Helm => return Ok(None),
+            Self::ControllerManager | Self::Scheduler | Self::Kwok | Self::Helm | Self::Glauth => {
+                return Ok(None);
+            }
         };
         let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else {
             return Ok(None);

@@ -106,6 +106,16 @@ impl VaultRoot {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, BedError> {
+        self.send(method, path, body, None).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        header: Option<(&str, &str)>,
+    ) -> Result<Value, BedError> {
         let failed = |source| BedError::VaultRequest {
             method: method.to_string(),
             path: path.to_owned(),
@@ -121,6 +131,9 @@ impl VaultRoot {
         let mut request = http
             .request(method.clone(), url)
             .header("X-Vault-Token", &self.token);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
@@ -137,6 +150,16 @@ impl VaultRoot {
                 body,
             })
         }
+    }
+
+    /// `POST`: a token that wraps the answer for `ttl`, like `10m`, and can be unwrapped once.
+    pub async fn wrap(&self, path: &str, body: &Value, ttl: &str) -> Result<String, BedError> {
+        let wrapped = Some(("X-Vault-Wrap-TTL", ttl));
+        let answer = self.send(Method::POST, path, Some(body), wrapped).await?;
+        let token = answer.pointer("/wrap_info/token").and_then(Value::as_str);
+        token
+            .map(str::to_owned)
+            .ok_or(BedError::Shape("the wrapping token"))
     }
 
     /// Writes a new version to a KV version 2 mount and returns its number.

@@ -25,7 +25,10 @@ async fn a_login_with_a_mistake_is_refused_in_words_that_help() {
     all_refused(vec![
         (
             put("/spec/kubernetes", kubernetes.clone()),
-            &[one, "kubernetes, appRole"],
+            &[
+                one,
+                "kubernetes, jwt, appRole, cert, token, userPass, ldap, aws, gcp or azure",
+            ],
         ),
         (put("/spec/token", json!(null)), &[one]),
         (cluster("/spec/kubernetes", kubernetes), &[one]),

@@ -4,21 +4,8 @@ use kube::{Api, api::PostParams};
 use lockstep_testbed::{AuditMark, KubernetesRole, eventually};
 use serde_json::{Value, json};
 
-use super::{by, credential, login, tenant};
+use super::{by, credential, login, policy, tenant};
 use crate::support::{SOON, Stage, Team};
-
-/// A policy for what the team has in Vault, under the team's name.
-async fn policy(team: &Team<'_>) {
-    let rules = format!(
-        "path \"secret/data/{}/*\" {{ capabilities = [\"read\"] }}",
-        team.namespace
-    );
-    team.stage
-        .vault()
-        .policy(&team.namespace, &rules)
-        .await
-        .unwrap();
-}
 
 /// The names by which Vault knows those who read `name` since `mark`, each once.
 fn readers(team: &Team<'_>, mark: AuditMark, name: &str) -> Vec<String> {

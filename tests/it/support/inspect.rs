@@ -111,6 +111,21 @@ impl Team<'_> {
         assert_eq!(self.condition(name, "Stalled").await, None, "{name}");
     }
 
+    /// Waits until the condition about the sources of the `VaultSecret` says all of these words.
+    pub async fn tells(&self, name: &str, words: &[&str]) {
+        eventually(SOON, &format!("{name} tells {words:?}"), async || {
+            let told = self.condition(name, "SourcesReachable").await;
+            let told = told.unwrap_or_default();
+            if words.iter().all(|word| told.contains(word)) {
+                Ok(())
+            } else {
+                Err(told)
+            }
+        })
+        .await
+        .unwrap();
+    }
+
     /// The requests since `mark` about objects of this namespace that change something.
     pub async fn writes_since(&self, mark: AuditMark) -> Vec<ApiRequest> {
         let ours = |request: &ApiRequest| request.namespace == self.namespace && request.is_write();

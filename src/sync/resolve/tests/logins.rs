@@ -70,6 +70,26 @@ fn one_row_per_mistake_in_the_login() {
         ),
         (
             VaultAuth,
+            json!({"jwt": {"role": "r"}}),
+            "AuthUnusable VaultAuth shop/default: spec.jwt needs exactly one of serviceAccountRef and secretRef",
+        ),
+        (
+            VaultAuth,
+            json!({"jwt": {"role": "r", "serviceAccountRef": {"name": "a"}}}),
+            "AuthUnusable VaultAuth shop/default: spec.jwt.audiences is empty",
+        ),
+        (
+            VaultAuth,
+            json!({"userPass": {"username": "..", "passwordRef": near}}),
+            "AuthUnusable VaultAuth shop/default: spec.userPass.username: user name contains the segment",
+        ),
+        (
+            VaultAuth,
+            json!({"cert": {"secretRef": {"name": "there", "namespace": "ops"}}}),
+            "AuthUnusable VaultAuth shop/default: a reference of the login names a namespace",
+        ),
+        (
+            VaultAuth,
             json!({"token": {"secretRef": far}}),
             "AuthUnusable VaultAuth shop/default: a reference of the login names a namespace",
         ),
@@ -216,6 +236,27 @@ fn references_of_a_login_are_those_of_the_consumer_or_the_fixed_ones() {
             secret,
         };
         assert_eq!(login.method, Method::Token { token });
+    }
+}
+
+#[test]
+fn each_method_is_mounted_where_vault_mounts_it_and_knows_the_version_of_its_secret() {
+    let key = json!({"name": "there", "key": "k"});
+    let password = json!({"username": "deploy", "passwordRef": key});
+    for (method, mount) in [
+        (json!({"jwt": {"role": "r", "secretRef": key}}), "jwt"),
+        (
+            json!({"appRole": {"roleId": "r", "secretIdRef": key}}),
+            "approle",
+        ),
+        (json!({"cert": {"secretRef": {"name": "there"}}}), "cert"),
+        (json!({"userPass": password}), "userpass"),
+        (json!({"ldap": password}), "ldap"),
+    ] {
+        let cluster = Cluster::default().with(AuthKind::VaultAuth, "default", vault_auth(&method));
+        let login = resolved(&cluster, &json!({})).unwrap().login;
+        assert_eq!(login.mount.as_str(), mount);
+        assert!(format!("{login:?}").contains("shop/there 7"), "{login:?}");
     }
 }
 
