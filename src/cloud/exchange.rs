@@ -33,20 +33,20 @@ impl Exchange {
     /// The cloud said no. Tried again: what helps is an edit in the cloud, and nothing tells us of it.
     pub fn refused(&self, status: u16, body: &[u8]) -> CredentialError {
         let why = explanation(body).map_or_else(String::new, |why| format!(": {why}"));
-        self.failed(format!("answers {status}{why}; {}", self.advice))
+        self.failed(&format!("answers {status}{why}; {}", self.advice))
     }
 
     /// The cloud did not answer.
     pub fn unreachable(&self, why: &str) -> CredentialError {
-        self.failed(format!("cannot be reached: {why}"))
+        self.failed(&format!("cannot be reached: {why}"))
     }
 
     /// The cloud answered something else than documented.
     pub fn misunderstood(&self, lacking: &str) -> CredentialError {
-        self.failed(format!("answers without {lacking}"))
+        self.failed(&format!("answers without {lacking}"))
     }
 
-    fn failed(&self, what: String) -> CredentialError {
+    fn failed(&self, what: &str) -> CredentialError {
         CredentialError {
             message: format!("{} at {} {what}", self.who, authority(&self.url)),
             remedy: Remedy::Retry,

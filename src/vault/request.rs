@@ -171,7 +171,7 @@ impl Request {
         identity: &CallerIdentity,
     ) -> Result<Self, VaultError> {
         #[derive(Serialize)]
-        struct Body<'a> {
+        struct Signed<'a> {
             role: &'a str,
             iam_http_request_method: &'static str,
             iam_request_url: String,
@@ -180,7 +180,7 @@ impl Request {
         }
         let headers = text(mount, "the signed request", &identity.headers)?;
         let headers = Zeroizing::new(BASE64_STANDARD.encode(headers));
-        let body = Body {
+        let body = Signed {
             role,
             iam_http_request_method: "POST",
             iam_request_url: BASE64_STANDARD.encode(&identity.url),

@@ -32,6 +32,9 @@ const SESSION_TOKEN: &str = "session_token";
 
 type Annotations = BTreeMap<String, String>;
 
+/// Says what is wanted of a value that is not like that.
+type Check = fn(&str) -> Result<(), &'static str>;
+
 impl Credentials {
     pub(super) async fn cloud(
         &self,
@@ -50,7 +53,7 @@ impl Credentials {
                 Ok(LoginMethod::Aws {
                     mount,
                     role: role.clone(),
-                    identity: aws::caller_identity(&keys, region, server_id, Timestamp::now())?,
+                    identity: aws::caller_identity(&keys, region, server_id, clock())?,
                 })
             }
             CloudLogin::Gcp { role, signer } => Ok(LoginMethod::Jwt {
@@ -93,14 +96,10 @@ impl Credentials {
                 role_arn,
             } => (service_account, role_arn),
         };
-        let role_arn = match role_arn {
-            Some(arn) => arn.clone(),
-            None => {
-                let annotations = self.annotations(account).await?;
-                let place = (aws::ROLE_ARN, "spec.aws.roleArn");
-                annotation(&annotations, account, place, aws::check_role_arn)?
-            }
-        };
+        let place = (aws::ROLE_ARN, "spec.aws.roleArn");
+        let role_arn = self
+            .named(role_arn.as_ref(), account, place, aws::check_role_arn)
+            .await?;
         let token = self.cloud_token(account, aws::AUDIENCE).await?;
         let endpoints = &self.clouds.endpoints;
         let exchange = aws::assume_role(endpoints, region, &role_arn, account, &token)?;
@@ -117,7 +116,7 @@ impl Credentials {
                         place.key, place.secret
                     ))
                 })?;
-                return key.sign(role, Timestamp::now());
+                return key.sign(role, clock());
             }
             GcpSigner::Google {
                 service_account,
@@ -125,22 +124,18 @@ impl Credentials {
                 email,
             } => (service_account, provider, email),
         };
-        let email = match email {
-            Some(email) => email.clone(),
-            None => {
-                let annotations = self.annotations(account).await?;
-                let field = "spec.gcp.workloadIdentity.serviceAccountEmail";
-                let place = (gcp::SERVICE_ACCOUNT, field);
-                annotation(&annotations, account, place, gcp::check_email)?
-            }
-        };
+        let field = "spec.gcp.workloadIdentity.serviceAccountEmail";
+        let place = (gcp::SERVICE_ACCOUNT, field);
+        let email = self
+            .named(email.as_ref(), account, place, gcp::check_email)
+            .await?;
         let token = self
             .cloud_token(account, &provider.token_audience())
             .await?;
         let endpoints = &self.clouds.endpoints;
         let exchange = gcp::access_token(endpoints, provider, &token)?;
         let access = self.clouds.ask(&exchange, "a token", gcp::granted).await?;
-        let exchange = gcp::sign_jwt(endpoints, &email, role, &access, Timestamp::now())?;
+        let exchange = gcp::sign_jwt(endpoints, &email, role, &access, clock())?;
         self.clouds.ask(&exchange, "a JWT", gcp::signed).await
     }
 
@@ -188,6 +183,20 @@ impl Credentials {
         self.clouds.ask(&exchange, "a token", azure::granted).await
     }
 
+    /// What the login says, or else the annotation at `place`.
+    async fn named(
+        &self,
+        value: Option<&String>,
+        account: &ObjectKey,
+        place: (&str, &str),
+        check: Check,
+    ) -> Result<String, CredentialError> {
+        if let Some(value) = value {
+            return Ok(value.clone());
+        }
+        annotation(&self.annotations(account).await?, account, place, check)
+    }
+
     /// A token for a cloud alone.
     async fn cloud_token(
         &self,
@@ -227,7 +236,7 @@ fn annotation(
     annotations: &Annotations,
     account: &ObjectKey,
     (name, field): (&str, &str),
-    check: fn(&str) -> Result<(), &'static str>,
+    check: Check,
 ) -> Result<String, CredentialError> {
     let value = annotations.get(name).ok_or_else(|| {
         retry(format!(
@@ -240,4 +249,13 @@ fn annotation(
         ))
     })?;
     Ok(value.clone())
+}
+
+/// The time that signatures and tokens are made out for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a login happens when it is asked for, in no pass"
+)]
+fn clock() -> Timestamp {
+    Timestamp::now()
 }

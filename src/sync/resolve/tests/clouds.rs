@@ -16,16 +16,16 @@ fn told(spec: AuthSpec, kind: AuthKind) -> Result<Method, String> {
         .map_err(|refusal| refusal.to_string())
 }
 
-fn aws(extra: Value) -> Value {
-    method("aws", json!({"role": "r"}), &extra)
+fn aws(extra: &Value) -> Value {
+    method("aws", json!({"role": "r"}), extra)
 }
 
-fn gcp(extra: Value) -> Value {
-    method("gcp", json!({"role": "r"}), &extra)
+fn gcp(extra: &Value) -> Value {
+    method("gcp", json!({"role": "r"}), extra)
 }
 
-fn azure(extra: Value) -> Value {
-    method("azure", json!({"role": "r", "resource": "x"}), &extra)
+fn azure(extra: &Value) -> Value {
+    method("azure", json!({"role": "r", "resource": "x"}), extra)
 }
 
 fn method(name: &str, mut fields: Value, extra: &Value) -> Value {
@@ -35,89 +35,90 @@ fn method(name: &str, mut fields: Value, extra: &Value) -> Value {
     spec
 }
 
-fn workload(identity: Value) -> Value {
-    gcp(json!({"serviceAccountRef": account(), "workloadIdentity": identity}))
+fn workload(identity: &Value) -> Value {
+    gcp(&json!({"serviceAccountRef": account(), "workloadIdentity": identity}))
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is one table")]
 fn one_row_per_mistake_in_a_login_with_a_cloud() {
     let secret = json!({"name": "there"});
     let key = json!({"name": "there", "key": "k"});
     let rows = [
         (
-            aws(json!({})),
+            aws(&json!({})),
             "spec.aws needs exactly one of serviceAccountRef and secretRef",
         ),
         (
-            aws(json!({"serviceAccountRef": account(), "secretRef": secret})),
+            aws(&json!({"serviceAccountRef": account(), "secretRef": secret})),
             "spec.aws needs exactly one of serviceAccountRef and secretRef",
         ),
         (
-            aws(json!({"secretRef": secret, "region": "evil.example/"})),
+            aws(&json!({"secretRef": secret, "region": "evil.example/"})),
             "spec.aws.region must be a region such as eu-central-1",
         ),
         (
-            aws(json!({"serviceAccountRef": account(), "roleArn": "app"})),
+            aws(&json!({"serviceAccountRef": account(), "roleArn": "app"})),
             "spec.aws.roleArn must be the ARN of a role such as arn:aws:iam::123456789012:role/app",
         ),
         (
-            aws(json!({"secretRef": {"name": "there", "namespace": "ops"}})),
+            aws(&json!({"secretRef": {"name": "there", "namespace": "ops"}})),
             "a reference of the login names a namespace",
         ),
         (
-            aws(json!({"serviceAccountRef": {"name": "web", "namespace": "ops"}})),
+            aws(&json!({"serviceAccountRef": {"name": "web", "namespace": "ops"}})),
             "a reference of the login names a namespace",
         ),
         (
-            gcp(json!({})),
+            gcp(&json!({})),
             "spec.gcp needs either serviceAccountRef and workloadIdentity, or secretRef",
         ),
         (
-            gcp(json!({"serviceAccountRef": account()})),
+            gcp(&json!({"serviceAccountRef": account()})),
             "spec.gcp needs either serviceAccountRef and workloadIdentity, or secretRef",
         ),
         (
-            gcp(json!({"serviceAccountRef": account(), "secretRef": key})),
+            gcp(&json!({"serviceAccountRef": account(), "secretRef": key})),
             "spec.gcp needs either serviceAccountRef and workloadIdentity, or secretRef",
         ),
         (
-            workload(json!({})),
+            workload(&json!({})),
             "spec.gcp.workloadIdentity needs exactly one of provider and gkeCluster",
         ),
         (
-            workload(json!({"provider": "prod"})),
+            workload(&json!({"provider": "prod"})),
             "spec.gcp.workloadIdentity.provider must be projects/",
         ),
         (
-            workload(json!({"gkeCluster": "prod"})),
+            workload(&json!({"gkeCluster": "prod"})),
             "spec.gcp.workloadIdentity.gkeCluster must be projects/",
         ),
         (
             workload(
-                json!({"gkeCluster": "projects/a/locations/b/clusters/c", "serviceAccountEmail": "a/../b"}),
+                &json!({"gkeCluster": "projects/a/locations/b/clusters/c", "serviceAccountEmail": "a/../b"}),
             ),
             "spec.gcp.workloadIdentity.serviceAccountEmail must be the address",
         ),
         (
-            azure(json!({})),
+            azure(&json!({})),
             "spec.azure needs either serviceAccountRef, or managedIdentity",
         ),
         (
-            azure(json!({"serviceAccountRef": account(), "managedIdentity": {}})),
+            azure(&json!({"serviceAccountRef": account(), "managedIdentity": {}})),
             "spec.azure needs either serviceAccountRef, or managedIdentity",
         ),
         (
             azure(
-                json!({"serviceAccountRef": account(), "workloadIdentity": {"tenantId": "common"}}),
+                &json!({"serviceAccountRef": account(), "workloadIdentity": {"tenantId": "common"}}),
             ),
             "spec.azure.workloadIdentity.tenantId must be an id such as",
         ),
         (
-            azure(json!({"serviceAccountRef": account(), "workloadIdentity": {"clientId": "x"}})),
+            azure(&json!({"serviceAccountRef": account(), "workloadIdentity": {"clientId": "x"}})),
             "spec.azure.workloadIdentity.clientId must be an id such as",
         ),
         (
-            azure(json!({"managedIdentity": {}})),
+            azure(&json!({"managedIdentity": {}})),
             "spec.azure.managedIdentity is the identity of the machine that the operator runs on; use a ClusterVaultAuth",
         ),
     ];
@@ -134,7 +135,7 @@ fn one_row_per_mistake_in_a_login_with_a_cloud() {
 #[test]
 fn the_identity_of_the_machine_is_for_fixed_logins_of_the_cluster_alone() {
     let cluster = |fixed: &Value, client_id: Value| {
-        let mut spec = azure(json!({"managedIdentity": {"clientId": client_id}}));
+        let mut spec = azure(&json!({"managedIdentity": {"clientId": client_id}}));
         put(&mut spec, fixed);
         put(&mut spec, &json!({"allowedNamespaces": {"names": ["*"]}}));
         told(cluster_vault_auth(&spec), AuthKind::ClusterVaultAuth)
@@ -158,23 +159,23 @@ fn a_login_with_a_cloud_is_told_apart_by_whom_it_shows() {
     let key = json!({"name": "there", "key": "k"});
     let rows = [
         (
-            aws(json!({"secretRef": {"name": "there"}})),
+            aws(&json!({"secretRef": {"name": "there"}})),
             "aws",
             "Secret shop/there",
         ),
         (
-            aws(json!({"serviceAccountRef": account()})),
+            aws(&json!({"serviceAccountRef": account()})),
             "aws",
             "ServiceAccount shop/web",
         ),
-        (gcp(json!({"secretRef": key})), "gcp", "Secret shop/there"),
+        (gcp(&json!({"secretRef": key})), "gcp", "Secret shop/there"),
         (
-            workload(json!({"gkeCluster": "projects/a/locations/b/clusters/c"})),
+            workload(&json!({"gkeCluster": "projects/a/locations/b/clusters/c"})),
             "gcp",
             "ServiceAccount shop/web",
         ),
         (
-            azure(json!({"serviceAccountRef": account()})),
+            azure(&json!({"serviceAccountRef": account()})),
             "azure",
             "ServiceAccount shop/web",
         ),

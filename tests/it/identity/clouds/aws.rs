@@ -1,12 +1,15 @@
 //! AWS. Vault's own AWS method sends what the operator signed to the stand-in for STS, which checks the signature.
 
+use std::process::Stdio;
+
 use hmac::{Hmac, KeyInit, Mac};
 use k8s_openapi::api::core::v1::ServiceAccount;
+use lockstep_testbed::eventually;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{account, credential, is_token_of, reads_by, stage, synced};
-use crate::support::{Answer, Asked, StandIn, Team, hex};
+use crate::support::{Answer, Asked, SOON, Stage, StandIn, Team, hex};
 
 /// Access key id, secret access key, session token, and whose they are.
 type Key = (&'static str, &'static str, &'static str, &'static str);
@@ -150,6 +153,98 @@ async fn a_user_of_aws_logs_in_by_its_keys_and_a_role_by_web_identity() {
     by_web_identity(&team, &cloud).await;
 }
 
+/// A second opinion about signatures: moto, where `MOTO_SERVER` names it.
+#[tokio::test]
+async fn a_user_of_aws_logs_in_where_moto_checks_the_signature() {
+    let Some(moto) = Moto::start().await else {
+        return;
+    };
+    let stage = Stage::own().await;
+    let team = stage.team("moto").await;
+    mount(&team, &moto.url).await;
+    let (id, secret) = moto.key_of_user("app").await;
+    moto.check_signatures().await;
+    let keys = |secret: &str| json!({"access_key_id": id, "secret_access_key": secret});
+    credential(&team, "keys", keys(&secret)).await;
+    credential(&team, "wrong", keys("another")).await;
+    for name in ["keys", "wrong"] {
+        let secret_ref = ("secretRef", json!({"name": name}));
+        reads_by(&team, name, aws("user", &[secret_ref])).await;
+    }
+    synced(&team, "keys").await;
+    team.unreachable("wrong", "Invalid", &["login auth/aws/login"])
+        .await;
+}
+
+/// A running moto. It ends with the test.
+struct Moto {
+    url: String,
+    http: reqwest::Client,
+    _process: tokio::process::Child,
+}
+
+impl Moto {
+    /// `None` where there is none.
+    async fn start() -> Option<Self> {
+        let program = std::env::var_os("MOTO_SERVER").filter(|program| !program.is_empty())?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
+        let process = tokio::process::Command::new(program)
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let moto = Self {
+            url: format!("http://127.0.0.1:{port}"),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            _process: process,
+        };
+        let page = format!("{}/moto-api/", moto.url);
+        eventually(SOON, "moto", async || moto.http.get(&page).send().await)
+            .await
+            .unwrap();
+        Some(moto)
+    }
+
+    /// Makes a user with a key, and returns the key.
+    async fn key_of_user(&self, name: &str) -> (String, String) {
+        let create = format!("Action=CreateUser&UserName={name}&Version=2010-05-08");
+        self.iam(create).await;
+        let create = format!("Action=CreateAccessKey&UserName={name}&Version=2010-05-08");
+        let answer = self.iam(create).await;
+        let value = |tag: &str| {
+            let (_, rest) = answer.split_once(&format!("<{tag}>")).unwrap();
+            rest.split('<').next().unwrap().to_owned()
+        };
+        (value("AccessKeyId"), value("SecretAccessKey"))
+    }
+
+    /// Until then moto takes any signature.
+    async fn check_signatures(&self) {
+        let url = format!("{}/moto-api/reset-auth", self.url);
+        let request = self.http.post(url).header("content-type", "text/plain");
+        let answer = request.body("0").send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    async fn iam(&self, body: String) -> String {
+        let scope = "AWS4-HMAC-SHA256 Credential=AKIAANYBODYANYBODY00/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0";
+        let request = self.http.post(&self.url).header("authorization", scope);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        request
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    }
+}
+
 async fn by_keys(team: &Team<'_>) {
     let (id, secret, _, _) = STATIC;
     let keys =
@@ -192,7 +287,7 @@ async fn by_keys(team: &Team<'_>) {
 async fn by_web_identity(team: &Team<'_>, cloud: &StandIn) {
     account(team, "web", json!({})).await;
     let account = ("serviceAccountRef", json!({"name": "web"}));
-    reads_by(team, "web", aws("role", &[account.clone()])).await;
+    reads_by(team, "web", aws("role", std::slice::from_ref(&account))).await;
     let told =
         ["/web has no annotation eks.amazonaws.com/role-arn; add it or set spec.aws.roleArn"];
     team.unreachable("web", "CredentialUnavailable", &told)

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     identity::by,
-    support::{Asked, StandIn},
+    support::{Asked, StandIn, Team},
 };
 
 const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
@@ -45,28 +45,33 @@ async fn an_application_of_azure_logs_in_by_workload_identity_and_a_machine_by_i
     let team = stage.team("azure").await;
     signer.mount(&team, "azure", CLIENT, RESOURCE).await;
 
+    by_workload_identity(&team, &cloud).await;
+    by_the_identity_of_the_machine(&team, &cloud).await;
+}
+
+async fn by_workload_identity(team: &Team<'_>, cloud: &StandIn) {
     let annotations = json!({
         "azure.workload.identity/client-id": CLIENT, "azure.workload.identity/tenant-id": TENANT,
     });
-    account(&team, "annotated", annotations).await;
-    account(&team, "plain", json!({})).await;
+    account(team, "annotated", annotations).await;
+    account(team, "plain", json!({})).await;
     let federated = |account: &str, identity| {
         json!({"azure": {
             "role": "app", "resource": RESOURCE, "serviceAccountRef": {"name": account},
             "workloadIdentity": identity, "subscriptionId": "s",
         }})
     };
-    reads_by(&team, "annotated", federated("annotated", json!({}))).await;
-    synced(&team, "annotated").await;
+    reads_by(team, "annotated", federated("annotated", json!({}))).await;
+    synced(team, "annotated").await;
     let named = json!({"clientId": CLIENT, "tenantId": TENANT});
-    reads_by(&team, "named", federated("plain", named)).await;
-    synced(&team, "named").await;
+    reads_by(team, "named", federated("plain", named)).await;
+    synced(team, "named").await;
     let asked = cloud.asked();
     let exchanges = with_line(&asked, &format!("POST /{TENANT}/oauth2/v2.0/token"));
     for (exchange, account) in [(exchanges[0], "annotated"), (exchanges[1], "plain")] {
         is_token_of(
             &exchange.field("client_assertion"),
-            &team,
+            team,
             account,
             "api://AzureADTokenExchange",
         );
@@ -77,7 +82,7 @@ async fn an_application_of_azure_logs_in_by_workload_identity_and_a_machine_by_i
     }
 
     reads_by(
-        &team,
+        team,
         "lacking",
         federated("plain", json!({"clientId": CLIENT})),
     )
@@ -89,21 +94,23 @@ async fn an_application_of_azure_logs_in_by_workload_identity_and_a_machine_by_i
     team.unreachable("lacking", "CredentialUnavailable", &told)
         .await;
     let other = json!({"clientId": TENANT, "tenantId": TENANT});
-    reads_by(&team, "denied", federated("plain", other)).await;
+    reads_by(team, "denied", federated("plain", other)).await;
     let told = [
         "Entra ID at 127.0.0.1 answers 401: invalid_client: AADSTS700213: No matching federated identity record found for presented assertion subject.; check that client",
     ];
     team.unreachable("denied", "CredentialUnavailable", &told)
         .await;
+}
 
+async fn by_the_identity_of_the_machine(team: &Team<'_>, cloud: &StandIn) {
     let managed = json!({
         "azure": {"role": "app", "resource": RESOURCE, "managedIdentity": {}},
         "identityFrom": "Fixed", "allowedNamespaces": {"names": [team.namespace]},
     });
-    login(&team, "ClusterVaultAuth", "machine", managed).await;
+    login(team, "ClusterVaultAuth", "machine", managed).await;
     team.put("machine", &json!({"k": "machine"})).await;
     team.vault_secret("machine", by("ClusterVaultAuth", "machine"))
         .await;
-    synced(&team, "machine").await;
+    synced(team, "machine").await;
     assert_eq!(with_line(&cloud.asked(), METADATA).len(), 1);
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     account, answer, credential, is_token_of, reads_by, signer::Signer, stage, synced, with_line,
 };
-use crate::support::{Asked, StandIn};
+use crate::support::{Asked, StandIn, Team};
 
 const EMAIL: &str = "app@shop.iam.gserviceaccount.com";
 const PROVIDER: &str =
@@ -46,42 +46,53 @@ async fn a_google_service_account_logs_in_by_its_key_and_by_workload_identity() 
     let team = stage.team("gcp").await;
     signer.mount(&team, "gcp", EMAIL, "vault/app").await;
 
-    let gcp = |fields: serde_json::Value| json!({"gcp": fields});
-    let by_key = |key: &str| gcp(json!({"role": "app", "secretRef": {"name": "key", "key": key}}));
+    by_key(&team, &cloud, &signer).await;
+    by_workload_identity(&team, &cloud).await;
+}
+
+/// The method with these fields.
+fn gcp(fields: &serde_json::Value) -> serde_json::Value {
+    json!({"gcp": fields})
+}
+
+async fn by_key(team: &Team<'_>, cloud: &StandIn, signer: &Signer) {
+    let by_key = |key: &str| gcp(&json!({"role": "app", "secretRef": {"name": "key", "key": key}}));
     let file = json!({
         "type": "service_account", "client_email": EMAIL, "private_key_id": "1",
         "private_key": signer.private_pem(),
     });
     let keys =
         json!({"key.json": file.to_string(), "broken.json": "{\"type\": \"authorized_user\"}"});
-    credential(&team, "key", keys).await;
-    reads_by(&team, "by-key", by_key("key.json")).await;
-    synced(&team, "by-key").await;
+    credential(team, "key", keys).await;
+    reads_by(team, "by-key", by_key("key.json")).await;
+    synced(team, "by-key").await;
     assert_eq!(cloud.asked().len(), 0, "the key signs here");
-    reads_by(&team, "broken", by_key("broken.json")).await;
+    reads_by(team, "broken", by_key("broken.json")).await;
     let told = [
         "key broken.json of Secret",
         "is not the key of a Google service account: its type is authorized_user, not service_account",
     ];
     team.unreachable("broken", "CredentialUnavailable", &told)
         .await;
+}
 
+async fn by_workload_identity(team: &Team<'_>, cloud: &StandIn) {
     account(
-        &team,
+        team,
         "web",
         json!({"iam.gke.io/gcp-service-account": EMAIL}),
     )
     .await;
     let by_account = |identity| {
-        gcp(json!({
+        gcp(&json!({
             "role": "app", "serviceAccountRef": {"name": "web"}, "workloadIdentity": identity,
         }))
     };
-    reads_by(&team, "gke", by_account(json!({"gkeCluster": CLUSTER}))).await;
-    synced(&team, "gke").await;
+    reads_by(team, "gke", by_account(json!({"gkeCluster": CLUSTER}))).await;
+    synced(team, "gke").await;
     let pool = json!({"provider": PROVIDER, "serviceAccountEmail": EMAIL});
-    reads_by(&team, "pool", by_account(pool)).await;
-    synced(&team, "pool").await;
+    reads_by(team, "pool", by_account(pool)).await;
+    synced(team, "pool").await;
     let asked = cloud.asked();
     let exchanges = with_line(&asked, "POST /v1/token");
     for (exchange, audience, token_audience) in [
@@ -101,7 +112,7 @@ async fn a_google_service_account_logs_in_by_its_key_and_by_workload_identity() 
         assert_eq!(exchange.field("audience"), audience);
         is_token_of(
             &exchange.field("subject_token"),
-            &team,
+            team,
             "web",
             &token_audience,
         );
@@ -109,7 +120,7 @@ async fn a_google_service_account_logs_in_by_its_key_and_by_workload_identity() 
 
     let other =
         json!({"gkeCluster": CLUSTER, "serviceAccountEmail": "other@shop.iam.gserviceaccount.com"});
-    reads_by(&team, "denied", by_account(other)).await;
+    reads_by(team, "denied", by_account(other)).await;
     let told = [
         "Google's IAM credentials service at 127.0.0.1 answers 403: PERMISSION_DENIED",
         "check that the service account other@shop.iam.gserviceaccount.com is there",
