@@ -165,13 +165,13 @@ async fn a_user_of_aws_logs_in_where_moto_checks_the_signature() {
     let (id, secret) = moto.key_of_user("app").await;
     moto.check_signatures().await;
     let keys = |secret: &str| json!({"access_key_id": id, "secret_access_key": secret});
-    credential(&team, "keys", keys(&secret)).await;
-    credential(&team, "wrong", keys("another")).await;
-    for name in ["keys", "wrong"] {
-        let secret_ref = ("secretRef", json!({"name": name}));
+    credential(&team, "good-keys", keys(&secret)).await;
+    credential(&team, "wrong-keys", keys("another")).await;
+    for name in ["good", "wrong"] {
+        let secret_ref = ("secretRef", json!({"name": format!("{name}-keys")}));
         reads_by(&team, name, aws("user", &[secret_ref])).await;
     }
-    synced(&team, "keys").await;
+    synced(&team, "good").await;
     team.unreachable("wrong", "Invalid", &["login auth/aws/login"])
         .await;
 }
@@ -187,8 +187,9 @@ impl Moto {
     /// `None` where there is none.
     async fn start() -> Option<Self> {
         let program = std::env::var_os("MOTO_SERVER").filter(|program| !program.is_empty())?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
         let process = tokio::process::Command::new(program)
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .stdin(Stdio::null())
