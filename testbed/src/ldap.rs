@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// Everything is below this name.
-const BASE: &str = "dc=lockstep,dc=dev";
+const BASE: &str = "dc=example,dc=com";
 
 /// The user that looks others up, and its password.
-const SEARCH: (&str, &str) = ("search", "testbed-ldap-search-password");
+const SEARCH: (&str, &str) = ("search", "search-password");
 
 /// A user and his password.
 const USER: (&str, &str) = ("checkout", "correct-horse");

@@ -256,6 +256,35 @@ fn words(code: &str) -> Vec<String> {
     literals.filter(is_word).map(str::to_owned).collect()
 }
 
+/// Every example of a page about a login is one that is tried.
+#[test]
+fn the_pages_about_logins_show_examples_that_are_applied() {
+    let files = |directory: &str| {
+        let files = fs::read_dir(root().join(directory)).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        paths.filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    let examples = [files("examples"), files("examples/quickstart")].concat();
+    let examples: Vec<_> = examples.iter().map(read).collect();
+    for page in files("docs/logins") {
+        let text = read(&page);
+        let blocks = text.split("```yaml\n").skip(1);
+        let blocks: Vec<_> = blocks
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect();
+        assert!(!blocks.is_empty(), "{} shows no example", page.display());
+        for block in blocks {
+            assert!(
+                examples
+                    .iter()
+                    .any(|example| example.contains(block.trim_end())),
+                "{} shows what is no example:\n{block}",
+                page.display()
+            );
+        }
+    }
+}
+
 #[test]
 fn every_metric_is_described() {
     let page = read("docs/metrics.md");

@@ -16,6 +16,10 @@ use crate::support::{SOON, Stage};
 const HTTP: &str = "http://vault.vault.svc:8200";
 const HTTPS: &str = "https://vault.vault.svc:8200";
 
+/// Where Vault in the cluster reads the keys of the cluster's issuer, and a directory.
+const APISERVER: &str = "https://kubernetes.default.svc/openid";
+const DIRECTORY: &str = "ldap://ldap.example.com";
+
 /// The lines of a comment that are to be typed begin like this.
 const PROMPT: &str = "# $ ";
 
@@ -175,16 +179,25 @@ async fn every_example_does_what_it_says() {
     let stage = stage().await;
     let client = stage.client().await.unwrap();
     set_up_vault(&stage).await;
-    let addresses = (stage.vault_address(), stage.vault_tls_address());
+    let apiserver = format!("https://{}/openid", stage.apiserver_socket().unwrap());
+    let addresses = [
+        (HTTPS, stage.vault_tls_address()),
+        (HTTP, stage.vault_address()),
+        (APISERVER, apiserver),
+        (DIRECTORY, stage.ldap().await.unwrap().url()),
+    ];
+    let here = |text: &str| {
+        let mut text = text.to_owned();
+        for (theirs, ours) in &addresses {
+            text = text.replace(theirs, ours);
+        }
+        text
+    };
     for example in examples("quickstart").into_iter().chain(examples(".")) {
         for command in example.commands() {
-            shell(&stage, command, &[]).await;
+            shell(&stage, &here(command), &[]).await;
         }
-        let text = example
-            .text
-            .replace(HTTPS, &addresses.1)
-            .replace(HTTP, &addresses.0);
-        stage.apply_yaml(&text).await.unwrap();
+        stage.apply_yaml(&here(&example.text)).await.unwrap();
     }
     become_ready(&client).await;
     hold_the_keys_they_say(&stage).await;
@@ -285,7 +298,15 @@ async fn set_up_vault(stage: &Stage) {
     .await;
     let file = stage.directory().join("apiserver-ca.crt");
     fs::write(&file, authority).unwrap();
-    fs::write(stage.directory().join("ca.crt"), stage.vault_ca_pem()).unwrap();
+    let client = stage.vault_authority().client("checkout").unwrap();
+    for (name, pem) in [
+        ("ca.crt", stage.vault_ca_pem()),
+        ("client-ca.crt", stage.vault_ca_pem()),
+        ("client.crt", client.certificate),
+        ("client.key", client.key),
+    ] {
+        fs::write(stage.directory().join(name), pem).unwrap();
+    }
     let host = format!("https://{}", stage.apiserver_socket().unwrap());
     let token = stage
         .service_account_token("vault", "vault", &[])

@@ -56,3 +56,11 @@ async fn policy(team: &Team<'_>) {
         .await
         .unwrap();
 }
+
+/// What the `VaultSecret` tells of its login, and the operator of all, is without the credentials that begin so.
+async fn tells_no_canary(team: &Team<'_>, name: &str) {
+    let told = team.condition(name, "SourcesReachable").await.unwrap();
+    assert!(!told.contains("canary-of"), "{told}");
+    let log = team.stage.operator().log_text();
+    assert!(!log.contains("canary-of"), "a credential is in the log");
+}

@@ -2,12 +2,13 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use lockstep_testbed::{
+    VaultRequest,
     bed::{Certificate, authority::Authority},
     eventually,
 };
 use serde_json::json;
 
-use super::{by, credential, login, policy};
+use super::{by, credential, login, policy, tells_no_canary};
 use crate::support::{SOON, Stage, Team};
 
 /// A login with the certificate in Secret `client`, over TLS, and a VaultSecret that uses it.
@@ -52,7 +53,7 @@ async fn a_certificate_logs_in_and_is_shown_again_when_its_token_is_renewed() {
     let team = stage.team("cert").await;
     let authority = stage.vault_authority();
     let mark = stage.vault_audit_mark().unwrap();
-    let mount = set_up(&team, &authority.client("checkout").unwrap(), "20s").await;
+    let mount = set_up(&team, &authority.client("checkout").unwrap(), "9s").await;
     team.secret_with("app", "k", "one").await;
     team.healed("app").await;
     let login = format!("auth/{mount}/login");
@@ -68,18 +69,12 @@ async fn a_certificate_logs_in_and_is_shown_again_when_its_token_is_renewed() {
         let read = reads.into_iter().find(|request| request.path == read);
         read.unwrap().accessor
     };
-    eventually(SOON, "a renewal", async || {
-        let renewed = |request: &lockstep_testbed::VaultRequest| {
+    // A refused one is followed by a login, so two of one token means that the first was good.
+    eventually(SOON, "two renewals", async || {
+        let renewed = |request: &VaultRequest| {
             request.path == "auth/token/renew-self" && request.accessor == accessor
         };
-        let found = stage.vault_audit_since(mark, renewed).unwrap();
-        match found.first() {
-            None => Err("none yet".to_owned()),
-            Some(renewal) => {
-                assert_eq!(renewal.error, "");
-                Ok(())
-            }
-        }
+        stage.vault_audit_since(mark, renewed).unwrap().len() >= 2
     })
     .await
     .unwrap();
@@ -118,8 +113,7 @@ async fn a_certificate_that_is_not_wanted_or_not_usable_is_told() {
         let told = ["the certificate cannot be used", "check spec.cert", &place];
         team.unreachable("app", "CredentialUnavailable", &told)
             .await;
-        let told = team.condition("app", "SourcesReachable").await.unwrap();
-        assert!(!told.contains("canary"), "{told}");
+        tells_no_canary(&team, "app").await;
     }
     let without = json!({"data": {"tls.crt": null}});
     team.patch::<Secret>("client", without).await;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{by, credential, login, policy};
+use super::{by, credential, login, policy, tells_no_canary};
 use crate::support::{Stage, Team};
 
 /// Mounts a JWT method that trusts the cluster's issuer, with a role for the ServiceAccount `default` of the team
@@ -99,8 +99,7 @@ async fn a_jwt_in_a_secret_logs_in_and_one_that_is_none_is_told_without_its_text
     let place = format!("key token of Secret {}/jwt", team.namespace);
     team.unreachable("app", "Invalid", &["check spec.jwt", &place])
         .await;
-    let told = team.condition("app", "SourcesReachable").await.unwrap();
-    assert!(!told.contains("canary"), "{told}");
+    tells_no_canary(&team, "app").await;
 
     let token = stage
         .service_account_token(&team.namespace, "default", &["vault"])
