@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cloud_login::{managed_identity_is_fixed, no_managed_identity},
     login::{
         LoginMethods, exactly_one_method, objects_of_consumer, objects_of_fixed_namespace,
         objects_of_own_namespace,
@@ -50,7 +51,8 @@ use super::{
 #[x_kube(
     cel,
     validation = exactly_one_method(),
-    validation = objects_of_own_namespace()
+    validation = objects_of_own_namespace(),
+    validation = no_managed_identity()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VaultAuthSpec {
@@ -114,7 +116,8 @@ pub struct VaultAuthSpec {
     validation = Rule::new("self.connectionRef.kind == 'ClusterVaultConnection'")
         .message("connectionRef.kind must be ClusterVaultConnection: a cluster-scoped login cannot depend on an object of one namespace"),
     validation = objects_of_consumer(),
-    validation = objects_of_fixed_namespace()
+    validation = objects_of_fixed_namespace(),
+    validation = managed_identity_is_fixed()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterVaultAuthSpec {

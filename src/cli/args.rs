@@ -94,6 +94,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
     pub allowed_vault_addresses: Vec<String>,
 
+    /// Where a service of a cloud is, in place of its public address: for private endpoints. May be given several times.
+    ///
+    /// Logins with identities of clouds send tokens there. NAME is one of aws-sts, gcp-sts, gcp-iam, azure-login
+    /// and azure-metadata.
+    #[arg(long, value_name = "NAME=URL")]
+    pub cloud_endpoint: Vec<String>,
+
     /// How a log line looks.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::RunArgs;
 use crate::api::duration::GoDuration;
+use crate::cloud::endpoints::{Endpoint, Endpoints};
 use crate::connection::resolve::Permitted;
 use crate::telemetry::log::LogFormat;
 use crate::vault::reach::{NoPattern, Reach};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub session_store: SessionStore,
     /// What connections may do.
     pub permitted: Permitted,
+    /// Where services of clouds are that are not at their public addresses.
+    pub cloud_endpoints: Endpoints,
     /// How a log line looks.
     pub log_format: LogFormat,
     /// What is logged; checked when the log is set up.
@@ -89,6 +92,7 @@ impl Settings {
             session_store,
             allow_insecure_tls,
             allowed_vault_addresses,
+            cloud_endpoint,
             log_format,
             log_filter,
         } = args;
@@ -111,6 +115,7 @@ impl Settings {
                 insecure_tls: allow_insecure_tls,
                 reach: reach(&allowed_vault_addresses)?,
             },
+            cloud_endpoints: cloud_endpoints(cloud_endpoint)?,
             log_format,
             log_filter,
         })
@@ -166,6 +171,17 @@ fn address(value: &str) -> Result<SocketAddr, SettingsError> {
         value: value.to_owned(),
         wanted: "an IP address and a port; use one such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080",
     })
+}
+
+fn cloud_endpoints(values: Vec<String>) -> Result<Endpoints, SettingsError> {
+    let parsed = values.into_iter().map(|value| {
+        value.parse::<Endpoint>().map_err(|_no_endpoint| SettingsError {
+            flag: "--cloud-endpoint",
+            value,
+            wanted: "NAME=URL; use one of aws-sts, gcp-sts, gcp-iam, azure-login and azure-metadata, and an https address without path",
+        })
+    });
+    parsed.collect()
 }
 
 fn count(flag: &'static str, value: u16) -> Result<u16, SettingsError> {
@@ -248,6 +264,7 @@ mod tests {
             "--default-refresh-interval=10ms",
             "--allowed-vault-addresses=https://vault,vault:8200",
             "--allowed-vault-addresses=",
+            "--cloud-endpoint=aws-sts=http://sts.example",
         ]
         .iter()
         .map(|flag| settings(&[flag]).unwrap_err().to_string())

@@ -1,5 +1,6 @@
 //! Pure: from what the user wrote to values that cannot be wrong. All checks of a `VaultSecret` are here.
 
+pub mod cloud;
 pub mod fence;
 pub mod login;
 pub mod method;

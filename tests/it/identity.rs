@@ -1,6 +1,7 @@
 //! Who logs in to Vault, over which connection, and who may use whose login.
 
 mod certificates;
+mod clouds;
 mod connections;
 mod fences;
 mod jwt;

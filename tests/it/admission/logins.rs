@@ -27,7 +27,7 @@ async fn a_login_with_a_mistake_is_refused_in_words_that_help() {
             put("/spec/kubernetes", kubernetes.clone()),
             &[
                 one,
-                "kubernetes, jwt, appRole, cert, token, userPass or ldap",
+                "kubernetes, jwt, appRole, cert, token, userPass, ldap, aws, gcp or azure",
             ],
         ),
         (put("/spec/token", json!(null)), &[one]),
