@@ -8,13 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, header};
-use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::backoff;
-use super::clock::{self, VaultClock};
+use super::clock::Heard;
 use super::error::{self, VaultError, VaultErrorKind};
 use super::gate::{Gate, Pass};
 use super::path::VaultAddress;
@@ -70,7 +69,7 @@ pub struct Transport {
     http: reqwest::Client,
     permits: Semaphore,
     gate: Mutex<Gate>,
-    clock: Mutex<Option<VaultClock>>,
+    heard: Mutex<Heard>,
     metrics: Arc<Metrics>,
 }
 
@@ -81,7 +80,7 @@ impl Transport {
             http: client(&settings)?,
             permits: Semaphore::new(settings.max_in_flight.max(1)),
             gate: Mutex::new(Gate::new(backoff::seed_of(&settings.address))),
-            clock: Mutex::new(None),
+            heard: Mutex::new(Heard::Nothing),
             metrics,
             settings,
         })
@@ -126,17 +125,10 @@ impl Transport {
         result
     }
 
-    /// Vault's clock; `None` until it has answered anything.
-    pub fn clock(&self) -> Option<VaultClock> {
+    /// What Vault told of its clock.
+    pub fn heard(&self) -> Heard {
         // One value, so that a panic elsewhere leaves nothing half done.
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An answer without a date leaves only our own clock to go by.
-    fn told_time(&self, headers: &HeaderMap, asked: Instant) {
-        let date = clock::date(headers).unwrap_or_else(Timestamp::now);
-        let told = VaultClock::told(date, asked);
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error that `request` would fail with at once, because the gate is closed.
@@ -187,7 +179,8 @@ impl Transport {
             .send()
             .await
             .map_err(|error| unreachable(request, error))?;
-        self.told_time(answer.headers(), asked);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) =
+            Heard::from_headers(answer.headers(), asked);
         let body = read_body(request, &mut answer).await?;
         if answer.status().is_success() {
             return Ok(Response::new(request, body));
