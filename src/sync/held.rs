@@ -127,7 +127,7 @@ impl Syncer {
         let Scope {
             object, resolved, ..
         } = scope;
-        let records = records_of(object, secret);
+        let records = records_of(object, secret).believed(&self.revisions, object.key);
         held.take_over(records, resolved.interval, self.moment(), object.seed);
         self.depend(scope, held);
     }

@@ -150,6 +150,17 @@ struct Object<'a> {
     seed: u64,
 }
 
+impl<'a> Object<'a> {
+    fn new(key: &'a ObjectKey, view: &'a VaultSecretView) -> Self {
+        Self {
+            key,
+            start: Start::default(),
+            seed: backoff::seed_of(&view.uid),
+            view,
+        }
+    }
+}
+
 /// One source with what it needs to be read, and what was read.
 struct ReadSource<'a> {
     source: &'a Source,
@@ -170,6 +181,12 @@ impl Syncer {
                 next,
             };
         };
+        if view.deleted.is_some() {
+            return Pass {
+                outcome: None,
+                next: self.finish(&Object::new(key, &view)).await,
+            };
+        }
         let Some((outcome, next)) = self.look(key, &view).await else {
             return Pass {
                 outcome: None,
@@ -185,16 +202,7 @@ impl Syncer {
 
     /// `None` when the process ends.
     async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Option<Look> {
-        let mut object = Object {
-            key,
-            start: Start::default(),
-            seed: backoff::seed_of(&view.uid),
-            view,
-        };
-        if view.deleted.is_some() {
-            let next = self.finish(&object).await;
-            return Some((Outcome::Suspended, next));
-        }
+        let mut object = Object::new(key, view);
         let spec = match &view.spec {
             Ok(spec) => Arc::clone(spec),
             Err(undecodable) => {

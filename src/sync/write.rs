@@ -74,7 +74,11 @@ impl Syncer {
         let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
         let revision = self.revisions.revision(&written, &data);
         let records = |writes| held.map(|held| held.records(writes, &resolved.sources));
-        let records = |writes| -> Records { records(writes).unwrap_or_default() };
+        let records = |writes| -> Records {
+            records(writes)
+                .unwrap_or_default()
+                .sealed(&self.revisions, object.key)
+        };
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,

@@ -286,6 +286,7 @@ mod tests {
             at: second(0),
             rotate: None,
             keys: PARTS.map(|key| (key.to_owned(), key.to_owned())).into(),
+            unproven: false,
         };
         let moment = At {
             clock: second(0),

@@ -54,6 +54,8 @@ use crate::{
 
 /// Leases are not looked up more often than this, whatever the refresh interval says.
 const CHECK_LEAST: Duration = Duration::from_secs(10);
+/// How soon a source is looked at again that had more to be done than that.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The most that is done for one source in one pass: look up, renew, decide.
 const MOST_STEPS: usize = 3;
 
@@ -136,7 +138,7 @@ impl Syncer {
             if matches!(differs, Differs::Layout) {
                 tended.lay_out.push(source);
             }
-            for _ in 0..MOST_STEPS {
+            for step in 0..=MOST_STEPS {
                 let wanted = Wanted {
                     ask: &digest,
                     rotate: object.view.rotate.as_deref(),
@@ -145,6 +147,10 @@ impl Syncer {
                     keys: &source.keys,
                     intact: intact.filter(|_| !matches!(differs, Differs::Lost)),
                 };
+                if step == MOST_STEPS {
+                    tended.next(Instant::now().into_std() + LOOK_AGAIN);
+                    break;
+                }
                 match decide(held, source, &wanted) {
                     Todo::Wait(until) => {
                         tended.next(until);
@@ -272,6 +278,7 @@ impl Syncer {
                     at: (self.clock)(),
                     keys: keys_of(&source.keys, data.keys()),
                     rotate: object.view.rotate.clone(),
+                    unproven: false,
                 };
                 let previous = held.sources.remove(&source.name);
                 let holding = Holding::issued(record, (data, fresh), previous, asked, seed);

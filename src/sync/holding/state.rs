@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::record::{Issued, Record, Records, Superseded, What};
+use super::record::{Record, Records, Superseded, What};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
     pki::life,
@@ -501,13 +501,14 @@ impl Holdings {
             .map(|ending| ending.what.clone());
         let replaced = self.sources.values().filter_map(|holding| {
             let previous = holding.in_hand.as_ref()?.previous.as_ref()?;
-            ended(previous.record.issued.clone(), holding.record.at)
+            ended(previous.record.clone(), holding.record.at)
         });
         Records {
             held: held
                 .map(|(name, holding)| (name.clone(), holding.record_for(name, sources)))
                 .collect(),
             superseded: known.chain(replaced).collect(),
+            seal: None,
         }
     }
 
@@ -542,8 +543,7 @@ impl Holdings {
         for holding in self.sources.values_mut() {
             let hand = holding.in_hand.take();
             let previous = hand.and_then(|hand| hand.previous);
-            let ended =
-                previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
+            let ended = previous.and_then(|previous| ended(previous.record, holding.record.at));
             self.superseded
                 .extend(ended.map(|what| Ending::new(what, now)));
         }
@@ -558,7 +558,7 @@ impl Holdings {
         let gone: Vec<_> = gone.collect();
         let any = !gone.is_empty();
         for (_, holding) in gone {
-            let ended = ended(holding.record.issued, clock);
+            let ended = ended(holding.record, clock);
             self.superseded
                 .extend(ended.map(|what| Ending::new(what, now)));
         }
@@ -580,7 +580,7 @@ impl Holdings {
             let ended = all
                 .into_iter()
                 .flatten()
-                .filter_map(|record| ended(record.issued, clock));
+                .filter_map(|record| ended(record, clock));
             self.superseded
                 .extend(ended.map(|what| Ending::new(what, now)));
         }
@@ -592,8 +592,10 @@ impl Holdings {
     }
 }
 
-fn ended(issued: Issued, since: Timestamp) -> Option<Superseded> {
-    issued
-        .is_revocable()
-        .then_some(Superseded { issued, since })
+/// What is to be revoked, unless it cannot or must not be.
+fn ended(record: Record, since: Timestamp) -> Option<Superseded> {
+    let Record {
+        issued, unproven, ..
+    } = record;
+    (issued.is_revocable() && !unproven).then_some(Superseded { issued, since })
 }
