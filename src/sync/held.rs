@@ -16,7 +16,7 @@ use super::{
     holding::{
         LaidOut, issuing, missing_policy,
         record::Records,
-        state::{Holdings, Need},
+        {holdings::Holdings, state::Need},
     },
     outcome::{InStep, SourceFailure},
     render::Data,

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{
     failure,
     record::{Record, What},
-    state::{Fresh, Holdings, keys_of},
+    holdings::Holdings,
+    state::{Fresh, keys_of},
 };
 use crate::{
     names::ObjectKey,

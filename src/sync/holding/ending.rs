@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::state::Ending;
+use super::holdings::Ending;
 use crate::vault::{backoff, error::VaultErrorKind};
 
 /// How long what was replaced stays valid where no workload is seen to use the Secret: a file in a volume follows

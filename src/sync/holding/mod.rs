@@ -13,6 +13,7 @@
 mod certificate;
 mod ending;
 mod finish;
+pub mod holdings;
 pub mod record;
 mod revoke;
 pub mod state;
@@ -28,7 +29,8 @@ pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
 use self::{
     record::{Issued, Record, What},
-    state::{Fresh, Holding, Holdings, Moment, Need, Todo, Wanted, decide_first, keys_of},
+    holdings::Holdings,
+    state::{Fresh, Holding, Moment, Need, Todo, Wanted, decide_first, keys_of},
 };
 use super::{
     Syncer,

@@ -9,7 +9,7 @@ use super::{
     Verdict,
     ending::Next,
     record::{Issued, What},
-    state::{Ending, Holdings},
+    holdings::{Ending, Holdings},
 };
 use crate::{
     sync::{Object, Syncer, resolve::source::Source},

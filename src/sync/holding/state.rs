@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::record::{Record, Records, Superseded, What};
+use super::record::{Record, What};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
     pki::life,
@@ -364,7 +364,7 @@ impl Holding {
     }
 
     /// The record as it is to be written: an edit of the keys to take changes where the values are.
-    fn record_for(&self, name: &str, sources: &[Source]) -> Record {
+    pub(super) fn record_for(&self, name: &str, sources: &[Source]) -> Record {
         let mut record = self.record.clone();
         if let Some(source) = sources.iter().find(|source| source.name == name) {
             record.keys = keys_of(&source.keys, self.record.keys.keys());
@@ -442,160 +442,4 @@ pub fn keys_of<'a>(
         (raw.clone(), name)
     };
     raw.map(name).collect()
-}
-
-/// Everything held for one object.
-#[derive(Default)]
-pub struct Holdings {
-    /// By the name of the source.
-    pub sources: BTreeMap<String, Holding>,
-    /// Failures to renew what is held, by the name of the source.
-    pub errors: BTreeMap<String, VaultError>,
-    /// Failures to issue, by the name of the source.
-    pub failures: BTreeMap<String, IssueFailures>,
-    /// What was replaced and is not revoked yet.
-    pub superseded: Vec<Ending>,
-    /// Whether the record of the Secret was looked at.
-    pub taken_over: bool,
-}
-
-/// Something that is to be revoked.
-#[derive(Debug)]
-pub struct Ending {
-    /// What.
-    pub what: Superseded,
-    /// Since when this process knows.
-    pub known: Instant,
-    /// Whether it is revoked, or over.
-    pub done: bool,
-    /// Failures in a row.
-    pub failures: u32,
-    /// Not to be tried before.
-    pub held_until: Option<Instant>,
-    /// Whether Vault refused for want of a policy.
-    pub denied: bool,
-}
-
-impl Ending {
-    /// Something that was replaced.
-    pub fn new(what: Superseded, known: Instant) -> Self {
-        Self {
-            what,
-            known,
-            done: false,
-            failures: 0,
-            held_until: None,
-            denied: false,
-        }
-    }
-}
-
-impl Holdings {
-    /// What the Secret is to say. What was revoked since the last write is left out only if there is another reason
-    /// to write.
-    pub fn records(&self, writes: bool, sources: &[Source]) -> Records {
-        let held = self.sources.iter();
-        let known = self.superseded.iter();
-        let known = known
-            .filter(|ending| !(writes && ending.done))
-            .map(|ending| ending.what.clone());
-        let replaced = self.sources.values().filter_map(|holding| {
-            let previous = holding.in_hand.as_ref()?.previous.as_ref()?;
-            ended(previous.record.clone(), holding.record.at)
-        });
-        Records {
-            held: held
-                .map(|(name, holding)| (name.clone(), holding.record_for(name, sources)))
-                .collect(),
-            superseded: known.chain(replaced).collect(),
-            seal: None,
-        }
-    }
-
-    /// Whether anything waits to be written.
-    pub fn is_in_hand(&self) -> bool {
-        let mut sources = self.sources.values();
-        sources.any(|holding| holding.in_hand.is_some())
-    }
-
-    /// Takes over what the record of the Secret says, once. What this process knows itself counts more.
-    pub fn take_over(&mut self, records: Records, poll_every: Duration, moment: Moment, seed: u64) {
-        if std::mem::replace(&mut self.taken_over, true) {
-            return;
-        }
-        for (name, record) in records.held {
-            let seed = backoff::seed_of(&(seed, &name));
-            self.sources
-                .entry(name)
-                .or_insert_with(|| Holding::taken_over(record, poll_every, moment, seed));
-        }
-        let superseded = records.superseded.into_iter();
-        self.superseded
-            .extend(superseded.map(|what| Ending::new(what, moment.now)));
-    }
-
-    /// What was in hand is in the Secret, together with the record.
-    pub fn written(&mut self, sources: &[Source], now: Instant) {
-        for (name, holding) in &mut self.sources {
-            holding.record = holding.record_for(name, sources);
-        }
-        self.superseded.retain(|ending| !ending.done);
-        for holding in self.sources.values_mut() {
-            let hand = holding.in_hand.take();
-            let previous = hand.and_then(|hand| hand.previous);
-            let ended = previous.and_then(|previous| ended(previous.record, holding.record.at));
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
-        }
-    }
-
-    /// Sources that are not in the spec any more: what they hold is to be revoked once the Secret is written without them.
-    /// Says whether there were any.
-    pub fn drop_others(&mut self, names: &BTreeSet<&str>, Moment { clock, now }: Moment) -> bool {
-        let gone = self
-            .sources
-            .extract_if(.., |name, _| !names.contains(name.as_str()));
-        let gone: Vec<_> = gone.collect();
-        let any = !gone.is_empty();
-        for (_, holding) in gone {
-            let ended = ended(holding.record, clock);
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
-        }
-        self.failures
-            .retain(|name, _| names.contains(name.as_str()));
-        self.errors.retain(|name, _| names.contains(name.as_str()));
-        any
-    }
-
-    /// The object goes: all of it is to be revoked.
-    pub fn drop_all(&mut self, Moment { clock, now }: Moment) {
-        let in_hand = std::mem::take(&mut self.sources);
-        for (_, holding) in in_hand {
-            let previous = holding.in_hand.and_then(|hand| hand.previous);
-            let all = [
-                Some(holding.record),
-                previous.map(|previous| previous.record),
-            ];
-            let ended = all
-                .into_iter()
-                .flatten()
-                .filter_map(|record| ended(record, clock));
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
-        }
-    }
-
-    /// Whether there is anything that Vault has to be told of before the object may go.
-    pub fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.superseded.iter().all(|ending| ending.done)
-    }
-}
-
-/// What is to be revoked, unless it cannot or must not be.
-fn ended(record: Record, since: Timestamp) -> Option<Superseded> {
-    let Record {
-        issued, unproven, ..
-    } = record;
-    (issued.is_revocable() && !unproven).then_some(Superseded { issued, since })
 }
