@@ -251,8 +251,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::super::{
+        failures::IssueFailures,
         record::Issued,
-        state::{Holding, IssueFailures, Moment as At, Need, Todo, Wanted},
+        state::{Holding, Moment as At, Need, Todo, Wanted},
     };
     use super::*;
     use crate::{

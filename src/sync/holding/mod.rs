@@ -12,6 +12,7 @@
 
 mod certificate;
 mod ending;
+mod failures;
 mod finish;
 pub mod record;
 mod revoke;
@@ -367,7 +368,7 @@ fn told(lease: &mut lease::Lease, source: &Source, error: &VaultError) {
 }
 
 fn decide(held: &Holdings, source: &Source, wanted: &Wanted<'_>) -> Todo {
-    let none = state::IssueFailures::default();
+    let none = failures::IssueFailures::default();
     let failures = held.failures.get(&source.name).unwrap_or(&none);
     let now = Instant::now().into_std();
     match held.sources.get(&source.name) {

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     Verdict,
-    ending::Next,
+    ending::{Ending, Next},
     record::{Issued, What},
-    state::{Ending, Holdings},
+    state::Holdings,
 };
 use crate::{
     sync::{Object, Syncer, resolve::source::Source},
