@@ -12,6 +12,7 @@
 mod admission;
 mod adoption;
 mod architecture;
+mod connections;
 mod counts;
 mod crashes;
 mod everyday;

@@ -9,6 +9,7 @@ mod database;
 mod front;
 mod good;
 mod inspect;
+mod stand_in;
 mod team;
 mod workloads;
 
@@ -23,6 +24,7 @@ pub use self::{
     database::{LONG, Role, Ttl},
     front::Front,
     good::{Good, good_data, most_within},
+    stand_in::{Answer, Asked, StandIn},
     team::{Team, text_of},
     workloads::{InStep, env_from, pod_stamp, settle, workload},
 };
