@@ -25,7 +25,7 @@ use crate::{
         render::Data,
         resolve::{
             method::SecretKey,
-            source::{Ask as SourceAsk, IssueAsk, IssueWhat, PkiAsk, Source},
+            source::{Ask as SourceAsk, IssueAsk, IssueWhat, Source, pki::PkiAsk},
         },
     },
     vault::{
