@@ -333,9 +333,10 @@ async fn set_up_vault(stage: &Stage) {
     .await;
     let file = stage.directory().join("apiserver-ca.crt");
     fs::write(&file, authority).unwrap();
-    let client = stage.vault_authority().client("lockstep").unwrap();
+    let client = stage.vault_authority().client("checkout").unwrap();
     for (name, pem) in [
         ("ca.crt", stage.vault_ca_pem()),
+        ("client-ca.crt", stage.vault_ca_pem()),
         ("client.crt", client.certificate),
         ("client.key", client.key),
     ] {

@@ -14,7 +14,7 @@ use lockstep_testbed::{
 };
 use serde_json::json;
 
-use crate::support::{SOON, Stage, Team, options};
+use crate::support::{LONG, Role, SOON, Stage, Team, options};
 
 const NAME: &str = "lockstep";
 
@@ -47,6 +47,7 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
     merged_and_released(&team).await;
     logs_in_with_objects_of_the_namespace(&team).await;
     looks_for_an_identity_of_a_cloud(&team).await;
+    issued_and_revoked(&team).await;
     // A watch is in the audit log when it has ended.
     stage.operator().terminate().unwrap();
 
@@ -157,6 +158,19 @@ fn permissions(request: &ApiRequest) -> Vec<Permission> {
 }
 
 /// Created, changed, put right, refused; with each kind of workload.
+async fn issued_and_revoked(team: &Team<'_>) {
+    let role = Role::new(team, "app", LONG).await;
+    team.issue("login", &[role.source()], json!({})).await;
+    team.ready("login").await;
+    role.one_lease().await;
+    team.delete::<VaultSecret>("login").await;
+    eventually(SOON, "the object is gone", async || {
+        (!team.exists("login").await).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
 async fn synced_repaired_and_rolled_out(team: &Team<'_>) {
     team.put("app", &json!({"password": "one"})).await;
     team.vault_secret("app", json!({})).await;

@@ -1,3 +1,5 @@
+//! Effects: programs that read key stores, in the test that is run by hand.
+
 use std::{io::Write as _, path::Path, process::Command, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};

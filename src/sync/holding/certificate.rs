@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::{
     failure,
-    record::{Record, What},
     holdings::Holdings,
+    record::{Record, What},
     state::{Fresh, keys_of},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         render::Data,
         resolve::{
             method::SecretKey,
-            source::{Ask as SourceAsk, IssueAsk, IssueWhat, PkiAsk, Source},
+            source::{Ask as SourceAsk, IssueAsk, IssueWhat, Source, pki::PkiAsk},
         },
     },
     vault::{
@@ -252,8 +252,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::super::{
+        failures::IssueFailures,
         record::Issued,
-        state::{Holding, IssueFailures, Moment as At, Need, Todo, Wanted},
+        state::{Holding, Moment as At, Need, Todo, Wanted},
     };
     use super::*;
     use crate::{

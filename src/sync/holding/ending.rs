@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::holdings::Ending;
+use super::record::Superseded;
 use crate::vault::{backoff, error::VaultErrorKind};
 
 /// How long what was replaced stays valid where no workload is seen to use the Secret: a file in a volume follows
@@ -38,7 +38,36 @@ pub enum Next {
     Over,
 }
 
+/// Something that is to be revoked.
+#[derive(Debug)]
+pub struct Ending {
+    /// What.
+    pub what: Superseded,
+    /// Since when this process knows.
+    pub known: Instant,
+    /// Whether it is revoked, or over.
+    pub done: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Not to be tried before.
+    pub held_until: Option<Instant>,
+    /// Whether Vault refused for want of a policy.
+    pub denied: bool,
+}
+
 impl Ending {
+    /// Something that was replaced.
+    pub fn new(what: Superseded, known: Instant) -> Self {
+        Self {
+            what,
+            known,
+            done: false,
+            failures: 0,
+            held_until: None,
+            denied: false,
+        }
+    }
+
     /// What to do now. `age` is how long ago it was replaced, by the record.
     pub fn decide(&self, verdict: Verdict, age: Duration, now: Instant) -> Next {
         if age >= self.what.ends_after() && self.failures > 0 {
@@ -78,7 +107,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::sync::holding::record::{Issued, Superseded, What};
+    use crate::sync::holding::record::{Issued, What};
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::ending::Ending;
+use super::failures::IssueFailures;
 use super::record::{Record, Records, Superseded};
-use super::state::{Holding, IssueFailures, Moment};
+use super::state::{Holding, Moment};
 use crate::{
     sync::resolve::source::Source,
     vault::{backoff, error::VaultError},
@@ -25,37 +27,6 @@ pub struct Holdings {
     pub superseded: Vec<Ending>,
     /// Whether the record of the Secret was looked at.
     pub taken_over: bool,
-}
-
-/// Something that is to be revoked.
-#[derive(Debug)]
-pub struct Ending {
-    /// What.
-    pub what: Superseded,
-    /// Since when this process knows.
-    pub known: Instant,
-    /// Whether it is revoked, or over.
-    pub done: bool,
-    /// Failures in a row.
-    pub failures: u32,
-    /// Not to be tried before.
-    pub held_until: Option<Instant>,
-    /// Whether Vault refused for want of a policy.
-    pub denied: bool,
-}
-
-impl Ending {
-    /// Something that was replaced.
-    pub fn new(what: Superseded, known: Instant) -> Self {
-        Self {
-            what,
-            known,
-            done: false,
-            failures: 0,
-            held_until: None,
-            denied: false,
-        }
-    }
 }
 
 impl Holdings {

@@ -12,6 +12,7 @@
 
 mod certificate;
 mod ending;
+mod failures;
 mod finish;
 pub mod holdings;
 pub mod record;
@@ -28,8 +29,8 @@ use self::certificate::Differs;
 pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
 use self::{
-    record::{Issued, Record, What},
     holdings::Holdings,
+    record::{Issued, Record, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted, decide_first, keys_of},
 };
 use super::{
@@ -376,7 +377,7 @@ fn told(lease: &mut lease::Lease, source: &Source, error: &VaultError) {
 }
 
 fn decide(held: &Holdings, source: &Source, wanted: &Wanted<'_>) -> Todo {
-    let none = state::IssueFailures::default();
+    let none = failures::IssueFailures::default();
     let failures = held.failures.get(&source.name).unwrap_or(&none);
     let now = Instant::now().into_std();
     match held.sources.get(&source.name) {

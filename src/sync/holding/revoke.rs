@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     Verdict,
-    ending::Next,
+    ending::{Ending, Next},
+    holdings::Holdings,
     record::{Issued, What},
-    holdings::{Ending, Holdings},
 };
 use crate::{
     sync::{Object, Syncer, resolve::source::Source},

@@ -1,20 +1,23 @@
 //! Pure: from one source as the user wrote it to what is asked of Vault.
 
-mod issue;
+pub mod pki;
 
 use std::time::Duration;
 
-pub use self::issue::{IssueAsk, IssueWhat, Passwords, PkiAsk};
-use self::issue::{resolve_dynamic, resolve_pki, resolve_renew_at};
+use serde_json::{Map, Value};
+
+use self::pki::PkiAsk;
 use super::{Lookup, invalid};
 use crate::{
+    api::pki::KeyType,
     api::source::{
-        FindSource, KeysSpec, KvSource, SourceKind, SourceSpec, StaticRoleEngine, StaticRoleSource,
+        DynamicSource, FindSource, IssueMethod, KeysSpec, KvSource, SourceKind, SourceSpec,
+        StaticRoleEngine, StaticRoleSource,
     },
     names::ObjectKey,
-    sync::refusal::Refusal,
+    sync::{holding::record::digest, refusal::Refusal},
     vault::{
-        path::{MountPath, PathError, SecretPath, VaultNamespace},
+        path::{ApiPath, MountPath, PathError, SecretPath, VaultNamespace},
         place::{FindPlace, KvPlace, Pattern, Place, StaticEngine, StaticRolePlace},
         request::KvVersion,
     },
@@ -47,6 +50,59 @@ pub enum Ask {
     Read(Place),
     /// Have this issued for this object alone, and keep it.
     Issue(IssueAsk),
+}
+
+/// What is issued for one object alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssueAsk {
+    /// The namespace of Vault; that of the login when `None`.
+    pub namespace: Option<VaultNamespace>,
+    /// At which part of its life it is renewed or replaced: 10 to 90 of 100.
+    pub renew_at: u8,
+    /// What is issued.
+    pub what: IssueWhat,
+}
+
+/// What is issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssueWhat {
+    /// Whatever this path answers.
+    Dynamic {
+        /// The path.
+        path: ApiPath,
+        /// What is posted there; `None` for a GET.
+        parameters: Option<Map<String, Value>>,
+    },
+    /// A certificate.
+    Pki(Box<PkiAsk>),
+}
+
+impl IssueAsk {
+    /// A digest of what is asked of Vault, where. What is only asked of us is not in it.
+    pub fn digest(&self, connection: &str) -> String {
+        let namespace = self.namespace.as_ref().map_or("", VaultNamespace::as_str);
+        match &self.what {
+            IssueWhat::Dynamic { path, parameters } => {
+                // Objects are printed with sorted keys.
+                let parameters = parameters.clone().map(Value::Object);
+                let parameters = parameters.map_or_else(String::new, |value| value.to_string());
+                digest(&["dynamic", connection, namespace, path.as_str(), &parameters])
+            }
+            IssueWhat::Pki(pki) => digest(&[
+                "pki",
+                connection,
+                namespace,
+                pki.certificate.path.as_str(),
+                pki.certificate.key_type.map_or("", KeyType::as_str),
+                &Value::Object(pki.certificate.parameters()).to_string(),
+            ]),
+        }
+    }
+
+    /// The part of the life at which it is renewed, 0.1 to 0.9.
+    pub fn renew_at(&self) -> f64 {
+        f64::from(self.renew_at) / 100.0
+    }
 }
 
 impl Ask {
@@ -129,7 +185,7 @@ pub(super) fn resolve(
             .as_ref()
             .map(|spec| resolve_dynamic(spec, renew_at, &Field(&at, "dynamic"))),
         pki.as_ref()
-            .map(|spec| resolve_pki(spec, renew_at, &Field(&at, "pki"), (object, lookup))),
+            .map(|spec| pki::resolve_pki(spec, renew_at, &Field(&at, "pki"), (object, lookup))),
     ];
     let mut asks = asks.into_iter().flatten();
     let (Some(ask), None) = (asks.next(), asks.next()) else {
@@ -186,6 +242,62 @@ fn resolve_kv(spec: &KvSource, field: &Field<'_>) -> Result<Ask, Refusal> {
         engine,
         version: version.map(i64::unsigned_abs),
     })))
+}
+
+/// Vault's own agent renews at two thirds of a lease: time for two more tries before its end.
+const RENEW_AT: u8 = 67;
+
+fn resolve_renew_at(text: Option<&str>, at: &str) -> Result<u8, Refusal> {
+    let Some(text) = text else {
+        return Ok(RENEW_AT);
+    };
+    let percent = text.strip_suffix('%').and_then(|text| text.parse().ok());
+    percent
+        .filter(|percent| (10..=90).contains(percent))
+        .ok_or_else(|| {
+            invalid(
+                format!("{at}.renewAt"),
+                "it must be from 10% to 90%, such as 67%",
+            )
+        })
+}
+
+fn resolve_dynamic(spec: &DynamicSource, renew_at: u8, field: &Field<'_>) -> Result<Ask, Refusal> {
+    let DynamicSource {
+        path,
+        method,
+        parameters,
+    } = spec;
+    let path = field.parse("path", path, ApiPath::parse)?;
+    let posts = *method == Some(IssueMethod::Post);
+    if parameters.is_some() && !posts {
+        let why = "they are sent in the body of a POST; set method: POST, or remove them";
+        return Err(field.invalid("parameters", why));
+    }
+    if let Some(why) = not_issued(path.as_str()) {
+        return Err(field.invalid("path", why));
+    }
+    let parameters = posts.then(|| parameters.clone().unwrap_or_default());
+    Ok(Ask::Issue(IssueAsk {
+        namespace: None,
+        renew_at,
+        what: IssueWhat::Dynamic { path, parameters },
+    }))
+}
+
+/// Paths at which nothing is issued that belongs into a Secret.
+fn not_issued(path: &str) -> Option<&'static str> {
+    let first = path.split('/').next().unwrap_or_default();
+    match first {
+        "sys" => {
+            Some("paths below sys/ administer Vault and issue nothing; name the path of an engine")
+        }
+        "auth" => Some(
+            "paths below auth/ log in; use a VaultAuth for that, and name the path of an engine here",
+        ),
+        "cubbyhole" => Some("a cubbyhole belongs to one token alone; name the path of an engine"),
+        _ => None,
+    }
 }
 
 fn resolve_find(spec: &FindSource, field: &Field<'_>) -> Result<Ask, Refusal> {

@@ -56,7 +56,7 @@ async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
                 "/spec/sources/0/dynamic",
                 json!({"path": "database/creds/app"}),
             ),
-            &["not declared in schema", "dynamic"],
+            &["spec.sources[0]", "exactly one kind"],
         ),
         (
             pki(json!({"commonName": null})),
