@@ -14,7 +14,7 @@ use lockstep_testbed::{
 };
 use serde_json::json;
 
-use crate::support::{LONG, Role, SOON, Stage, Team, options};
+use crate::support::{LONG, Role as DatabaseRole, SOON, Stage, Team, options};
 
 const NAME: &str = "lockstep";
 
@@ -159,7 +159,7 @@ fn permissions(request: &ApiRequest) -> Vec<Permission> {
 
 /// Created, changed, put right, refused; with each kind of workload.
 async fn issued_and_revoked(team: &Team<'_>) {
-    let role = Role::new(team, "app", LONG).await;
+    let role = DatabaseRole::new(team, "app", LONG).await;
     team.issue("login", &[role.source()], json!({})).await;
     team.ready("login").await;
     role.one_lease().await;
