@@ -18,8 +18,8 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use self::{
     canary::{Canary, hex},
-    database::{LONG, Role, Ttl},
-    front::Front,
+    database::{Credentials, LONG, Role, Ttl},
+    front::{Front, Pause},
     good::{Good, good_data, most_within},
     team::{Team, text_of},
     workloads::{InStep, env_from, pod_stamp, settle, workload},
