@@ -194,7 +194,7 @@ impl Syncer {
                 return Err(stop);
             }
         };
-        held.written(Instant::now().into_std());
+        held.written(&resolved.sources, Instant::now().into_std());
         // What was just issued has dates of its own.
         let soon = laid_out.failure().map_or(LOOK_AGAIN, |_| LAY_OUT_AGAIN);
         let next = next.min(Instant::now() + soon);

@@ -52,6 +52,7 @@ use self::{
 };
 use crate::{
     api::{source::SourceStatus, vault_secret::VaultSecretSpec},
+    cloud::http::Clouds,
     connection::{Entry, Table},
     names::ObjectKey,
     revision::RevisionKey,
@@ -78,6 +79,8 @@ const CONNECTION_PENDING: Duration = Duration::from_secs(5);
 pub struct Syncer {
     /// Talks to the apiserver.
     pub client: Client,
+    /// The way to the services of clouds, for logins.
+    pub clouds: Arc<Clouds>,
     /// What is known of the cluster.
     pub world: Arc<World>,
     /// The connections to Vault.
@@ -253,11 +256,12 @@ impl Syncer {
             None => Err(Stop::Pending),
             Some(Entry::Refused(why)) => Err(Refusal::ConnectionUnusable {
                 connection: id.to_string(),
-                why,
+                why: why.to_string(),
             }
             .into()),
             Some(Entry::Usable { transport, version }) => Ok(credentials::identity(
                 &self.client,
+                &self.clouds,
                 &resolved.login,
                 transport,
                 version,

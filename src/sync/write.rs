@@ -73,7 +73,11 @@ impl Syncer {
         data.extend(render::render(parts)?);
         let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
         let revision = self.revisions.revision(&written, &data);
-        let records = |writes| held.map_or_else(Records::default, |held| held.records(writes));
+        let records = |writes| {
+            held.map_or_else(Records::default, |held| {
+                held.records(writes, &resolved.sources)
+            })
+        };
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,

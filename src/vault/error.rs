@@ -202,6 +202,16 @@ pub fn classify(
     headers: &HeaderMap,
     body: &[u8],
 ) -> VaultError {
+    if wants_tls(status, body) {
+        return VaultError {
+            status: Some(status.as_u16()),
+            ..VaultError::new(
+                VaultErrorKind::Unreachable,
+                request,
+                "the server speaks TLS at this port; use https:// in the connection's address",
+            )
+        };
+    }
     let answer = serde_json::from_slice::<Answer>(body).ok();
     let kind = kind_of(status, answer.as_ref());
     VaultError {
@@ -216,6 +226,31 @@ pub fn classify(
         retry_after: retry_after(headers),
         held_back: false,
     }
+}
+
+/// The failure of a request that was answered with a 307 that is not followed; `why` completes "because".
+pub(super) fn not_followed(request: &Request, why: &str) -> VaultError {
+    VaultError {
+        status: Some(StatusCode::TEMPORARY_REDIRECT.as_u16()),
+        ..VaultError::new(
+            VaultErrorKind::Unavailable,
+            request,
+            format!("the answer is a redirect, which is not followed because {why}"),
+        )
+    }
+}
+
+/// Whether a server for TLS says that it was spoken to without: Go's, which Vault is, and nginx.
+fn wants_tls(status: StatusCode, body: &[u8]) -> bool {
+    const WORDS: [&str; 2] = [
+        "Client sent an HTTP request to an HTTPS server",
+        "The plain HTTP request was sent to HTTPS port",
+    ];
+    let says = |words: &str| {
+        body.windows(words.len())
+            .any(|part| part == words.as_bytes())
+    };
+    status == StatusCode::BAD_REQUEST && body.len() < 1024 && WORDS.into_iter().any(says)
 }
 
 /// The parts of an error body that we look at. Values under `data` are skipped, not read.
@@ -408,6 +443,13 @@ mod tests {
             "1 error occurred: of another form",
         ),
         (
+            400,
+            "Client sent an HTTP request to an HTTPS server.\n",
+            Kind::Unreachable,
+            true,
+            "the server speaks TLS at this port; use https:// in the connection's address",
+        ),
+        (
             403,
             HTML,
             Kind::Denied,
@@ -522,10 +564,11 @@ mod tests {
             | VaultErrorKind::Sealed
             | VaultErrorKind::Throttled
             | VaultErrorKind::Unavailable
+            // From a server that says that it wanted TLS.
+            | VaultErrorKind::Unreachable
             | VaultErrorKind::Invalid => true,
             // These do not come from an answer.
-            VaultErrorKind::Unreachable
-            | VaultErrorKind::TooMany
+            VaultErrorKind::TooMany
             | VaultErrorKind::Refused
             | VaultErrorKind::CredentialUnavailable => false,
         }

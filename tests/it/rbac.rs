@@ -46,6 +46,7 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
     synced_repaired_and_rolled_out(&team).await;
     merged_and_released(&team).await;
     logs_in_with_objects_of_the_namespace(&team).await;
+    looks_for_an_identity_of_a_cloud(&team).await;
     // A watch is in the audit log when it has ended.
     stage.operator().terminate().unwrap();
 
@@ -238,6 +239,23 @@ async fn merged_and_released(team: &Team<'_>) {
     })
     .await
     .unwrap();
+}
+
+/// The annotation is missing, so no cloud is asked.
+async fn looks_for_an_identity_of_a_cloud(team: &Team<'_>) {
+    team.apply(&json!({
+        "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth", "metadata": {"name": "aws"},
+        "spec": {
+            "connectionRef": {"kind": "ClusterVaultConnection", "name": "main"},
+            "aws": {"role": "app", "serviceAccountRef": {"name": "default"}},
+        },
+    }))
+    .await;
+    let spec = json!({"authRef": {"kind": "VaultAuth", "name": "aws"}});
+    team.vault_secret("aws", spec).await;
+    let told = ["has no annotation eks.amazonaws.com/role-arn"];
+    team.unreachable("aws", "CredentialUnavailable", &told)
+        .await;
 }
 
 /// A token in a Secret, and certificate authorities in a Secret and in a `ConfigMap`.

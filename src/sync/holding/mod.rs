@@ -263,7 +263,7 @@ impl Syncer {
                         what,
                     },
                     at: (self.clock)(),
-                    keys: keys_of(&source.keys, &data),
+                    keys: keys_of(&source.keys, data.keys()),
                     rotate: object.view.rotate.clone(),
                 };
                 let previous = held.sources.remove(&source.name);

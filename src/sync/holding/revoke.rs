@@ -35,13 +35,19 @@ impl Syncer {
         let mut next = None;
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
             let now = Instant::now().into_std();
-            match ending.decide(verdict, age(ending, clock), now) {
-                Next::Wait(until) => {
-                    let until = Instant::from_std(until);
-                    next = Some(next.map_or(until, |next: Instant| next.min(until)));
+            let until = match ending.decide(verdict, age(ending, clock), now) {
+                Next::Wait(until) => Some(until),
+                Next::Over => {
+                    ending.revoked();
+                    None
                 }
-                Next::Over => ending.revoked(),
-                Next::Revoke => self.end(object, identity, ending).await,
+                Next::Revoke => {
+                    self.end(object, identity, ending).await;
+                    ending.held_until.filter(|_| !ending.done)
+                }
+            };
+            if let Some(until) = until.map(Instant::from_std) {
+                next = Some(next.map_or(until, |next: Instant| next.min(until)));
             }
         }
         next

@@ -10,7 +10,10 @@ use super::record::{Issued, Record, Records, Superseded, What};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
     pki::life,
-    sync::render::{Data, new_name, takes},
+    sync::{
+        render::{Data, new_name, takes},
+        resolve::source::Source,
+    },
     vault::{
         backoff,
         clock::VaultClock,
@@ -360,6 +363,15 @@ impl Holding {
         }
     }
 
+    /// The record as it is to be written: an edit of the keys to take changes where the values are.
+    fn record_for(&self, name: &str, sources: &[Source]) -> Record {
+        let mut record = self.record.clone();
+        if let Some(source) = sources.iter().find(|source| source.name == name) {
+            record.keys = keys_of(&source.keys, self.record.keys.keys());
+        }
+        record
+    }
+
     /// Whether it waited too long to be written.
     pub fn is_stuck(&self, now: Instant) -> bool {
         self.in_hand.as_ref().is_some_and(|hand| {
@@ -417,7 +429,10 @@ fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
 }
 
 /// Which key of the Secret each key becomes; empty for one that is left out.
-pub fn keys_of(keys: &KeysSpec, data: &Data) -> BTreeMap<String, String> {
+pub fn keys_of<'a>(
+    keys: &KeysSpec,
+    raw: impl Iterator<Item = &'a String>,
+) -> BTreeMap<String, String> {
     let name = |raw: &String| {
         let name = if takes(keys, raw) {
             new_name(keys, raw)
@@ -426,7 +441,7 @@ pub fn keys_of(keys: &KeysSpec, data: &Data) -> BTreeMap<String, String> {
         };
         (raw.clone(), name)
     };
-    data.keys().map(name).collect()
+    raw.map(name).collect()
 }
 
 /// Everything held for one object.
@@ -478,7 +493,7 @@ impl Ending {
 impl Holdings {
     /// What the Secret is to say. What was revoked since the last write is left out only if there is another reason
     /// to write.
-    pub fn records(&self, writes: bool) -> Records {
+    pub fn records(&self, writes: bool, sources: &[Source]) -> Records {
         let held = self.sources.iter();
         let known = self.superseded.iter();
         let known = known
@@ -490,7 +505,7 @@ impl Holdings {
         });
         Records {
             held: held
-                .map(|(name, holding)| (name.clone(), holding.record.clone()))
+                .map(|(name, holding)| (name.clone(), holding.record_for(name, sources)))
                 .collect(),
             superseded: known.chain(replaced).collect(),
         }
@@ -519,7 +534,10 @@ impl Holdings {
     }
 
     /// What was in hand is in the Secret, together with the record.
-    pub fn written(&mut self, now: Instant) {
+    pub fn written(&mut self, sources: &[Source], now: Instant) {
+        for (name, holding) in &mut self.sources {
+            holding.record = holding.record_for(name, sources);
+        }
         self.superseded.retain(|ending| !ending.done);
         for holding in self.sources.values_mut() {
             let hand = holding.in_hand.take();

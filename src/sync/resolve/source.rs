@@ -176,6 +176,20 @@ impl Ask {
             Self::Read(Place::Kv(_) | Place::StaticRole(_)) | Self::Issue(_) => name.to_owned(),
         }
     }
+
+    /// The same in a Vault namespace; in that of the login when it is `None`.
+    fn in_namespace(self, namespace: Option<VaultNamespace>) -> Self {
+        match self {
+            Self::Read(Place::Kv(place)) => Self::Read(Place::Kv(KvPlace { namespace, ..place })),
+            Self::Read(Place::Find(place)) => {
+                Self::Read(Place::Find(FindPlace { namespace, ..place }))
+            }
+            Self::Read(Place::StaticRole(place)) => {
+                Self::Read(Place::StaticRole(StaticRolePlace { namespace, ..place }))
+            }
+            Self::Issue(ask) => Self::Issue(IssueAsk { namespace, ..ask }),
+        }
+    }
 }
 
 /// Shortest life of a certificate; below it there is no time to hand it on.
@@ -190,6 +204,7 @@ pub(super) fn resolve(
 ) -> Result<Source, Refusal> {
     let SourceSpec {
         name,
+        namespace,
         kv,
         find,
         static_role,
@@ -199,6 +214,10 @@ pub(super) fn resolve(
         keys,
     } = spec;
     let at = format!("spec.sources[{index}]");
+    let namespace = namespace.as_deref().map(VaultNamespace::parse);
+    let namespace = namespace
+        .transpose()
+        .map_err(|error| invalid(format!("{at}.namespace"), error))?;
     let renew_at = resolve_renew_at(renew_at.as_deref(), &at)?;
     let asks = [
         kv.as_ref().map(|spec| resolve_kv(spec, &Field(&at, "kv"))),
@@ -223,7 +242,7 @@ pub(super) fn resolve(
     Ok(Source {
         name: name.clone(),
         keys: keys.clone().unwrap_or_default(),
-        ask: ask?,
+        ask: ask?.in_namespace(namespace),
         every: match static_role {
             Some(spec) => Some(check_interval(spec, &Field(&at, "staticRole"))?),
             None => None,

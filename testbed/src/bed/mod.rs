@@ -230,6 +230,12 @@ impl Bed {
         format!("https://{}", self.vault.tls)
     }
 
+    /// Where Vault speaks TLS to those only who show a certificate of [`Bed::vault_authority`]:
+    /// `https://127.0.0.1:<port>`. Its own certificate is good for the name `vault.internal` alone.
+    pub fn vault_mutual_tls_address(&self) -> String {
+        format!("https://{}", self.vault.mutual)
+    }
+
     /// The socket behind [`Bed::vault_address`], for a proxy in front of it.
     pub fn vault_socket(&self) -> Result<SocketAddr, BedError> {
         socket(self.vault.root.address())

@@ -1,4 +1,4 @@
-//! A load balancer in front of Vault, or of the apiserver: it passes everything on, counts requests, can answer by
+//! A load balancer in front of Vault, or of the apiserver: it passes everything on, notes requests, can answer by
 //! itself, and can hold one request or the answer to it.
 
 use std::{
@@ -19,10 +19,22 @@ use super::SOON;
 /// It runs as long as the runtime of the test that started it.
 pub struct Front {
     address: SocketAddr,
-    answer: watch::Sender<Option<Arc<str>>>,
-    seen: Arc<Mutex<Vec<Instant>>>,
+    answer: watch::Sender<Answer>,
+    seen: Seen,
     trap: Arc<Mutex<Option<Trap>>>,
 }
+
+/// Who answers.
+#[derive(Clone)]
+enum Answer {
+    Vault,
+    Fixed(Arc<str>),
+    /// A redirect to the same path below this address.
+    Redirect(Arc<str>),
+}
+
+/// Request line and headers of each request, and when it came in.
+type Seen = Arc<Mutex<Vec<(Instant, String)>>>;
 
 /// Where a request is held for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +63,8 @@ impl Front {
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (answer, answers) = watch::channel(None);
-        let (seen, trap) = (Arc::default(), Arc::default());
+        let (answer, answers) = watch::channel(Answer::Vault);
+        let (seen, trap) = (Seen::default(), Arc::default());
         let passing = Passing {
             upstream,
             answers,
@@ -85,17 +97,29 @@ impl Front {
         let text = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         );
-        self.answer.send_replace(Some(text.into()));
+        self.answer.send_replace(Answer::Fixed(text.into()));
+    }
+
+    /// From now on every request is sent on (307) to the same path at `address`, as a standby of Vault does.
+    pub fn redirect(&self, address: &str) {
+        self.answer.send_replace(Answer::Redirect(address.into()));
     }
 
     /// From now on Vault answers.
     pub fn pass_on(&self) {
-        self.answer.send_replace(None);
+        self.answer.send_replace(Answer::Vault);
     }
 
     /// When each request came in.
     pub fn requests(&self) -> Vec<Instant> {
-        self.seen.lock().unwrap().clone()
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|(when, _)| *when).collect()
+    }
+
+    /// The request line and the headers of each request, in lower case.
+    pub fn heads(&self) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|(_, head)| head.to_lowercase()).collect()
     }
 
     /// Holds the next request in which all these words are, head and body taken together, or the answer to it.
@@ -123,8 +147,8 @@ impl Front {
 #[derive(Clone)]
 struct Passing {
     upstream: SocketAddr,
-    answers: watch::Receiver<Option<Arc<str>>>,
-    seen: Arc<Mutex<Vec<Instant>>>,
+    answers: watch::Receiver<Answer>,
+    seen: Seen,
     trap: Arc<Mutex<Option<Trap>>>,
 }
 
@@ -143,9 +167,7 @@ impl Passing {
                     if !is_whole(&request) {
                         continue;
                     }
-                    self.seen.lock().unwrap().push(Instant::now());
-                    let answer = self.answers.borrow().clone();
-                    if let Some(answer) = answer {
+                    if let Some(answer) = self.own_answer(&request) {
                         client.write_all(answer.as_bytes()).await?;
                         return client.shutdown().await;
                     }
@@ -171,6 +193,26 @@ impl Passing {
                     }
                     client.write_all(piece).await?;
                 }
+            }
+        }
+    }
+
+    /// Notes the request; says what to answer if Vault is not to be asked.
+    fn own_answer(&self, request: &[u8]) -> Option<String> {
+        let head = String::from_utf8_lossy(request);
+        let head = head.split("\r\n\r\n").next().unwrap_or_default();
+        self.seen
+            .lock()
+            .unwrap()
+            .push((Instant::now(), head.to_owned()));
+        match &*self.answers.borrow() {
+            Answer::Vault => None,
+            Answer::Fixed(text) => Some(text.to_string()),
+            Answer::Redirect(to) => {
+                let path = head.split(' ').nth(1).unwrap_or_default();
+                Some(format!(
+                    "HTTP/1.1 307 Temporary Redirect\r\nLocation: {to}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                ))
             }
         }
     }
