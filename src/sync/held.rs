@@ -167,9 +167,7 @@ impl Syncer {
                 });
             }
         }
-        let ours = secret
-            .as_ref()
-            .is_some_and(|secret| secret.managed.is_some());
+        let ours = secret.is_some_and(|secret| secret.managed.is_some());
         if let Some((failure, at)) = &shared.failed
             && (quiet || !ours)
         {
@@ -177,32 +175,50 @@ impl Syncer {
         }
         let issue = tended.issue;
         let failed = self.issue_all(scope, issue, held).await?;
-        let laid_out = self.lay_out(scope, &tended.lay_out, held).await?;
         let shared = if short && shared.failed.is_none() {
             self.read_shared(scope, true).await?
         } else {
             shared
         };
-        let written = async {
-            let values = self.values(scope, &shared, held, &laid_out).await?;
-            self.write(object, resolved, values, Some(held)).await
-        };
-        let in_step = match written.await {
-            Ok(in_step) => in_step,
-            Err(stop) => {
-                laid_out.undo(held);
-                return Err(stop);
-            }
-        };
-        held.written(&resolved.sources, Instant::now().into_std());
+        let (in_step, unmade) = self
+            .write_held(scope, &shared, &tended.lay_out, held)
+            .await?;
         // What was just issued has dates of its own.
-        let soon = laid_out.failure().map_or(LOOK_AGAIN, |_| LAY_OUT_AGAIN);
+        let soon = unmade.as_ref().map_or(LOOK_AGAIN, |_| LAY_OUT_AGAIN);
         let next = next.min(Instant::now() + soon);
         Ok(Passed {
             in_step,
-            trouble: failed.or_else(|| laid_out.failure()).or(trouble),
+            trouble: failed.or(unmade).or(trouble),
             next,
         })
+    }
+
+    /// Writes what there is; says which key stores could not be made.
+    async fn write_held(
+        &self,
+        scope: Scope<'_>,
+        shared: &Shared<'_>,
+        lay_out: &[&Source],
+        held: &mut Holdings,
+    ) -> Result<(InStep, Option<SourceFailure>), Stop> {
+        let Scope {
+            object, resolved, ..
+        } = scope;
+        let laid_out = self.lay_out(scope, lay_out, held).await?;
+        let written = async {
+            let values = self.values(scope, shared, held, &laid_out).await?;
+            self.write(object, resolved, values, Some(held)).await
+        };
+        match written.await {
+            Ok(in_step) => {
+                held.written(&resolved.sources, Instant::now().into_std());
+                Ok((in_step, laid_out.failure()))
+            }
+            Err(stop) => {
+                laid_out.undo(held);
+                Err(stop)
+            }
+        }
     }
 
     /// Has everything issued that is needed. A source that has nothing to fall back on stops the pass.

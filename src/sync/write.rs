@@ -73,11 +73,8 @@ impl Syncer {
         data.extend(render::render(parts)?);
         let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
         let revision = self.revisions.revision(&written, &data);
-        let records = |writes| {
-            held.map_or_else(Records::default, |held| {
-                held.records(writes, &resolved.sources)
-            })
-        };
+        let records = |writes| held.map(|held| held.records(writes, &resolved.sources));
+        let records = |writes| -> Records { records(writes).unwrap_or_default() };
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,

@@ -8,13 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::backoff;
-use super::clock::{self, VaultClock};
+use super::clock::Heard;
 use super::dial::{self, Line};
 use super::error::{self, VaultError, VaultErrorKind};
 use super::gate::{Gate, Pass};
@@ -87,7 +86,7 @@ pub struct Transport {
     rate: Option<Mutex<Rate>>,
     permits: Semaphore,
     gate: Mutex<Gate>,
-    clock: Mutex<Option<VaultClock>>,
+    heard: Mutex<Heard>,
     metrics: Arc<Metrics>,
 }
 
@@ -104,7 +103,7 @@ impl Transport {
                 .map(|per_second| Mutex::new(Rate::new(per_second))),
             permits: Semaphore::new(settings.max_in_flight.max(1)),
             gate: Mutex::new(Gate::new(backoff::seed_of(&settings.address))),
-            clock: Mutex::new(None),
+            heard: Mutex::new(Heard::Nothing),
             metrics,
             settings,
         })
@@ -143,17 +142,10 @@ impl Transport {
         result
     }
 
-    /// Vault's clock; `None` until it has answered anything.
-    pub fn clock(&self) -> Option<VaultClock> {
+    /// What Vault told of its clock.
+    pub fn heard(&self) -> Heard {
         // One value, so that a panic elsewhere leaves nothing half done.
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An answer without a date leaves only our own clock to go by.
-    fn told_time(&self, headers: &HeaderMap, asked: Instant) {
-        let date = clock::date(headers).unwrap_or_else(Timestamp::now);
-        let told = VaultClock::told(date, asked);
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error that `request` would fail with at once, because the gate is closed.
@@ -224,7 +216,8 @@ impl Transport {
             let line = self.follow(request, location)?;
             answer = self.call(&line, request, token).await?;
         }
-        self.told_time(answer.headers(), asked);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) =
+            Heard::from_headers(answer.headers(), asked);
         let body = self.read_body(request, &mut answer).await?;
         if answer.status().is_success() {
             return Ok(Response::new(request, body));

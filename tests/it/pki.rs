@@ -74,7 +74,8 @@ async fn vault_makes_the_key_where_that_is_wanted_and_every_kind_of_key_is_usabl
         ("ed", "Ed25519"),
     ] {
         let source = pki.source(json!({"keyType": kind}));
-        team.issue(name, &[source.clone()], json!({})).await;
+        team.issue(name, std::slice::from_ref(&source), json!({}))
+            .await;
         sources.push((name, source));
     }
     for (name, _) in &sources {

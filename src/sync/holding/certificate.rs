@@ -118,7 +118,7 @@ impl Syncer {
         let (answer, parent) = answer.map_err(|error| ask.explained(error))?;
         let answer = answer.issued()?;
         let invalid = |why: String| VaultError::new(VaultErrorKind::Invalid, &request, why);
-        let now = identity.transport.clock();
+        let now = self.vault_clock(identity);
         let now = now.map(|clock| clock.time(Instant::now().into_std()));
         let bundle = ask
             .bundle(&answer.entries, key, now)
@@ -190,8 +190,8 @@ impl Syncer {
 
     async fn lay_out_one(&self, pki: &PkiAsk, held: &Data) -> Result<Data, VaultError> {
         let keystores = self.keystores(pki).await?;
-        let bundle = Bundle::from_data(held).map_err(|flaw| refused(&pki.certificate, flaw))?;
-        layout(&bundle, &keystores).map_err(|error| refused(&pki.certificate, error))
+        let bundle = Bundle::from_data(held).map_err(|flaw| refused(&pki.certificate, &flaw))?;
+        layout(&bundle, &keystores).map_err(|error| refused(&pki.certificate, &error))
     }
 
     /// The passwords of the key stores.
@@ -200,7 +200,7 @@ impl Syncer {
             None => Ok(None),
             Some(key) => match secret_value(&self.client, key).await {
                 Ok(password) => Ok(Some(password)),
-                Err(error) => Err(refused(&pki.certificate, error.message)),
+                Err(error) => Err(refused(&pki.certificate, &error.message)),
             },
         };
         let keystores = Keystores {
@@ -209,7 +209,7 @@ impl Syncer {
         };
         keystores
             .check()
-            .map_err(|error| refused(&pki.certificate, error))?;
+            .map_err(|error| refused(&pki.certificate, &error))?;
         Ok(keystores)
     }
 }
@@ -229,15 +229,15 @@ async fn prepare(
     };
     let key = tokio::task::spawn_blocking(move || PrivateKey::generate(kind)).await;
     let key = key
-        .map_err(|_| refused(ask, "the task that makes the private key ended early"))?
-        .map_err(|error| refused(ask, error))?;
+        .map_err(|_| refused(ask, &"the task that makes the private key ended early"))?
+        .map_err(|error| refused(ask, &error))?;
     let parameters = ask
         .parameters_for(&key)
-        .map_err(|error| refused(ask, error))?;
+        .map_err(|error| refused(ask, &error))?;
     Ok((Some(key), parameters))
 }
 
-fn refused(ask: &Ask, why: impl ToString) -> VaultError {
+fn refused(ask: &Ask, why: &impl ToString) -> VaultError {
     VaultError::refused("issue", ask.path.as_str(), why.to_string())
 }
 
@@ -308,7 +308,7 @@ mod tests {
             rotate: None,
             terms: Terms {
                 renew_at: 0.5,
-                check_every: Duration::from_secs(60),
+                check_every: Duration::from_mins(1),
                 parent: Parent::Lives,
             },
             vault: second.map(told),
@@ -360,7 +360,7 @@ mod tests {
             ))
         };
         let left = |second| held(None, now).left(at(second), now);
-        assert_eq!(left(0), Some(Duration::from_secs(3600)));
+        assert_eq!(left(0), Some(Duration::from_hours(1)));
         assert_eq!(left(3599), Some(Duration::from_secs(1)));
         assert_eq!(left(3600), Some(Duration::ZERO));
         assert_eq!(left(9000), Some(Duration::ZERO));

@@ -43,6 +43,7 @@ use crate::{
     names::ObjectKey,
     vault::{
         backoff,
+        clock::VaultClock,
         error::VaultError,
         lease::{self, Parent, Terms},
         request::{Request, lease::LeaseId},
@@ -140,7 +141,7 @@ impl Syncer {
                     ask: &digest,
                     rotate: object.view.rotate.as_deref(),
                     terms: self.terms(resolved, ask, held.sources.get(&source.name)),
-                    vault: identity.transport.clock(),
+                    vault: self.vault_clock(identity),
                     keys: &source.keys,
                     intact: intact.filter(|_| !matches!(differs, Differs::Lost)),
                 };
@@ -158,7 +159,7 @@ impl Syncer {
                 }
             }
             if tended.failure.is_none() {
-                tended.failure = trouble(held, source, identity);
+                tended.failure = trouble(held, source, self.vault_clock(identity));
             }
         }
         tended
@@ -236,6 +237,12 @@ impl Syncer {
         }
     }
 
+    /// Vault's clock; ours where Vault answers without telling the time.
+    fn vault_clock(&self, identity: &Identity) -> Option<VaultClock> {
+        let now = Instant::now().into_std();
+        identity.transport.heard().clock((self.clock)(), now)
+    }
+
     /// Has something issued, which is in hand from then on.
     pub(super) async fn issue(
         &self,
@@ -280,7 +287,7 @@ impl Syncer {
                 let now = Instant::now().into_std();
                 let holding = held.sources.get(&source.name);
                 let left =
-                    holding.and_then(|holding| holding.left(identity.transport.clock(), now));
+                    holding.and_then(|holding| holding.left(self.vault_clock(identity), now));
                 failures.failed(error.clone(), left, seed, now);
                 Err(error)
             }
@@ -381,15 +388,14 @@ fn lease_of<'a>(held: &'a mut Holdings, source: &Source) -> Option<&'a mut lease
 }
 
 /// What is wrong with what a source holds, or with what it is to hold.
-fn trouble(held: &Holdings, source: &Source, identity: &Identity) -> Option<SourceFailure> {
+fn trouble(held: &Holdings, source: &Source, vault: Option<VaultClock>) -> Option<SourceFailure> {
     let failing = held
         .failures
         .get(&source.name)
         .and_then(|failures| failures.error.as_ref());
     let error = failing.or_else(|| held.errors.get(&source.name))?;
     let holding = held.sources.get(&source.name);
-    let left = holding
-        .and_then(|holding| holding.left(identity.transport.clock(), Instant::now().into_std()));
+    let left = holding.and_then(|holding| holding.left(vault, Instant::now().into_std()));
     Some(SourceFailure {
         over: left == Some(Duration::ZERO),
         ..failure(source, error)

@@ -76,7 +76,7 @@ pub enum IssueWhat {
         parameters: Option<Map<String, Value>>,
     },
     /// A certificate.
-    Pki(PkiAsk),
+    Pki(Box<PkiAsk>),
 }
 
 /// A certificate, and how it is kept.
@@ -130,13 +130,13 @@ impl IssueAsk {
                 let parameters = parameters.map_or_else(String::new, |value| value.to_string());
                 digest(&["dynamic", connection, namespace, path.as_str(), &parameters])
             }
-            IssueWhat::Pki(PkiAsk { certificate, .. }) => digest(&[
+            IssueWhat::Pki(pki) => digest(&[
                 "pki",
                 connection,
                 namespace,
-                certificate.path.as_str(),
-                certificate.key_type.map_or("", KeyType::as_str),
-                &Value::Object(certificate.parameters()).to_string(),
+                pki.certificate.path.as_str(),
+                pki.certificate.key_type.map_or("", KeyType::as_str),
+                &Value::Object(pki.certificate.parameters()).to_string(),
             ]),
         }
     }
@@ -370,15 +370,21 @@ fn resolve_pki(
     Ok(Ask::Issue(IssueAsk {
         namespace: None,
         renew_at,
-        what: IssueWhat::Pki(PkiAsk {
-            certificate: pki::ask::Ask::new(mount, issuer.as_ref(), &role, names, ttl, key_type)
-                .map_err(|error| field.invalid("mount", &error.to_string()))?,
+        what: IssueWhat::Pki(Box::new(PkiAsk {
+            certificate: pki::ask::Ask::new(
+                mount,
+                &pki::ask::Role { role, issuer },
+                names,
+                ttl,
+                key_type,
+            )
+            .map_err(|error| field.invalid("mount", &error.to_string()))?,
             passwords: Passwords {
                 pkcs12: password("pkcs12", stores.pkcs12.as_ref())?,
                 jks: password("jks", stores.jks.as_ref())?,
             },
             revoke: spec.revoke.unwrap_or_default(),
-        }),
+        })),
     }))
 }
 

@@ -184,7 +184,7 @@ struct Moto {
 
 impl Moto {
     async fn start() -> Self {
-        let program = std::env::var_os("MOTO_SERVER").expect("MOTO_SERVER names no program");
+        let program = std::env::var_os("MOTO_SERVER").unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
