@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::maybe::Maybe;
 use super::record::{Issued, Record, Records, Superseded, What};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
@@ -163,6 +164,7 @@ impl IssueFailures {
 
     /// What was issued could not be written for a long time and was given up.
     pub fn gave_up(&mut self, now: Instant) {
+        self.error = None;
         self.held_until = Some(now + GIVEN_UP);
     }
 
@@ -374,7 +376,12 @@ impl Holding {
 
     /// Whether it waited too long to be written.
     pub fn is_stuck(&self, now: Instant) -> bool {
-        self.in_hand.as_ref().is_some_and(|hand| {
+        self.stuck_at().is_some_and(|at| now >= at)
+    }
+
+    /// When it will have waited too long to be written; `None` when it is written.
+    pub fn stuck_at(&self) -> Option<Instant> {
+        self.in_hand.as_ref().map(|hand| {
             let full = match &self.life {
                 Life::Lease(lease) => Some(lease.full()),
                 Life::Certificate { .. } => {
@@ -388,7 +395,7 @@ impl Holding {
                 Life::Polled { .. } => None,
             };
             let most = full.map_or(IN_HAND_MOST, |full| IN_HAND_MOST.min(full / 2));
-            now.saturating_duration_since(hand.since) >= most
+            hand.since + most
         })
     }
 
@@ -455,6 +462,10 @@ pub struct Holdings {
     pub failures: BTreeMap<String, IssueFailures>,
     /// What was replaced and is not revoked yet.
     pub superseded: Vec<Ending>,
+    /// What may have been issued although no answer came.
+    pub maybes: Vec<Maybe>,
+    /// When the sources are to be tended again, whatever becomes of the Secret.
+    pub tend_at: Option<Instant>,
     /// Whether the record of the Secret was looked at.
     pub taken_over: bool,
 }
@@ -509,6 +520,13 @@ impl Holdings {
                 .collect(),
             superseded: known.chain(replaced).collect(),
         }
+    }
+
+    /// Something that nothing uses is to be revoked.
+    pub fn end(&mut self, issued: Issued, Moment { clock, now }: Moment) {
+        let ended = ended(issued, clock);
+        self.superseded
+            .extend(ended.map(|what| Ending::new(what, now)));
     }
 
     /// Whether anything waits to be written.
