@@ -312,6 +312,7 @@ impl Operator {
             memories: Arc::clone(&self.memories),
             sessions: Arc::clone(&sessions),
             holdings: Arc::default(),
+            ours: Default::default(),
             verdict: serve::verdict(&looked_at, &self.rollouts.board),
             clock,
             stop: stop.clone(),

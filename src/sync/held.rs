@@ -180,6 +180,9 @@ impl Syncer {
         } else {
             shared
         };
+        if let Some(stop) = nothing_to_write(resolved, held, trouble.as_ref(), next) {
+            return Err(stop);
+        }
         let (in_step, unmade) = self
             .write_held(scope, &shared, &tended.lay_out, held)
             .await?;
@@ -317,6 +320,24 @@ impl Syncer {
         }
         Ok(values)
     }
+}
+
+/// A source that holds nothing and cannot be issued now leaves nothing to write.
+fn nothing_to_write(
+    resolved: &Resolved,
+    held: &Holdings,
+    trouble: Option<&SourceFailure>,
+    next: Instant,
+) -> Option<Stop> {
+    let (source, _) =
+        issuing(resolved).find(|(source, _)| !held.sources.contains_key(&source.name))?;
+    Some(match trouble {
+        Some(failure) => Stop::Unread(failure.clone(), next),
+        None => Stop::Unwritten(format!(
+            "what was issued for source {} could not be written for long and was revoked; another is issued within half an hour",
+            source.name
+        )),
+    })
 }
 
 fn records_of(object: &Object<'_>, secret: Option<&SecretView>) -> Records {

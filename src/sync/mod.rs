@@ -99,6 +99,8 @@ pub struct Syncer {
     pub sessions: Arc<Sessions>,
     /// What is held for each object.
     pub holdings: Arc<holding::Table>,
+    /// What this process has issued.
+    pub ours: holding::maybe::Ours,
     /// How far the workloads are that use the Secret of a `VaultSecret`.
     pub verdict: VerdictOf,
     /// The time of day.
@@ -214,7 +216,10 @@ impl Syncer {
         }
         object.start = self.memories.begin(key, view, Instant::now());
         let result = self.sync(&object, &spec).await;
-        self.conclude(&object, result)
+        // A Secret that cannot be written is no reason to let a lease end.
+        let tend = self.holdings.take_tend_at(key).await;
+        let (outcome, next) = self.conclude(&object, result)?;
+        Some((outcome, next.into_iter().chain(tend).min()))
     }
 
     async fn sync(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Result<Passed, Stop> {

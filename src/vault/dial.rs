@@ -143,15 +143,19 @@ pub(super) fn failed(
     error: reqwest::Error,
 ) -> VaultError {
     let error = error.without_url();
+    let unanswered = !error.is_connect() && !error.is_builder();
+    let unreachable = |detail: &str| VaultError {
+        unanswered,
+        ..VaultError::new(VaultErrorKind::Unreachable, request, detail)
+    };
     if error.is_timeout() {
-        return VaultError::new(VaultErrorKind::Unreachable, request, "no answer in time");
+        return unreachable("no answer in time");
     }
     if let Some(not_allowed) = causes(&error).find_map(|cause| cause.downcast_ref::<NotAllowed>()) {
         return VaultError::new(VaultErrorKind::Refused, request, not_allowed.to_string());
     }
     let told = chain(&error);
-    let detail = advice(settings, &error, &told).unwrap_or(&told);
-    VaultError::new(VaultErrorKind::Unreachable, request, detail)
+    unreachable(advice(settings, &error, &told).unwrap_or(&told))
 }
 
 /// What helps against the TLS errors whose own words do not say it.

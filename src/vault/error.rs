@@ -97,6 +97,8 @@ pub struct VaultError {
     pub retry_after: Option<Duration>,
     /// The request was not sent: the failure told here, of another request, closed the gate of the connection.
     pub held_back: bool,
+    /// It was sent, and no whole answer came: Vault may have done what was asked.
+    pub unanswered: bool,
 }
 
 impl std::error::Error for VaultError {}
@@ -130,6 +132,7 @@ impl VaultError {
             detail: one_line(detail.as_ref()),
             retry_after: None,
             held_back: false,
+            unanswered: false,
         }
     }
 
@@ -144,6 +147,7 @@ impl VaultError {
             detail: one_line(detail.as_ref()),
             retry_after: None,
             held_back: false,
+            unanswered: false,
         }
     }
 
@@ -155,6 +159,7 @@ impl VaultError {
             path: request.path().to_owned(),
             retry_after: Some(reopens_in),
             held_back: true,
+            unanswered: false,
             ..self.clone()
         }
     }
@@ -214,17 +219,20 @@ pub fn classify(
     }
     let answer = serde_json::from_slice::<Answer>(body).ok();
     let kind = kind_of(status, answer.as_ref());
+    let by_vault = answer
+        .as_ref()
+        .is_some_and(|answer| answer.errors.is_some());
     VaultError {
         kind,
         operation: request.operation(),
         path: request.path().to_owned(),
         status: Some(status.as_u16()),
-        by_vault: answer
-            .as_ref()
-            .is_some_and(|answer| answer.errors.is_some()),
+        by_vault,
         detail: detail_of(kind, status, headers, answer.as_ref()),
         retry_after: retry_after(headers),
         held_back: false,
+        // What stands in front of Vault waited for it in vain.
+        unanswered: !by_vault && matches!(status.as_u16(), 502 | 504),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is issued to one object alone: real logins of a real PostgreSQL, made by Vault.
 
+mod crash_points;
+
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::{Bed, eventually};
 use serde_json::json;

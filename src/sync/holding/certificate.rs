@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::{
-    failure,
+    failure_of,
     holdings::Holdings,
     record::{Record, What},
     state::{Fresh, keys_of},
@@ -182,7 +182,7 @@ impl Syncer {
                 }
                 Err(error) => {
                     tracing::warn!(object = %object.key, source = source.name, %error, "the key stores were not made");
-                    laid_out.failure = Some(failure(source, &error));
+                    laid_out.failure = Some(failure_of(source, &error));
                 }
             }
         }

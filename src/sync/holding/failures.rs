@@ -36,6 +36,7 @@ impl IssueFailures {
 
     /// What was issued could not be written for a long time and was given up.
     pub fn gave_up(&mut self, now: Instant) {
+        self.error = None;
         self.held_until = Some(now + GIVEN_UP);
     }
 

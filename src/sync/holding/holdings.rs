@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::ending::Ending;
 use super::failures::IssueFailures;
-use super::record::{Record, Records, Superseded};
+use super::maybe::Maybe;
+use super::record::{Issued, Record, Records, Superseded};
 use super::state::{Holding, Moment};
 use crate::{
     sync::resolve::source::Source,
@@ -25,6 +26,10 @@ pub struct Holdings {
     pub failures: BTreeMap<String, IssueFailures>,
     /// What was replaced and is not revoked yet.
     pub superseded: Vec<Ending>,
+    /// What may have been issued although no answer came.
+    pub maybes: Vec<Maybe>,
+    /// When the sources are to be tended again, whatever becomes of the Secret.
+    pub tend_at: Option<Instant>,
     /// Whether the record of the Secret was looked at.
     pub taken_over: bool,
 }
@@ -48,6 +53,17 @@ impl Holdings {
                 .collect(),
             superseded: known.chain(replaced).collect(),
             seal: None,
+        }
+    }
+
+    /// Something that nothing uses is to be revoked.
+    pub fn end(&mut self, issued: Issued, Moment { clock, now }: Moment) {
+        if issued.is_revocable() {
+            let what = Superseded {
+                issued,
+                since: clock,
+            };
+            self.superseded.push(Ending::new(what, now));
         }
     }
 

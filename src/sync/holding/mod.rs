@@ -15,11 +15,13 @@ mod ending;
 mod failures;
 mod finish;
 pub mod holdings;
+pub mod maybe;
+mod policy;
 pub mod record;
 mod revoke;
 pub mod state;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +30,10 @@ use tokio::time::Instant;
 use self::certificate::Differs;
 pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
+pub(super) use self::policy::missing_policy;
 use self::{
     holdings::Holdings,
+    maybe::Maybe,
     record::{Issued, Record, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted, decide_first, keys_of},
 };
@@ -59,6 +63,8 @@ use crate::{
 const CHECK_LEAST: Duration = Duration::from_secs(10);
 /// How soon a source is looked at again that had more to be done than that.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What a status says besides when something may have been issued.
+const UNANSWERED: &str = "a lease may exist all the same, and is looked for";
 /// The most that is done for one source in one pass: look up, renew, decide.
 const MOST_STEPS: usize = 3;
 
@@ -86,6 +92,16 @@ impl Table {
     pub fn forget(&self, key: &ObjectKey) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.remove(key);
+    }
+
+    /// When the sources of `key` are to be tended again, if the last pass got as far as to tend them.
+    pub(super) async fn take_tend_at(&self, key: &ObjectKey) -> Option<Instant> {
+        let held = {
+            let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(&table.get(key)?.1)
+        };
+        let at = held.lock().await.tend_at.take();
+        at.map(Instant::from_std)
     }
 }
 
@@ -133,6 +149,8 @@ impl Syncer {
             resolved,
             identity,
         } = scope;
+        self.give_up_stuck(scope, held).await;
+        self.look_for_unanswered(object.key, identity, held).await;
         let mut tended = Tended::default();
         let connection = resolved.login.connection.to_string();
         for (source, ask) in issuing(resolved) {
@@ -171,6 +189,16 @@ impl Syncer {
                 tended.failure = trouble(held, source, self.vault_clock(identity));
             }
         }
+        let soon = Instant::now();
+        for holding in held.sources.values() {
+            holding
+                .stuck_at()
+                .into_iter()
+                .for_each(|at| tended.next(at));
+        }
+        let sought = held.maybes.iter().filter_map(Maybe::due);
+        sought.for_each(|at| tended.next(at));
+        held.tend_at = tended.next.map(|at| at.max(soon).into_std());
         tended
     }
 
@@ -299,6 +327,7 @@ impl Syncer {
                 let left =
                     holding.and_then(|holding| holding.left(self.vault_clock(identity), now));
                 failures.failed(error.clone(), left, seed, now);
+                self.note_unanswered((&source.name, ask), identity, (&error, asked), held);
                 Err(error)
             }
         }
@@ -317,8 +346,12 @@ impl Syncer {
         };
         let request =
             Request::issue(path, parameters.as_ref())?.in_namespace(ask.namespace.clone());
+        let under_way = self.ours.begin(path);
         let (answer, parent) = self.sessions.issue(identity, &request).await?;
         let issued = answer.issued()?;
+        if let Some(Granted { id, .. }) = &issued.lease {
+            under_way.issued(id.clone(), asked);
+        }
         Ok(match issued.lease {
             Some(Granted { id, life }) => (
                 What::Lease {
@@ -408,12 +441,22 @@ fn trouble(held: &Holdings, source: &Source, vault: Option<VaultClock>) -> Optio
     let left = holding.and_then(|holding| holding.left(vault, Instant::now().into_std()));
     Some(SourceFailure {
         over: left == Some(Duration::ZERO),
-        ..failure(source, error)
+        ..failure(held, source, error)
     })
 }
 
+/// How an error about what is held reads in a status.
+pub(super) fn failure(held: &Holdings, source: &Source, error: &VaultError) -> SourceFailure {
+    let mut failure = failure_of(source, error);
+    let open = |maybe: &Maybe| maybe.source == source.name && maybe.due().is_some();
+    if held.maybes.iter().any(open) {
+        failure.message = format!("{}; {UNANSWERED}", failure.message);
+    }
+    failure
+}
+
 /// How an error reads in a status: nothing in it changes from try to try.
-pub(super) fn failure(source: &Source, error: &VaultError) -> SourceFailure {
+fn failure_of(source: &Source, error: &VaultError) -> SourceFailure {
     SourceFailure {
         source: source.name.clone(),
         kind: error.kind,
@@ -424,55 +467,4 @@ pub(super) fn failure(source: &Source, error: &VaultError) -> SourceFailure {
         },
         over: false,
     }
-}
-
-/// What Vault's policy lacks, as lines for a policy; `None` when it lacks nothing.
-pub(super) fn missing_policy(
-    held: &Holdings,
-    may_not_keep: impl Fn(&str) -> bool,
-) -> Option<String> {
-    let mut lines = BTreeMap::new();
-    for ending in held
-        .superseded
-        .iter()
-        .filter(|ending| !ending.done && ending.denied)
-    {
-        match &ending.what.issued.what {
-            What::Certificate { mount, .. } => lines.insert(
-                format!("{mount}/revoke"),
-                "replaced certificates are not revoked and stay valid until their end",
-            ),
-            What::Lease { .. } | What::Unleased {} => lines.insert(
-                "sys/leases/revoke".to_owned(),
-                "replaced leases are not revoked and live on until their TTL",
-            ),
-        };
-    }
-    let parents = held
-        .sources
-        .values()
-        .filter_map(|holding| holding.record.issued.parent());
-    if parents.into_iter().any(may_not_keep) {
-        lines.insert(
-            "auth/token/renew-accessor".to_owned(),
-            "leases of an earlier process cannot be kept and are replaced one after the other",
-        );
-    }
-    let denied = |holding: &Holding| holding.lease().is_some_and(lease::Lease::is_denied);
-    if held.sources.values().any(denied) {
-        lines.insert("sys/leases/renew".to_owned(), "leases are not renewed");
-        lines.insert(
-            "sys/leases/lookup".to_owned(),
-            "whether a lease lives is not known",
-        );
-    }
-    (!lines.is_empty()).then(|| {
-        let lines = lines.into_iter().map(|(path, lack)| {
-            format!("{lack}: path \"{path}\" {{ capabilities = [\"update\"] }}")
-        });
-        format!(
-            "the Vault policy of this login lacks lines; {}",
-            lines.collect::<Vec<_>>().join("; ")
-        )
-    })
 }

@@ -328,7 +328,12 @@ impl Holding {
 
     /// Whether it waited too long to be written.
     pub fn is_stuck(&self, now: Instant) -> bool {
-        self.in_hand.as_ref().is_some_and(|hand| {
+        self.stuck_at().is_some_and(|at| now >= at)
+    }
+
+    /// When it will have waited too long to be written; `None` when it is written.
+    pub fn stuck_at(&self) -> Option<Instant> {
+        self.in_hand.as_ref().map(|hand| {
             let full = match &self.life {
                 Life::Lease(lease) => Some(lease.full()),
                 Life::Certificate { .. } => {
@@ -342,7 +347,7 @@ impl Holding {
                 Life::Polled { .. } => None,
             };
             let most = full.map_or(IN_HAND_MOST, |full| IN_HAND_MOST.min(full / 2));
-            now.saturating_duration_since(hand.since) >= most
+            hand.since + most
         })
     }
 

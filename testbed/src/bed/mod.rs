@@ -6,6 +6,7 @@ pub mod authority;
 pub(crate) mod cluster;
 pub(crate) mod directory;
 mod kubernetes;
+mod plain;
 pub(crate) mod ports;
 pub(crate) mod ready;
 mod vault_kubernetes;
@@ -23,6 +24,7 @@ use tokio::sync::OnceCell;
 pub use self::{
     authority::{Authority, Certificate},
     cluster::OPERATOR_NAMESPACE,
+    plain::PlainApiserver,
 };
 use self::{
     directory::Directory,

@@ -21,8 +21,8 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 pub use self::{
     authority::{Pki, SHORT, bytes_of, greets},
     canary::{Canary, hex},
-    database::{LONG, Role, Ttl},
-    front::Front,
+    database::{Credentials, LONG, Role, Ttl},
+    front::{Front, Pause},
     good::{Good, good_data, most_within},
     stand_in::{Answer, Asked, StandIn},
     team::{Team, text_of},
