@@ -47,13 +47,16 @@ impl RevisionKey {
             update_framed(&mut mac, key.as_bytes());
             update_framed(&mut mac, value.expose());
         }
-        Revision(format!("{}:{}", self.id, hex(&mac.finalize().into_bytes())))
+        Revision(format!(
+            "{}:{}",
+            self.id,
+            hex(&mac.finalize().into_bytes(), SHOWN_BYTES)
+        ))
     }
 
     /// A proof that whoever has this key wrote these `parts`, in hex.
     pub fn seal(&self, parts: &[String]) -> String {
-        let tag = self.sealing(parts).finalize().into_bytes();
-        tag.iter().take(SEAL_BYTES).fold(String::new(), push_hex)
+        hex(&self.sealing(parts).finalize().into_bytes(), SEAL_BYTES)
     }
 
     /// Whether `seal` proves that whoever has this key wrote these `parts`. Takes the same time whatever is wrong.
@@ -144,17 +147,19 @@ pub fn combine<'a>(secrets: &BTreeMap<&'a str, Held<'a>>) -> Option<String> {
             digest.update(part);
         }
     }
-    Some(hex(&digest.finalize()))
+    Some(hex(&digest.finalize(), SHOWN_BYTES))
 }
 
-fn push_hex(mut text: String, byte: &u8) -> String {
-    // Writing to a String cannot fail.
-    _ = write!(text, "{byte:02x}");
-    text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().take(SHOWN_BYTES).fold(String::new(), push_hex)
+/// The first `count` bytes in hex.
+fn hex(bytes: &[u8], count: usize) -> String {
+    bytes
+        .iter()
+        .take(count)
+        .fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]

@@ -150,11 +150,7 @@ impl Syncer {
             .await
             .ok_or(Stop::Ending)?;
         let next = shared.next(tended.next);
-        let trouble = shared
-            .failed
-            .as_ref()
-            .map(|(failure, _)| failure.clone())
-            .or_else(|| tended.failure.clone());
+        let trouble = shared.failure().or_else(|| tended.failure.clone());
         let quiet = tended.issue.is_empty() && tended.lay_out.is_empty() && !in_hand && !dropped;
         if quiet && shared.failed.is_none() {
             let statuses = statuses(resolved, &shared.read, Some(held));
@@ -349,6 +345,10 @@ fn records_of(object: &Object<'_>, secret: Option<&SecretView>) -> Records {
 }
 
 impl Shared<'_> {
+    fn failure(&self) -> Option<SourceFailure> {
+        self.failed.as_ref().map(|(failure, _)| failure.clone())
+    }
+
     fn next(&self, tended: Option<Instant>) -> Instant {
         let read = self.read.iter().map(|read| read.next);
         let failed = self.failed.as_ref().map(|(_, at)| *at);

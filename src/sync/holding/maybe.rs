@@ -273,7 +273,8 @@ fn recorded(world: &World) -> BTreeSet<String> {
             let records = &holdings.records;
             let held = records.held.values().map(|record| &record.issued);
             let replaced = records.superseded.iter().map(|ending| &ending.issued);
-            held.chain(replaced).filter_map(|issued| issued.lease())
+            held.chain(replaced)
+                .filter_map(super::record::Issued::lease)
         })
         .map(|id| id.as_str().to_owned())
         .collect()

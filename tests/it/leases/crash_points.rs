@@ -15,7 +15,7 @@ const SHORT: Ttl = Ttl {
     max: "1h",
 };
 /// By then a lease that nobody knows has ended.
-const OVER: Duration = Duration::from_secs(60);
+const OVER: Duration = Duration::from_mins(1);
 
 /// What the operator is doing when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,6 @@ async fn an_operator_killed_anywhere_leaves_one_lease_per_source_and_restarts_no
         let pause = [Pause::Request, Pause::Answer][number % 2];
         let (during, with, words) = POINTS[number / 2];
         let what = format!("{during:?}, {pause:?} of {}", words.join(" … "));
-        println!("{what}");
         let words: Vec<_> = words
             .iter()
             .map(|word| word.replace("NS", &team.namespace))
@@ -228,7 +227,8 @@ impl Survivor<'_> {
         let agree = async || {
             let (live, recorded) = (role.leases().await, team.recorded_lease("app").await);
             let one = live.len() == 1 && live.first() == recorded.as_ref();
-            one.then_some(()).ok_or(format!("{live:?}, {recorded:?}"))
+            one.then_some(())
+                .ok_or_else(|| format!("{live:?}, {recorded:?}"))
         };
         let what = format!("one lease, which is the recorded one, after {}", self.what);
         eventually(OVER, &what, agree).await.unwrap();
