@@ -75,8 +75,15 @@ impl Passed {
 
 impl Syncer {
     /// Whether this object needs a pass of this kind.
-    pub(super) fn holds(resolved: &Resolved, secret: Option<&SecretView>) -> bool {
-        issuing(resolved).next().is_some() || holdings_of(secret).is_some()
+    pub(super) fn holds(
+        &self,
+        object: &Object<'_>,
+        resolved: &Resolved,
+        secret: Option<&SecretView>,
+    ) -> bool {
+        issuing(resolved).next().is_some()
+            || holdings_of(secret).is_some()
+            || self.holdings.knows(object.key)
     }
 
     pub(super) async fn sync_held(&self, scope: Scope<'_>) -> Result<Passed, Stop> {
@@ -107,19 +114,20 @@ impl Syncer {
         spec: &VaultSecretSpec,
     ) -> Option<Instant> {
         let secret = self.observe(object, super::resolve::target_name(object.key, spec));
-        let intact = holdings_of(secret.as_deref())?.intact.clone();
-        let resolved = self.resolve(object, spec).ok()?;
-        let identity = self.identity(&resolved).ok()?;
-        let scope = Scope {
-            object,
-            resolved: &resolved,
-            identity: &identity,
-        };
-        let held = self.holdings.of(object.key, &object.view.uid);
-        let mut held = held.lock().await;
-        self.take_over(scope, &mut held, secret.as_deref());
-        let tend = self.tend(scope, &mut held, Some(&intact));
-        self.stop.run_until_cancelled(tend).await?.next
+        if let Ok(resolved) = self.resolve(object, spec)
+            && let Ok(identity) = self.identity(&resolved)
+            && holdings_of(secret.as_deref()).is_some()
+        {
+            let scope = Scope {
+                object,
+                resolved: &resolved,
+                identity: &identity,
+            };
+            let held = self.holdings.of(object.key, &object.view.uid);
+            let mut held = held.lock().await;
+            self.take_over(scope, &mut held, secret.as_deref());
+        }
+        self.keep_held(object).await
     }
 
     /// Learns from the record in the Secret what earlier processes left.
@@ -136,7 +144,7 @@ impl Syncer {
         let Scope {
             object, resolved, ..
         } = scope;
-        let names = resolved.sources.iter().map(|source| source.name.as_str());
+        let names = issuing(resolved).map(|(source, _)| source.name.as_str());
         let dropped = held.drop_others(&names.collect(), self.moment());
         let in_hand = held.is_in_hand();
         let short = object.start.known.is_some() && !in_hand;
@@ -170,13 +178,16 @@ impl Syncer {
             return Err(Stop::Unread(failure.clone(), next.min(*at)));
         }
         let issue = tended.issue;
-        let failed = self.issue_all(scope, issue, held).await?;
+        let lenient = ours && may_lack_one(held, dropped);
+        let failed = self.issue_all(scope, issue, (held, lenient)).await?;
         let shared = if short && shared.failed.is_none() {
             self.read_shared(scope, true).await?
         } else {
             shared
         };
-        if let Some(stop) = nothing_to_write(resolved, held, trouble.as_ref(), next) {
+        if let Some(stop) = nothing_to_write(resolved, held, trouble.as_ref(), next)
+            && !(ours && may_lack_one(held, dropped))
+        {
             return Err(stop);
         }
         let (in_step, unmade) = self
@@ -225,7 +236,7 @@ impl Syncer {
         &self,
         scope: Scope<'_>,
         issue: Vec<(&Source, &IssueAsk, Need)>,
-        held: &mut Holdings,
+        (held, lenient): (&mut Holdings, bool),
     ) -> Result<Option<SourceFailure>, Stop> {
         if issue.is_empty() {
             return Ok(None);
@@ -239,7 +250,10 @@ impl Syncer {
             }
             let wanted = (source, ask, need);
             if let Err(error) = self.issue(scope, wanted, held).await {
-                failed = Some(issue_failed(source, &error, held)?);
+                failed = match issue_failed(source, &error, held) {
+                    Err(Stop::Unread(failure, _)) if lenient => Some(failure),
+                    failed => Some(failed?),
+                };
             }
         }
         Ok(failed)
@@ -287,8 +301,10 @@ impl Syncer {
             let holding = held.sources.get(name);
             holding.is_some_and(|holding| holding.in_hand.is_none())
         };
-        let needs_live =
-            shared.failed.is_some() || issuing(resolved).any(|(source, _)| carries(&source.name));
+        let lacks = |name: &str| !held.sources.contains_key(name);
+        let mut issued = issuing(resolved).map(|(source, _)| source.name.as_str());
+        let needs_live = shared.failed.is_some() || issued.any(|name| carries(name) || lacks(name));
+        let mut lacks_one = false;
         let live = if needs_live {
             let key = ObjectKey::new(&object.key.namespace, &resolved.target.name);
             apply::live_data(&self.client, &key).await?
@@ -298,7 +314,11 @@ impl Syncer {
         let statuses = statuses(resolved, &shared.read, Some(held));
         let mut values = Values::read(&shared.read, statuses);
         for (source, _) in issuing(resolved) {
-            let holding = held.sources.get(&source.name).ok_or(Stop::Pending)?;
+            let Some(holding) = held.sources.get(&source.name) else {
+                // It could not be issued yet. The others do not wait for it.
+                lacks_one = true;
+                continue;
+            };
             let data = match (&holding.in_hand, laid_out.data(&source.name)) {
                 (Some(hand), _) => Cow::Borrowed(&hand.data),
                 (None, Some(data)) => Cow::Borrowed(data),
@@ -310,12 +330,18 @@ impl Syncer {
             };
             values.parts.push((source, data));
         }
-        if shared.failed.is_some() {
+        if shared.failed.is_some() || lacks_one {
             values.rest = rest(&live, held);
             values.fingerprints = None;
         }
         Ok(values)
     }
+}
+
+/// Whether the Secret, which is there, may be written although a source holds nothing yet: not when that would part it
+/// from something that another source gave before, and that is revoked afterwards.
+fn may_lack_one(held: &Holdings, dropped: bool) -> bool {
+    !dropped && held.superseded.iter().all(|ending| ending.done)
 }
 
 /// A source that holds nothing and cannot be issued now leaves nothing to write.

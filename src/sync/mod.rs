@@ -208,7 +208,8 @@ impl Syncer {
         let spec = match &view.spec {
             Ok(spec) => Arc::clone(spec),
             Err(undecodable) => {
-                return Some(refused(Refusal::Undecodable(undecodable.clone()), None));
+                let look = refused(Refusal::Undecodable(undecodable.clone()), None);
+                return Some(sooner(look, self.keep_held(&object).await));
             }
         };
         if spec.suspend == Some(true) {
@@ -226,7 +227,7 @@ impl Syncer {
         let resolved = self.resolve(object, spec)?;
         let identity = self.identity(&resolved)?;
         let secret = self.observe(object, &resolved.target.name);
-        if Self::holds(&resolved, secret.as_deref()) {
+        if self.holds(object, &resolved, secret.as_deref()) {
             let scope = Scope {
                 object,
                 resolved: &resolved,
@@ -413,4 +414,9 @@ impl Syncer {
             Err(Stop::Ending) => return None,
         })
     }
+}
+
+/// The same look, but not later than `next`.
+fn sooner((outcome, at): Look, next: Option<Instant>) -> Look {
+    (outcome, at.into_iter().chain(next).min())
 }

@@ -101,7 +101,9 @@ impl Keeper {
                 self.given_up(login_ttl.map(|ttl| ttl / 3), now);
             }
             // There is no such token: its leases are gone, or about to be.
-            VaultErrorKind::NotFound | VaultErrorKind::Invalid if error.by_vault => {
+            VaultErrorKind::NotFound | VaultErrorKind::Invalid
+                if error.by_vault && !error.concerns_login() =>
+            {
                 self.ends = Some((now, now));
             }
             VaultErrorKind::Denied

@@ -81,9 +81,10 @@ impl Syncer {
         held.take_over(records, self.default_interval, self.moment(), object.seed);
         // A Secret that stays stays usable as long as Vault lets it.
         if resolve::retains(spec) {
-            return 0;
+            held.drop_in_hand(self.moment());
+        } else {
+            held.drop_all(self.moment());
         }
-        held.drop_all(self.moment());
         let open = held.superseded.iter().filter(|ending| !ending.done).count();
         let identity = match self.identity_of(object, spec) {
             Some(identity) if open > 0 => identity,

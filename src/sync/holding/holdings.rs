@@ -123,6 +123,24 @@ impl Holdings {
         any
     }
 
+    /// What is in hand will never be written: it is to be revoked, and what the Secret holds stays.
+    pub fn drop_in_hand(&mut self, moment: Moment) {
+        let names: Vec<_> = self.sources.keys().cloned().collect();
+        for name in names {
+            let Some(mut holding) = self.sources.remove(&name) else {
+                continue;
+            };
+            let Some(hand) = holding.in_hand.take() else {
+                self.sources.insert(name, holding);
+                continue;
+            };
+            self.end(holding.record.issued, moment);
+            if let Some(previous) = hand.previous {
+                self.sources.insert(name, *previous);
+            }
+        }
+    }
+
     /// The object goes: all of it is to be revoked.
     pub fn drop_all(&mut self, Moment { clock, now }: Moment) {
         let in_hand = std::mem::take(&mut self.sources);

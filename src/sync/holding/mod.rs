@@ -15,6 +15,7 @@ mod ending;
 mod failures;
 mod finish;
 pub mod holdings;
+mod keep;
 pub mod maybe;
 mod policy;
 pub mod record;
@@ -53,6 +54,7 @@ use crate::{
         clock::VaultClock,
         error::VaultError,
         lease::{self, Parent, Terms},
+        path::VaultNamespace,
         request::{Request, lease::LeaseId},
         response::lease::Granted,
         session::Identity,
@@ -70,7 +72,10 @@ const MOST_STEPS: usize = 3;
 
 /// What is held for all objects.
 #[derive(Default)]
-pub struct Table(Mutex<HashMap<ObjectKey, (String, Shared)>>);
+pub struct Table(
+    Mutex<HashMap<ObjectKey, (String, Shared)>>,
+    Mutex<HashMap<ObjectKey, Identity>>,
+);
 
 /// What is held for one object. One pass at a time has it.
 type Shared = Arc<tokio::sync::Mutex<Holdings>>;
@@ -88,8 +93,29 @@ impl Table {
         Arc::clone(&entry.1)
     }
 
+    /// Whether anything may be held for `key`.
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.contains_key(key)
+    }
+
+    /// Notes as whom what is held for `key` is kept.
+    fn serve(&self, key: &ObjectKey, identity: &Identity) {
+        let mut served = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        served.insert(key.clone(), identity.clone());
+    }
+
+    /// As whom what is held for `key` was kept last.
+    fn identity(&self, key: &ObjectKey) -> Option<Identity> {
+        let served = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        served.get(key).cloned()
+    }
+
     /// Nothing is held for `key` any more.
     pub fn forget(&self, key: &ObjectKey) {
+        let mut served = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        served.remove(key);
+        drop(served);
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.remove(key);
     }
@@ -181,8 +207,8 @@ impl Syncer {
                         tended.issue.push((source, ask, need));
                         break;
                     }
-                    Todo::LookUp => self.look_up(identity, source, ask, held).await,
-                    Todo::Renew => self.renew(identity, source, ask, held).await,
+                    Todo::LookUp => self.look_up(identity, &source.name, held).await,
+                    Todo::Renew => self.renew(identity, &source.name, held).await,
                 }
             }
             if tended.failure.is_none() {
@@ -211,65 +237,49 @@ impl Syncer {
         }
     }
 
-    async fn look_up(
-        &self,
-        identity: &Identity,
-        source: &Source,
-        ask: &IssueAsk,
-        held: &mut Holdings,
-    ) {
+    async fn look_up(&self, identity: &Identity, name: &str, held: &mut Holdings) {
         let asked = Instant::now().into_std();
         let answer = async {
-            let id = lease_id(held, source)?;
-            let request = Request::lease_lookup(&id)?.in_namespace(ask.namespace.clone());
+            let (id, namespace) = lease_id(held, name)?;
+            let request = Request::lease_lookup(&id)?.in_namespace(namespace);
             self.sessions.send(identity, &request).await?.lease_info()
         };
         let answer = answer.await;
-        let Some(lease) = lease_of(held, source) else {
+        let Some(lease) = lease_of(held, name) else {
             return;
         };
         match answer {
             Ok(life) if life.ttl.is_zero() => lease.gone(),
             Ok(life) => lease.looked_up(life.ttl, life.renewable, asked),
-            Err(error) => told(lease, source, &error),
+            Err(error) => told(lease, name, &error),
         }
     }
 
-    async fn renew(
-        &self,
-        identity: &Identity,
-        source: &Source,
-        ask: &IssueAsk,
-        held: &mut Holdings,
-    ) {
+    async fn renew(&self, identity: &Identity, name: &str, held: &mut Holdings) {
         let asked = Instant::now().into_std();
         let answer = async {
-            let id = lease_id(held, source)?;
-            let full = held.sources.get(&source.name).and_then(Holding::lease);
+            let (id, namespace) = lease_id(held, name)?;
+            let full = held.sources.get(name).and_then(Holding::lease);
             let full = full.map_or(Duration::ZERO, lease::Lease::full);
-            let request = Request::lease_renew(&id, full)?.in_namespace(ask.namespace.clone());
+            let request = Request::lease_renew(&id, full)?.in_namespace(namespace);
             self.sessions
                 .send(identity, &request)
                 .await?
                 .lease_renewal()
         };
         let answer = answer.await;
-        let Some(lease) = lease_of(held, source) else {
+        let Some(lease) = lease_of(held, name) else {
             return;
         };
         match answer {
             Ok(life) => {
-                tracing::debug!(
-                    source = source.name,
-                    ttl = life.ttl.as_secs(),
-                    "renewed a lease"
-                );
+                tracing::debug!(source = name, ttl = life.ttl.as_secs(), "renewed a lease");
                 lease.renewed(life.ttl, life.renewable, asked);
-                held.errors.remove(&source.name);
+                held.errors.remove(name);
             }
             Err(error) => {
-                told(lease, source, &error);
-                held.errors.insert(source.name.clone(), error);
+                told(lease, name, &error);
+                held.errors.insert(name.to_owned(), error);
             }
         }
     }
@@ -386,10 +396,22 @@ impl Syncer {
 
     /// Says which tokens this object's leases depend on.
     pub(super) fn depend(&self, scope: Scope<'_>, held: &Holdings) {
-        let parents: BTreeSet<&str> = held
-            .sources
-            .values()
-            .filter_map(|holding| holding.record.issued.parent())
+        self.holdings.serve(scope.object.key, scope.identity);
+        // What the Secret still holds, and what pods may still use, depends on its token as well.
+        let in_use = held.sources.values().flat_map(|holding| {
+            let hand = holding.in_hand.as_ref();
+            let previous = hand.and_then(|hand| hand.previous.as_deref());
+            [
+                Some(&holding.record),
+                previous.map(|previous| &previous.record),
+            ]
+        });
+        let ending = held.superseded.iter().filter(|ending| !ending.done);
+        let parents: BTreeSet<&str> = in_use
+            .flatten()
+            .map(|record| &record.issued)
+            .chain(ending.map(|ending| &ending.what.issued))
+            .filter_map(Issued::parent)
             .collect();
         self.sessions
             .depend(&scope.object.key.to_string(), scope.identity, parents);
@@ -397,13 +419,13 @@ impl Syncer {
 }
 
 /// Vault did not do as it was asked.
-fn told(lease: &mut lease::Lease, source: &Source, error: &VaultError) {
+fn told(lease: &mut lease::Lease, source: &str, error: &VaultError) {
     if lease::says_gone(error) {
-        tracing::info!(source = source.name, %error, "a lease is gone");
+        tracing::info!(source, %error, "a lease is gone");
         lease.gone();
     } else {
         if !error.held_back {
-            tracing::warn!(source = source.name, %error, "a lease was not renewed or looked up");
+            tracing::warn!(source, %error, "a lease was not renewed or looked up");
         }
         lease.failed(error, Instant::now().into_std());
     }
@@ -419,15 +441,17 @@ fn decide(held: &Holdings, source: &Source, wanted: &Wanted<'_>) -> Todo {
     }
 }
 
-fn lease_id(held: &Holdings, source: &Source) -> Result<LeaseId, VaultError> {
-    let holding = held.sources.get(&source.name);
-    holding
-        .and_then(|holding| holding.record.issued.lease())
-        .ok_or_else(|| VaultError::refused("renew-lease", &source.name, "there is no lease"))
+fn lease_id(held: &Holdings, name: &str) -> Result<(LeaseId, Option<VaultNamespace>), VaultError> {
+    let issued = held.sources.get(name).map(|holding| &holding.record.issued);
+    let id = issued.and_then(Issued::lease);
+    let namespace = issued.and_then(|issued| issued.namespace.as_deref());
+    let namespace = namespace.and_then(|text| VaultNamespace::parse(text).ok());
+    id.map(|id| (id, namespace))
+        .ok_or_else(|| VaultError::refused("renew-lease", name, "there is no lease"))
 }
 
-fn lease_of<'a>(held: &'a mut Holdings, source: &Source) -> Option<&'a mut lease::Lease> {
-    held.sources.get_mut(&source.name)?.lease_mut()
+fn lease_of<'a>(held: &'a mut Holdings, name: &str) -> Option<&'a mut lease::Lease> {
+    held.sources.get_mut(name)?.lease_mut()
 }
 
 /// What is wrong with what a source holds, or with what it is to hold.
