@@ -160,12 +160,12 @@ fn permissions(request: &ApiRequest) -> Vec<Permission> {
 /// Created, changed, put right, refused; with each kind of workload.
 async fn issued_and_revoked(team: &Team<'_>) {
     let role = DatabaseRole::new(team, "app", LONG).await;
-    team.issue("login", &[role.source()], json!({})).await;
-    team.ready("login").await;
+    team.issue("issued", &[role.source()], json!({})).await;
+    team.ready("issued").await;
     role.one_lease().await;
-    team.delete::<VaultSecret>("login").await;
+    team.delete::<VaultSecret>("issued").await;
     eventually(SOON, "the object is gone", async || {
-        (!team.exists("login").await).then_some(())
+        (!team.exists("issued").await).then_some(())
     })
     .await
     .unwrap();
