@@ -19,6 +19,9 @@ const REPLACE_LEFT: f64 = 0.1;
 /// … but never earlier than this before the end.
 const REPLACE_LEFT_MOST: Duration = Duration::from_mins(1);
 
+/// A renewal that grants this much less than the login did is the last.
+const ROUNDING: Duration = Duration::from_secs(2);
+
 /// Waiting after a failed login: one second, doubling to a minute.
 const LOGIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait between logins, and the wait after a mistake that only an edit heals.
@@ -319,7 +322,10 @@ impl TokenState {
         let left = held
             .life
             .map_or(Duration::ZERO, |life| life.expires.duration_since(now));
-        let longer = ttl.is_zero() || ttl > left;
+        // Vault counts whole seconds, up or down.
+        let granted = token.ttl;
+        let whole = ttl + ROUNDING.min(granted / 10) >= granted;
+        let longer = ttl.is_zero() || (ttl > left && whole);
         held.life = Life::new(ttl, renewable && longer, now, seed);
         held.renew_failures = 0;
     }

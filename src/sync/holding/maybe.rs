@@ -193,8 +193,7 @@ impl Syncer {
         held: &mut Holdings,
     ) {
         let now = tokio::time::Instant::now().into_std();
-        held.maybes
-            .retain(|maybe| now < maybe.look_at + REMEMBERED);
+        held.maybes.retain(|maybe| now < maybe.look_at + REMEMBERED);
         for maybe in &mut held.maybes {
             if maybe.due().is_none_or(|due| now < due) {
                 continue;

@@ -7,9 +7,7 @@ use lockstep_testbed::{Bed, Operator, OperatorOptions, eventually};
 use serde_json::json;
 
 use super::{APP, consumer};
-use crate::support::{
-    Credentials, Front, InStep, Pause, Role, SOON, Stage, Team, Ttl, options,
-};
+use crate::support::{Credentials, Front, InStep, Pause, Role, SOON, Stage, Team, Ttl, options};
 
 /// Long enough to be renewed by an operator that was just started, short enough to wait for the end of a lost one.
 const SHORT: Ttl = Ttl {
@@ -43,8 +41,16 @@ const RENEW: Words = &["/v1/sys/leases/renew", "database/creds/NS-app/"];
 const REVOKE: Words = &["/v1/sys/leases/revoke", "database/creds/NS-app/"];
 const WRITE: Words = &["PATCH ", "/namespaces/NS/secrets/app?"];
 const STAMP: Words = &["PATCH ", "/namespaces/NS/deployments/app?", SECRETS_HASH];
-const FINALIZER: Words = &["PATCH ", "/namespaces/NS/vaultsecrets/app?", "[\"lockstep.dev/"];
-const NO_FINALIZER: Words = &["PATCH ", "/namespaces/NS/vaultsecrets/app?", "\"finalizers\":[]"];
+const FINALIZER: Words = &[
+    "PATCH ",
+    "/namespaces/NS/vaultsecrets/app?",
+    "[\"lockstep.dev/",
+];
+const NO_FINALIZER: Words = &[
+    "PATCH ",
+    "/namespaces/NS/vaultsecrets/app?",
+    "\"finalizers\":[]",
+];
 
 const STATUS: Words = &["PATCH ", "/namespaces/NS/vaultsecrets/app/status?"];
 
@@ -194,7 +200,11 @@ async fn at<'a>(
     };
     let operator = scene.kill(operator, pause, place, action).await;
     if during == During::Deletion {
-        let gone = async || (!team.exists("app").await).then_some(()).ok_or("it is there");
+        let gone = async || {
+            (!team.exists("app").await)
+                .then_some(())
+                .ok_or("it is there")
+        };
         eventually(SOON, "the object is gone", gone).await.unwrap();
         assert_eq!(role.leases().await, Vec::<String>::new());
         team.refused(&old).await;
