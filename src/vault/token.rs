@@ -207,8 +207,10 @@ impl TokenState {
     pub fn renew_at(&self, now: Instant) -> Option<Instant> {
         let life = self.held.as_ref()?.life?;
         if self.bears_leases && life.renew_at.is_none() {
+            // A date that is past stays so: whoever compares it with his own now has read that before.
+            let at = self.replace_at(&life);
             let held = self.login_held.as_ref().map(|(until, _)| *until);
-            return Some(self.replace_at(&life).max(held.unwrap_or(now)));
+            return Some(held.map_or(at, |held| held.max(at)));
         }
         life.renew_at.filter(|_| now < life.replace_at)
     }
