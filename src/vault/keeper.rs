@@ -49,13 +49,6 @@ impl Keeper {
         }
     }
 
-    /// A token that will not be kept: it ends by itself some time within `at_most`.
-    pub fn left_alone(now: Instant, at_most: Option<Duration>, seed: u64) -> Self {
-        let mut keeper = Self::new(now, seed);
-        keeper.given_up(at_most, now);
-        keeper
-    }
-
     /// When to renew it; `None` when that is of no use.
     pub fn renew_at(&self) -> Option<Instant> {
         self.ends.is_none().then_some(self.renew_at)
@@ -98,7 +91,7 @@ impl Keeper {
         match error.kind {
             VaultErrorKind::Denied if !error.concerns_login() => {
                 self.denied = true;
-                self.given_up(login_ttl.map(|ttl| ttl / 3), now);
+                self.leave(login_ttl, now);
             }
             // There is no such token: its leases are gone, or about to be.
             VaultErrorKind::NotFound | VaultErrorKind::Invalid
@@ -125,10 +118,11 @@ impl Keeper {
         }
     }
 
-    fn given_up(&mut self, at_most: Option<Duration>, now: Instant) {
+    /// It is not kept, and ends by itself. Tokens are renewed when a third of their life is left.
+    pub fn leave(&mut self, login_ttl: Option<Duration>, now: Instant) {
         let at = match self.life {
             Some((expires, _)) => expires,
-            None => now + at_most.unwrap_or(UNKNOWN),
+            None => now + login_ttl.map_or(UNKNOWN, |ttl| ttl / 3),
         };
         self.ends = self.ends.or(Some((now, at)));
     }

@@ -15,7 +15,7 @@ use super::error::VaultError;
 use super::identity::IdentityKey;
 use super::lease::Parent;
 use super::request::Request;
-use super::response::Response;
+use super::response::{Response, lease::Life};
 use super::session::{Identity, Session};
 use super::transport::now;
 use super::unwrapping::Unwrapped;
@@ -106,15 +106,12 @@ impl Sessions {
                 })
                 .then(|| identity.key.clone())
         };
-        let granted = session
-            .as_ref()
-            .and_then(|session| session.with_state(|state| state.granted()));
         let mut dependents = self.dependents();
         let known = dependents.set(owner, accessors);
         let changed = !known.is_empty();
         for accessor in known {
             let issuer = issuer(&accessor);
-            dependents.keep(accessor, (identity, issuer), (self.store, granted), now());
+            dependents.keep(accessor, (identity, issuer), now());
         }
         dependents.served_by(owner, identity);
         drop(dependents);
@@ -146,6 +143,24 @@ impl Sessions {
             .map(|entry| Arc::clone(&entry.session));
         let former = session.and_then(|session| session.with_state(|state| state.former(accessor)));
         former.map_or(Parent::Lives, |(since, at)| Parent::Ends { since, at })
+    }
+
+    /// When to look at [`Sessions::parent`] again, because the token is renewed or replaced by then.
+    pub fn parent_due(&self, accessor: &str) -> Option<Instant> {
+        let dependents = self.dependents();
+        let kept = dependents.get(accessor)?;
+        let date = match kept.issuer() {
+            None => kept.keeper.renew_at(),
+            Some(issuer) => {
+                let sessions = self.sessions();
+                let session = &sessions.get(issuer)?.session;
+                session.with_state(|state| {
+                    let current = state.accessor() == Some(accessor);
+                    current.then(|| state.renew_at(now())).flatten()
+                })
+            }
+        };
+        date.map(|date| date.max(now()) + SHORTEST_SLEEP)
     }
 
     /// Whether Vault's policy does not let this process keep the token `accessor` alive.
@@ -244,21 +259,31 @@ impl Sessions {
             .await;
     }
 
-    /// Renews a token of an earlier process.
+    /// Renews a token of an earlier process, or finds out how long it may live if it is not to be kept.
     async fn keep(&self, accessor: &str, identity: &Identity) {
         let asked = now();
         let answer = async {
-            let request = Request::accessor_renew(accessor)?;
-            self.send(identity, &request).await?.accessor_renewal()
+            Ok(match self.store {
+                SessionStore::Accessor => {
+                    let request = Request::accessor_renew(accessor)?;
+                    Some(self.send(identity, &request).await?.accessor_renewal()?)
+                }
+                // Whoever is logged in knows how long such tokens live.
+                SessionStore::None => {
+                    self.send(identity, &Request::token_lookup()).await?;
+                    None
+                }
+            })
         };
-        let answer = answer.await;
+        let answer: Result<Option<Life>, VaultError> = answer.await;
         let granted = self.session(identity).with_state(|state| state.granted());
         let mut dependents = self.dependents();
         let Some(kept) = dependents.get_mut(accessor) else {
             return;
         };
         match answer {
-            Ok(life) => kept.keeper.renewed(life.ttl, life.renewable, asked),
+            Ok(Some(life)) => kept.keeper.renewed(life.ttl, life.renewable, asked),
+            Ok(None) => kept.keeper.leave(granted, now()),
             Err(error) => {
                 if !error.concerns_connection() {
                     tracing::warn!(identity = %identity.key, %error, "the token of an earlier process is not kept alive");

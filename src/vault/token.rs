@@ -19,7 +19,7 @@ const REPLACE_LEFT: f64 = 0.1;
 /// … but never earlier than this before the end.
 const REPLACE_LEFT_MOST: Duration = Duration::from_mins(1);
 
-/// Vault counts whole seconds: a renewal that adds no more than this adds nothing.
+/// A renewal that grants this much less than the login did is the last.
 const ROUNDING: Duration = Duration::from_secs(2);
 
 /// Waiting after a failed login: one second, doubling to a minute.
@@ -207,8 +207,10 @@ impl TokenState {
     pub fn renew_at(&self, now: Instant) -> Option<Instant> {
         let life = self.held.as_ref()?.life?;
         if self.bears_leases && life.renew_at.is_none() {
+            // A date that is past stays so: whoever compares it with his own now has read that before.
+            let at = self.replace_at(&life);
             let held = self.login_held.as_ref().map(|(until, _)| *until);
-            return Some(self.replace_at(&life).max(held.unwrap_or(now)));
+            return Some(held.map_or(at, |held| held.max(at)));
         }
         life.renew_at.filter(|_| now < life.replace_at)
     }
@@ -322,7 +324,10 @@ impl TokenState {
         let left = held
             .life
             .map_or(Duration::ZERO, |life| life.expires.duration_since(now));
-        let longer = ttl.is_zero() || ttl > left + ROUNDING.min(ttl / 10);
+        // Vault counts whole seconds, up or down.
+        let granted = token.ttl;
+        let whole = ttl + ROUNDING.min(granted / 10) >= granted;
+        let longer = ttl.is_zero() || (ttl > left && whole);
         held.life = Life::new(ttl, renewable && longer, now, seed);
         held.renew_failures = 0;
     }

@@ -1,6 +1,10 @@
 //! What is issued to one object alone: real logins of a real PostgreSQL, made by Vault.
 
 mod crash_points;
+mod deleted;
+mod faults;
+mod lost;
+mod policies;
 
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::{Bed, eventually};

@@ -16,6 +16,14 @@ const JITTER: f64 = 0.3;
 /// How soon to look at a rollout again.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How long a deletion waits for Vault. A Vault that is gone for ever must not keep an object, or its namespace, for ever.
+const DELETION: Duration = Duration::from_mins(5);
+
+/// Whether an object may go of which so much is still to be revoked, after `waited`.
+pub fn may_go(left: usize, waited: Duration) -> bool {
+    left == 0 || waited >= DELETION
+}
+
 /// How far the workloads that use a Secret are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -144,6 +152,14 @@ mod tests {
         for (verdict, age, expected) in rows {
             let got = ending(day, now).decide(verdict, age * SECOND, now);
             assert_eq!(got, expected, "{verdict:?} {age}");
+        }
+    }
+
+    #[test]
+    fn a_vault_that_is_gone_keeps_no_object_for_longer_than_five_minutes() {
+        for (left, seconds, goes) in [(0, 0, true), (2, 0, false), (2, 299, false), (2, 300, true)]
+        {
+            assert_eq!(may_go(left, seconds * SECOND), goes, "{left} {seconds}");
         }
     }
 

@@ -9,7 +9,10 @@ use kube::{
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{ending::Ending, record::Records};
+use super::{
+    ending::{self, Ending},
+    record::Records,
+};
 use crate::{
     api::vault_secret::VaultSecret,
     names::{FINALIZER, FINALIZER_MANAGER},
@@ -17,8 +20,6 @@ use crate::{
     vault::session::Identity,
 };
 
-/// How long a deletion waits for Vault. A Vault that is gone for ever must not keep an object, or its namespace, for ever.
-const LONGEST: Duration = Duration::from_mins(5);
 /// How soon a revocation that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long one request to the apiserver may take.
@@ -45,7 +46,7 @@ impl Syncer {
         let since = object.view.deleted.unwrap_or(clock);
         let waited: Duration = clock.duration_since(since).try_into().unwrap_or_default();
         let left = self.revoke_all(object).await;
-        if left > 0 && waited < LONGEST {
+        if !ending::may_go(left, waited) {
             return Some(Instant::now() + AGAIN);
         }
         if left > 0 {

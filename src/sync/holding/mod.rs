@@ -217,6 +217,9 @@ impl Syncer {
         }
         let soon = Instant::now();
         for holding in held.sources.values() {
+            let parent = holding.record.issued.parent();
+            let date = parent.and_then(|parent| self.sessions.parent_due(parent));
+            date.into_iter().for_each(|at| tended.next(at));
             holding
                 .stuck_at()
                 .into_iter()

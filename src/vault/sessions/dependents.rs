@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::SessionStore;
 use crate::vault::{backoff, identity::IdentityKey, keeper::Keeper, session::Identity};
 
 /// Who depends on which tokens, by their accessors.
@@ -59,22 +58,15 @@ impl Dependents {
         new
     }
 
-    /// Begins to keep a token that somebody began to depend on. Says who keeps it and whose it is, what becomes of
-    /// tokens of earlier processes, and how long a token of this login is granted for.
+    /// Begins to keep a token that somebody began to depend on. Says who keeps it and whose it is.
     pub(super) fn keep(
         &mut self,
         accessor: Arc<str>,
         (identity, issuer): (&Identity, Option<IdentityKey>),
-        (store, granted): (SessionStore, Option<Duration>),
         now: Instant,
     ) {
-        let seed = backoff::seed_of(&accessor);
-        let keeper = match store {
-            SessionStore::Accessor => Keeper::new(now, seed),
-            SessionStore::None => Keeper::left_alone(now, granted.map(|ttl| ttl / 3), seed),
-        };
         let kept = Kept {
-            keeper,
+            keeper: Keeper::new(now, backoff::seed_of(&accessor)),
             identity: identity.clone(),
             issuer,
             owners: 1,

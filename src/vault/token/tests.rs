@@ -305,3 +305,21 @@ proptest! {
         prop_assert!(matches!(state.decide(at), Decision::Renew(_)));
     }
 }
+
+/// Vault rounds up what is left of a life of 30 seconds: that renewal is the last, and there is time to move leases.
+#[test]
+fn a_token_that_leases_depend_on_is_replaced_halfway_after_its_last_renewal() {
+    let now = Instant::now();
+    let mut state = TokenState::new(1);
+    let token = state.logged_in(grant(30, true), now);
+    state.bear_leases(true);
+    state.renewed(&token, seconds(10), true, now + seconds(21));
+    let due = now + seconds(26);
+    for later in [20, 26, 28] {
+        assert_eq!(state.renew_at(now + seconds(later)), Some(due), "{later}");
+    }
+    assert!(matches!(state.decide(due), Decision::Replace(_)));
+    state.renewed(&token, seconds(29), true, now + seconds(21));
+    let renewal = state.renew_at(due).unwrap();
+    assert!(matches!(state.decide(renewal), Decision::Renew(_)));
+}

@@ -20,9 +20,18 @@ pub(crate) fn end(path: &Path) -> io::Result<AuditMark> {
 /// The values written since `mark`. A line that is still being written is left for the next time.
 pub(crate) fn since(path: &Path, AuditMark(start): AuditMark) -> io::Result<Vec<Value>> {
     let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(start))?;
+    file.seek(SeekFrom::Start(start.saturating_sub(1)))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
+    // A line that was being written at the mark began before it.
+    let begun = match start {
+        0 => 0,
+        _ => bytes
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(bytes.len(), |end| end + 1),
+    };
+    let bytes = bytes.get(begun..).unwrap_or_default();
     let complete = bytes
         .iter()
         .rposition(|byte| *byte == b'\n')
@@ -58,5 +67,10 @@ mod tests {
         file.write_all(b"{\"a\":2}\n{\"a\":").unwrap();
         let values = super::since(file.path(), mark).unwrap();
         assert_eq!(values, [serde_json::json!({"a": 2})]);
+
+        let within_a_line = super::end(file.path()).unwrap();
+        file.write_all(b"3}\n{\"a\":4}\n").unwrap();
+        let values = super::since(file.path(), within_a_line).unwrap();
+        assert_eq!(values, [serde_json::json!({"a": 4})]);
     }
 }

@@ -34,6 +34,27 @@ impl Bed {
         Ok(())
     }
 
+    /// Mounts a Kubernetes secrets engine, which issues tokens of `ServiceAccounts` of this bed's apiserver.
+    pub async fn enable_kubernetes_engine(&self, mount: &str) -> Result<(), BedError> {
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "vault-issues"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": VAULT, "namespace": VAULT}],
+        });
+        self.apply_yaml(&binding.to_string()).await?;
+        let vault = self.vault();
+        vault.enable_engine(mount, "kubernetes").await?;
+        let configuration = json!({
+            "kubernetes_host": self.plane.access.url,
+            "kubernetes_ca_cert": self.plane.access.ca,
+            "service_account_jwt": self.service_account_token(VAULT, VAULT, &[]).await?,
+            "disable_local_ca_jwt": true,
+        });
+        let path = format!("{mount}/config");
+        vault.write(&path, &configuration).await.map(drop)
+    }
+
     /// Creates Vault's `ServiceAccount`, which may review tokens.
     pub(super) async fn prepare_token_reviewer(&self, client: &Client) -> Result<(), BedError> {
         let metadata = ObjectMeta {

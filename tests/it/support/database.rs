@@ -121,7 +121,34 @@ pub struct Credentials {
     pub password: String,
 }
 
+/// What a policy needs so that leases are kept as well as can be.
+pub const KEEP: [(&str, &str); 2] = [
+    ("sys/leases/revoke", "\"update\""),
+    ("auth/token/renew-accessor", "\"update\""),
+];
+
 impl Team<'_> {
+    /// From now on this namespace logs in at `address` with a role of its own, whose tokens live so long, and whose
+    /// policy is that of [`Team::may`].
+    pub async fn of_its_own(&self, address: impl ToString, ttl: &str, paths: &[(&str, &str)]) {
+        self.role_of_its_own("kubernetes", ttl).await;
+        self.may(paths).await;
+        self.logs_in_at(address, "kubernetes", &self.namespace)
+            .await;
+    }
+
+    /// The policy of the role: it may have logins of the team's roles issued, and what is said of these paths.
+    pub async fn may(&self, paths: &[(&str, &str)]) {
+        let own = format!("database/creds/{}-*", self.namespace);
+        let all = [(own.as_str(), "\"read\"")];
+        let lines = all.iter().chain(paths).map(|(path, capabilities)| {
+            format!("path \"{path}\" {{ capabilities = [{capabilities}] }}")
+        });
+        let rules = lines.collect::<Vec<_>>().join("\n");
+        let vault = self.stage.vault();
+        vault.policy(&self.namespace, &rules).await.unwrap();
+    }
+
     /// Applies a `VaultSecret` with these sources.
     pub async fn issue(&self, name: &str, sources: &[Value], extra: Value) {
         let mut spec =

@@ -21,7 +21,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 pub use self::{
     authority::{Pki, SHORT, bytes_of, greets},
     canary::{Canary, hex},
-    database::{Credentials, LONG, Role, Ttl},
+    database::{Credentials, KEEP, LONG, Role, Ttl},
     front::{Front, Pause},
     good::{Good, good_data, most_within},
     stand_in::{Answer, Asked, StandIn},
