@@ -107,7 +107,6 @@ impl Syncer {
         spec: &VaultSecretSpec,
     ) -> Option<Instant> {
         let secret = self.observe(object, super::resolve::target_name(object.key, spec));
-        let intact = holdings_of(secret.as_deref())?.intact.clone();
         let resolved = self.resolve(object, spec).ok()?;
         let identity = self.identity(&resolved).ok()?;
         let scope = Scope {
@@ -118,8 +117,8 @@ impl Syncer {
         let held = self.holdings.of(object.key, &object.view.uid);
         let mut held = held.lock().await;
         self.take_over(scope, &mut held, secret.as_deref());
-        let tend = self.tend(scope, &mut held, Some(&intact));
-        self.stop.run_until_cancelled(tend).await?.next
+        let keep = self.keep(scope, &mut held);
+        self.stop.run_until_cancelled(keep).await?
     }
 
     /// Learns from the record in the Secret what earlier processes left.

@@ -1,5 +1,8 @@
 //! What is issued to one object alone: real logins of a real PostgreSQL, made by Vault.
 
+mod by_hand;
+mod outages;
+
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::{Bed, eventually};
 use serde_json::json;

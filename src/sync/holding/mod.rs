@@ -13,6 +13,7 @@
 mod certificate;
 mod ending;
 mod finish;
+mod keep;
 pub mod record;
 mod revoke;
 pub mod state;
