@@ -265,6 +265,7 @@ async fn hold_the_keys_they_say(stage: &Stage) {
         ("checkout-login", "DB_PASSWORD DB_USER"),
         ("flags", "eu-flag-beta_on flag-search_on"),
         ("kv-v1-and-pinned-version", "key password user"),
+        ("reports", "DB_PASSWORD DB_USER"),
         ("settings", "DB_PASSWORD DB_USER theme"),
         (
             "web-tls",

@@ -1,9 +1,11 @@
 //! What is issued to one object alone: real logins of a real PostgreSQL, made by Vault.
 
+mod by_hand;
 mod crash_points;
 mod deleted;
 mod faults;
 mod lost;
+mod outages;
 mod policies;
 
 use lockstep::api::vault_secret::VaultSecret;

@@ -105,6 +105,23 @@ fn an_outage_leaves_a_good_secret_ready_until_the_budget_is_spent() {
 }
 
 #[test]
+fn what_ended_is_not_ready_whatever_the_budget_says() {
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    let degraded = |over| {
+        let (Outcome::InStep(in_step), Outcome::SourceFailed(failure)) = (in_step(), failed())
+        else {
+            unreachable!()
+        };
+        Outcome::Degraded(in_step, SourceFailure { over, ..failure })
+    };
+    let ill = next(&good, &facts(&degraded(false), 1), at(1));
+    assert_eq!(shown(&ill)[0], "Ready=True/LastGood");
+    let over = next(&ill, &facts(&degraded(true), 1), at(2));
+    assert_eq!(shown(&over)[0], "Ready=False/LeaseOver");
+    assert!(shown(&over).contains(&"SourcesReachable=False/Sealed".to_owned()));
+}
+
+#[test]
 fn an_outage_before_the_first_sync_or_after_an_edit_is_not_ready() {
     let expected = [
         "Ready=False/Sealed",
