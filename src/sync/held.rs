@@ -108,8 +108,7 @@ impl Syncer {
     ) -> Option<Instant> {
         let secret = self.observe(object, super::resolve::target_name(object.key, spec));
         let intact = holdings_of(secret.as_deref())?.intact.clone();
-        let resolved = self.resolve(object, spec).ok()?;
-        let identity = self.identity(&resolved).ok()?;
+        let (resolved, identity) = self.asks_as(object, spec).ok()?;
         let scope = Scope {
             object,
             resolved: &resolved,

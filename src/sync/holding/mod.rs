@@ -341,13 +341,12 @@ impl Syncer {
         }
     }
 
-    /// Says which tokens this object's leases depend on.
+    /// Says which tokens this object's leases depend on. What was replaced is used until it is revoked.
     pub(super) fn depend(&self, scope: Scope<'_>, held: &Holdings) {
-        let parents: BTreeSet<&str> = held
-            .sources
-            .values()
-            .filter_map(|holding| holding.record.issued.parent())
-            .collect();
+        let sources = held.sources.values().map(|holding| &holding.record.issued);
+        let superseded = held.superseded.iter().filter(|ending| !ending.done);
+        let issued = sources.chain(superseded.map(|ending| &ending.what.issued));
+        let parents: BTreeSet<&str> = issued.filter_map(Issued::parent).collect();
         self.sessions
             .depend(&scope.object.key.to_string(), scope.identity, parents);
     }
