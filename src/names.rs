@@ -18,6 +18,9 @@ pub const REVISION: &str = "lockstep.dev/revision";
 /// Only there when something else than the data was written later: otherwise the time of our field
 /// manager's entry says it.
 pub const DATA_SINCE: &str = "lockstep.dev/data-since";
+/// Value of [`DATA_SINCE`] where the Secret was deleted and came back with other data: then it is as young as the Secret, but
+/// pods may have read what was there before.
+pub const AGAIN: &str = "again";
 /// Annotation of a managed Secret: what was issued for it, as JSON: leases and certificates by name, never a value.
 pub const HOLDINGS: &str = "lockstep.dev/holdings";
 /// Annotation of a managed Secret: its type, where that is not `Opaque`. Only metadata is watched, and a type

@@ -11,7 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use serde_json::Value;
 
 use crate::{
-    names::{DATA_SINCE, HOLDINGS, MERGED, REMOVE_KEYS, REVISION, SECRET_MANAGER, VAULT_SECRET},
+    names::{
+        AGAIN, DATA_SINCE, HOLDINGS, MERGED, REMOVE_KEYS, REVISION, SECRET_MANAGER, VAULT_SECRET,
+    },
     revision::Revision,
     sync::holding::record::Records,
 };
@@ -38,6 +40,8 @@ pub struct Managed {
     pub revision: Revision,
     /// Since when the data is what it is, in the apiserver's time.
     pub data_since: Timestamp,
+    /// Whether another Secret of this name was there before, with other data.
+    pub again: bool,
     /// Whether somebody else created it, so that only our keys in it are ours.
     pub merged: bool,
     /// Whether our keys go when the VaultSecret goes.
@@ -86,6 +90,9 @@ impl Managed {
             vault_secret: annotations.get(VAULT_SECRET)?.clone(),
             revision: Revision::from_annotation(annotations.get(REVISION)?),
             data_since: data_since?,
+            again: annotations
+                .get(DATA_SINCE)
+                .is_some_and(|text| text == AGAIN),
             merged: annotations.contains_key(MERGED),
             remove_keys: annotations.contains_key(REMOVE_KEYS),
             holdings: annotations.get(HOLDINGS).map(|text| {

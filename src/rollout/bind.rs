@@ -134,9 +134,10 @@ impl Follows {
                 since: managed.data_since,
             },
             vault_secret: self.key.clone(),
-            born: secret
-                .created
-                .is_some_and(|created| created >= managed.data_since),
+            born: !managed.again
+                && secret
+                    .created
+                    .is_some_and(|created| created >= managed.data_since),
             listed: self.lists(workload),
             settle: self.policy.settle,
             verify_timeout: self.policy.verify_timeout,

@@ -53,7 +53,7 @@ pub async fn apply(
         force: how.force,
         ..PatchParams::apply(SECRET_MANAGER)
     };
-    let mut secret = desired.to_secret(how.data_since);
+    let mut secret = desired.to_secret(how.data_since, how.again);
     if desired.creation == CreationPolicy::Merge {
         let live = live(&api, &desired.key.name).await?;
         merge::check(&live, &desired.key.name, desired.keys())?;

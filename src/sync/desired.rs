@@ -13,8 +13,8 @@ use super::{holding::record::Records, render::Data, resolve::Target};
 use crate::{
     api::vault_secret::{CreationPolicy, DeletionPolicy},
     names::{
-        DATA_SINCE, HOLDINGS, LOCKSTEP, MANAGED_BY, MERGED, ObjectKey, REMOVE_KEYS, REVISION,
-        TARGET_TYPE, VAULT_SECRET,
+        AGAIN, DATA_SINCE, HOLDINGS, LOCKSTEP, MANAGED_BY, MERGED, ObjectKey, REMOVE_KEYS,
+        REVISION, TARGET_TYPE, VAULT_SECRET,
     },
     revision::Revision,
     secret_view::{
@@ -136,11 +136,13 @@ impl DesiredSecret {
     }
 
     /// The object to apply. `data_since` dates data that is older than this write.
-    pub fn to_secret(&self, data_since: Option<Timestamp>) -> Secret {
+    pub fn to_secret(&self, data_since: Option<Timestamp>, again: bool) -> Secret {
         let mut annotations = self.annotations.clone();
         annotations.insert(REVISION.to_owned(), self.wanted.revision.to_string());
         if let Some(since) = data_since {
             annotations.insert(DATA_SINCE.to_owned(), since.to_string());
+        } else if again {
+            annotations.insert(DATA_SINCE.to_owned(), AGAIN.to_owned());
         }
         let data = self
             .data

@@ -114,8 +114,7 @@ impl Syncer {
         spec: &VaultSecretSpec,
     ) -> Option<Instant> {
         let secret = self.observe(object, super::resolve::target_name(object.key, spec));
-        if let Ok(resolved) = self.resolve(object, spec)
-            && let Ok(identity) = self.identity(&resolved)
+        if let Ok((resolved, identity)) = self.asks_as(object, spec)
             && holdings_of(secret.as_deref()).is_some()
         {
             let scope = Scope {
@@ -152,14 +151,11 @@ impl Syncer {
         let secret = self.observe(object, &resolved.target.name);
         let intact = holdings_of(secret.as_deref()).map(|holdings| &holdings.intact);
         let tend = self.tend(scope, held, intact);
-        let tended = self
-            .stop
-            .run_until_cancelled(tend)
-            .await
-            .ok_or(Stop::Ending)?;
+        let tended = self.stop.run_until_cancelled(tend).await;
+        let tended = tended.ok_or(Stop::Ending)?;
         let next = shared.next(tended.next);
         let trouble = shared.failure().or_else(|| tended.failure.clone());
-        let quiet = tended.issue.is_empty() && tended.lay_out.is_empty() && !in_hand && !dropped;
+        let quiet = tended.is_quiet() && !in_hand && !dropped;
         if quiet && shared.failed.is_none() {
             let statuses = statuses(resolved, &shared.read, Some(held));
             if let Some(in_step) = self.known_step(object, resolved, &shared.read, statuses)? {

@@ -224,8 +224,7 @@ impl Syncer {
     }
 
     async fn sync(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Result<Passed, Stop> {
-        let resolved = self.resolve(object, spec)?;
-        let identity = self.identity(&resolved)?;
+        let (resolved, identity) = self.asks_as(object, spec)?;
         let secret = self.observe(object, &resolved.target.name);
         if self.holds(object, &resolved, secret.as_deref()) {
             let scope = Scope {
@@ -258,10 +257,19 @@ impl Syncer {
         resolve::resolve(object.key, spec, &*self.world, self.default_interval)
     }
 
-    /// The identity of an object whose spec is sound; `None` while it has none.
-    fn identity_of(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Option<Identity> {
-        let resolved = self.resolve(object, spec).ok()?;
-        self.identity(&resolved).ok()
+    /// What an object wants, and as whom it asks Vault from now on.
+    fn asks_as(
+        &self,
+        object: &Object<'_>,
+        spec: &VaultSecretSpec,
+    ) -> Result<(Resolved, Identity), Stop> {
+        let owner = object.key.to_string();
+        let resolved = self
+            .resolve(object, spec)
+            .inspect_err(|_| self.sessions.used_by(&owner, None))?;
+        let identity = self.identity(&resolved)?;
+        self.sessions.used_by(&owner, Some(&identity.key));
+        Ok((resolved, identity))
     }
 
     fn identity(&self, resolved: &Resolved) -> Result<Identity, Stop> {

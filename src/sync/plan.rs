@@ -36,6 +36,8 @@ pub struct Apply {
     pub why: ApplyReason,
     /// Dates data that is older than this write, so that a write which changes no data restarts nothing.
     pub data_since: Option<Timestamp>,
+    /// Whether the Secret was there before, with other data: pods may have read that.
+    pub again: bool,
     /// Whether to take fields back from others. Only for a Secret that is wholly ours.
     pub force: bool,
 }
@@ -95,11 +97,13 @@ pub fn plan(
         if merges {
             return Err(Refusal::TargetMissing { name: name() });
         }
-        return Ok(apply(
-            ApplyReason::Created,
-            since_reported(wanted, observed),
-            false,
-        ));
+        let since = since_reported(wanted, observed);
+        return Ok(SecretAction::Apply(Apply {
+            why: ApplyReason::Created,
+            again: since.is_none() && observed.reported.is_some(),
+            data_since: since,
+            force: false,
+        }));
     };
     match &secret.managed {
         None if merges => Ok(apply(ApplyReason::Created, None, false)),
@@ -132,6 +136,7 @@ fn apply(why: ApplyReason, data_since: Option<Timestamp>, force: bool) -> Secret
     SecretAction::Apply(Apply {
         why,
         data_since,
+        again: false,
         force,
     })
 }
@@ -178,6 +183,7 @@ mod tests {
                 vault_secret: vault_secret.into(),
                 revision: Revision::from_annotation(revision),
                 data_since: at(5),
+                again: false,
                 merged: false,
                 remove_keys: false,
                 holdings: None,
@@ -238,6 +244,7 @@ mod tests {
                 Ok(SecretAction::Apply(Apply {
                     why,
                     data_since,
+                    again: _,
                     force,
                 })) => Ok(format!(
                     "{} since{} force{}",
@@ -278,7 +285,11 @@ mod tests {
             observed,
         )
         .unwrap();
-        assert_eq!(changed, apply(ApplyReason::Created, None, false));
+        let changed = match changed {
+            SecretAction::Apply(apply) => (apply.data_since, apply.again),
+            SecretAction::Nothing => panic!("it has to be created"),
+        };
+        assert_eq!(changed, (None, true), "other data was there before");
     }
 
     proptest::proptest! {

@@ -326,7 +326,7 @@ impl Session {
             }
             Err(error) if is_final(error.kind) => {
                 info!(identity = %self.identity.key, %error, "Vault does not renew the token; it will be replaced");
-                self.state().renew_refused(token);
+                self.state().renew_refused(token, now());
             }
             Err(error) => {
                 debug!(identity = %self.identity.key, %error, "could not renew the Vault token yet");

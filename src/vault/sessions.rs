@@ -22,6 +22,8 @@ use super::unwrapping::Unwrapped;
 
 /// Longer than the usual refresh interval: an identity in use is not logged in for each read.
 const IDLE: Duration = Duration::from_mins(15);
+/// How long a token lives that nobody will use again, because its auth object is gone or is another one now.
+const UNUSED: Duration = Duration::from_secs(5);
 /// Renewals and revocations at the same time.
 const TENDED_AT_ONCE: usize = 8;
 /// The shortest sleep of the maintenance, whatever a date says.
@@ -51,7 +53,7 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Entry {
     session: Arc<Session>,
-    idle_at: Instant,
+    used_at: Instant,
 }
 
 impl Sessions {
@@ -107,9 +109,9 @@ impl Sessions {
                 .then(|| identity.key.clone())
         };
         let mut dependents = self.dependents();
-        let known = dependents.set(owner, accessors);
-        let changed = !known.is_empty();
-        for accessor in known {
+        let new = dependents.set(owner, accessors);
+        let changed = new.is_some();
+        for accessor in new.into_iter().flatten() {
             let issuer = issuer(&accessor);
             dependents.keep(accessor, (identity, issuer), now());
         }
@@ -123,9 +125,35 @@ impl Sessions {
         }
     }
 
+    /// `owner` asks Vault as `identity` from now on, and as nobody else; `None` while it may not ask at all.
+    /// The token of an identity that nobody uses is revoked soon, unless leases depend on it.
+    pub fn used_by(&self, owner: &str, identity: Option<&IdentityKey>) {
+        let changed = self.dependents().used_by(owner, identity);
+        if changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What was issued to `owner` stays in use when it is gone: its tokens are not revoked, but end by themselves.
+    pub fn spare(&self, owner: &str) {
+        let dependents = self.dependents();
+        let sessions = self.sessions();
+        for (accessor, issuer) in dependents.issued_to(owner) {
+            if let Some(entry) = sessions.get(issuer) {
+                entry.session.with_state(|state| state.spare(accessor));
+            }
+        }
+    }
+
     /// `owner` is gone.
     pub fn forget(&self, owner: &str) {
-        self.dependents().set(owner, BTreeSet::new());
+        let mut dependents = self.dependents();
+        let freed = dependents.set(owner, BTreeSet::new()).is_some();
+        let left = dependents.used_by(owner, None);
+        drop(dependents);
+        if freed || left {
+            self.changed.notify_one();
+        }
     }
 
     /// What leases issued with the token `accessor` have to expect.
@@ -141,7 +169,8 @@ impl Sessions {
             .sessions()
             .get(issuer)
             .map(|entry| Arc::clone(&entry.session));
-        let former = session.and_then(|session| session.with_state(|state| state.former(accessor)));
+        let former =
+            session.and_then(|session| session.with_state(|state| state.ends(accessor, now())));
         former.map_or(Parent::Lives, |(since, at)| Parent::Ends { since, at })
     }
 
@@ -176,7 +205,7 @@ impl Sessions {
         self.sessions().len()
     }
 
-    /// Renews tokens in time and drops identities that nobody used for a while, until `stop`.
+    /// Renews tokens in time and drops identities that nobody uses, or has used for a while, until `stop`.
     /// Tokens that are in use when it stops live on: leases depend on them.
     pub async fn maintain(&self, stop: CancellationToken) {
         loop {
@@ -192,15 +221,15 @@ impl Sessions {
 
     fn session(&self, identity: &Identity) -> Arc<Session> {
         let mut sessions = self.sessions();
-        let idle_at = now() + IDLE;
+        let used_at = now();
         let entry = sessions.entry(identity.key.clone()).or_insert_with(|| {
             self.changed.notify_one();
             Entry {
                 session: Arc::new(Session::new(identity.clone(), Arc::clone(&self.unwrapped))),
-                idle_at,
+                used_at,
             }
         });
-        entry.idle_at = idle_at;
+        entry.used_at = used_at;
         entry.session.clone()
     }
 
@@ -222,17 +251,15 @@ impl Sessions {
     }
 
     fn next_date(&self) -> Option<Instant> {
+        let dependents = self.dependents();
+        let needed = dependents.needed();
+        let renewal = dependents.renewals().min();
         let sessions = self.sessions();
-        let dates = sessions.values().map(|entry| {
-            entry
-                .session
-                .renew_at()
-                .map_or(entry.idle_at, |at| at.min(entry.idle_at))
+        let dates = sessions.iter().flat_map(|(key, entry)| {
+            let idle_at = (!needed.contains(key)).then(|| entry.idle_at(dependents.is_used(key)));
+            idle_at.into_iter().chain(entry.session.renew_at())
         });
-        let first = dates.min();
-        drop(sessions);
-        let renewal = self.dependents().renewals().min();
-        first.into_iter().chain(renewal).min()
+        dates.chain(renewal).min()
     }
 
     async fn tend(&self) {
@@ -294,17 +321,17 @@ impl Sessions {
     }
 
     /// Removes the idle sessions. One that a request still holds stays: it would log in behind our back.
+    /// One with whose token leases would end stays, too.
     fn take_idle(&self, now: Instant) -> Vec<Arc<Session>> {
-        let issuers = self.dependents().issuers();
+        let dependents = self.dependents();
+        let needed = dependents.needed();
         self.sessions()
             .extract_if(|key, entry| {
-                let idle = entry.idle_at <= now && Arc::strong_count(&entry.session) == 1;
-                if idle && issuers.contains(key) {
-                    // Leases end with the token they were issued with.
-                    entry.idle_at = now + IDLE;
-                    return false;
-                }
-                idle
+                let used = dependents.is_used(key);
+                entry.session.with_state(|state| state.retire(!used, now));
+                entry.idle_at(used) <= now
+                    && Arc::strong_count(&entry.session) == 1
+                    && !needed.contains(key)
             })
             .map(|(_, entry)| entry.session)
             .collect()
@@ -328,6 +355,13 @@ impl Sessions {
     fn sessions(&self) -> MutexGuard<'_, HashMap<IdentityKey, Entry>> {
         // A panic between two inserts leaves the map whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Until when it stays although nobody sends anything.
+    fn idle_at(&self, used: bool) -> Instant {
+        self.used_at + if used { IDLE } else { UNUSED }
     }
 }
 

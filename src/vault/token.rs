@@ -122,6 +122,8 @@ pub struct TokenState {
     fruitless_logins: u32,
     /// Whether leases depend on the token: then there has to be time to move them before it ends.
     bears_leases: bool,
+    /// Since when nobody will use the token again. It is renewed for the leases that depend on it, and never replaced.
+    retired: Option<Instant>,
     /// Tokens that were replaced before their end: accessor, since when, and their end.
     former: Vec<(String, Instant, Instant)>,
 }
@@ -129,6 +131,8 @@ pub struct TokenState {
 #[derive(Debug)]
 struct Held {
     token: Arc<Token>,
+    /// Whether it is left to end by itself, for what goes on depending on it.
+    spared: bool,
     life: Option<Life>,
     renew_failures: u32,
 }
@@ -136,6 +140,8 @@ struct Held {
 /// The dates of a token that expires.
 #[derive(Debug, Clone, Copy)]
 struct Life {
+    /// When these dates became known.
+    since: Instant,
     renew_at: Option<Instant>,
     replace_at: Instant,
     /// Half of what was granted is left: when a token that leases depend on is replaced, if it cannot be renewed.
@@ -155,6 +161,7 @@ impl Life {
         // A date beyond what the clock can say is as good as none.
         let expires = now.checked_add(ttl)?;
         Some(Self {
+            since: now,
             renew_at: renewable.then_some(now + renew_after),
             replace_at: now + ttl.saturating_sub(margin),
             halfway: now + ttl / 2,
@@ -176,6 +183,7 @@ impl TokenState {
             verify_not_before: None,
             fruitless_logins: 0,
             bears_leases: false,
+            retired: None,
             former: Vec::new(),
         }
     }
@@ -194,7 +202,11 @@ impl TokenState {
         };
         let token = held.token.clone();
         match held.life {
-            Some(life) if now >= self.replace_at(&life) && login_held.is_none() => {
+            Some(life)
+                if now >= self.replace_at(&life)
+                    && login_held.is_none()
+                    && self.retired.is_none() =>
+            {
                 Decision::Replace(token)
             }
             Some(life) if life.renew_at.is_some_and(|at| now >= at) => Decision::Renew(token),
@@ -206,6 +218,9 @@ impl TokenState {
     /// or when it is too late for that.
     pub fn renew_at(&self, now: Instant) -> Option<Instant> {
         let life = self.held.as_ref()?.life?;
+        if self.retired.is_some() {
+            return life.renew_at.filter(|_| now < life.unusable_at);
+        }
         if self.bears_leases && life.renew_at.is_none() {
             // A date that is past stays so: whoever compares it with his own now has read that before.
             let at = self.replace_at(&life);
@@ -220,6 +235,11 @@ impl TokenState {
         self.bears_leases = bears;
     }
 
+    /// Whether nobody will use the token again.
+    pub fn retire(&mut self, retired: bool, now: Instant) {
+        self.retired = retired.then(|| self.retired.unwrap_or(now));
+    }
+
     /// The token as it is named, if there is one.
     pub fn accessor(&self) -> Option<&str> {
         self.held.as_ref()?.token.accessor()
@@ -229,6 +249,18 @@ impl TokenState {
     pub fn granted(&self) -> Option<Duration> {
         let ttl = self.held.as_ref()?.token.ttl();
         (!ttl.is_zero()).then_some(ttl)
+    }
+
+    /// Since when it is known that the token `accessor` ends, and when. `None` while it is in use, or renewed.
+    pub fn ends(&self, accessor: &str, now: Instant) -> Option<(Instant, Instant)> {
+        self.former(accessor).or_else(|| {
+            let retired = self.retired?;
+            let held = self.held.as_ref()?;
+            let life = held.life?;
+            let renewed = life.renew_at.is_some() && now < life.unusable_at;
+            let ends = held.token.accessor() == Some(accessor) && !renewed;
+            ends.then(|| (life.since.max(retired), life.expires))
+        })
     }
 
     /// Since when the token `accessor` is replaced, and when it ends.
@@ -259,9 +291,19 @@ impl TokenState {
         self.usable(now).map(|held| held.token.clone())
     }
 
-    /// Gives the token away, to be revoked.
+    /// The token `accessor` is never to be revoked: it ends by itself.
+    pub fn spare(&mut self, accessor: &str) {
+        if let Some(held) = &mut self.held
+            && held.token.accessor() == Some(accessor)
+        {
+            held.spared = true;
+        }
+    }
+
+    /// Gives the token away, to be revoked; `None` when there is none, or it is spared.
     pub fn take(&mut self) -> Option<Arc<Token>> {
-        self.held.take().map(|held| held.token)
+        let held = self.held.take()?;
+        (!held.spared).then_some(held.token)
     }
 
     /// A login succeeded.
@@ -286,6 +328,7 @@ impl TokenState {
         });
         self.held = Some(Held {
             token: token.clone(),
+            spared: false,
             life: Life::new(ttl, renewable, now, self.seed),
             renew_failures: 0,
         });
@@ -351,10 +394,11 @@ impl TokenState {
     }
 
     /// Vault will not renew this token: it is used up and then replaced.
-    pub fn renew_refused(&mut self, token: &Token) {
+    pub fn renew_refused(&mut self, token: &Token, now: Instant) {
         if let Some(held) = self.held_for(token)
             && let Some(life) = &mut held.life
         {
+            life.since = now;
             life.renew_at = None;
         }
     }

@@ -7,7 +7,9 @@ use lockstep_testbed::{
 };
 use serde_json::json;
 
-use crate::support::{InStep, SOON, Stage, Team, env_from, options, settle, workload};
+use crate::support::{
+    InStep, LONG, Pki, Role, SOON, Stage, Team, env_from, options, settle, workload,
+};
 
 const APP: (&str, &str) = ("Deployment", "app");
 
@@ -221,4 +223,54 @@ async fn only_the_leader_writes_and_another_takes_over_when_it_ends_or_dies() {
     team.secret_with("app", "password", "four").await;
     team.restarted_once("app", &before).await;
     drop(third);
+}
+
+#[tokio::test]
+async fn whoever_takes_over_keeps_every_lease_and_certificate() {
+    let mut stage = Stage::own().await;
+    stage.operator.take().unwrap().terminate().unwrap();
+    let team = stage.team("heir").await;
+    let (role, pki) = (Role::new(&team, "app", LONG).await, Pki::new(&team).await);
+    let first = candidate(&stage, "first").await;
+    let sources = [role.source(), pki.source(json!({}))];
+    team.issue("app", &sources, json!({})).await;
+    team.ready("app").await;
+    team.apply(&workload(APP.0, APP.1, &env_from(&["app"])))
+        .await;
+    let before = team.in_step("app", APP, None).await;
+    team.settled("app").await;
+    let login = team.credentials_other_than("app", None).await;
+    let lease = role.one_lease().await;
+
+    let writes = stage.audit_mark().await.unwrap();
+    let second = candidate(&stage, "second").await;
+    let mark = stage.vault_audit_mark().unwrap();
+    assert!(first.terminate().unwrap().0.success());
+    taken_over(&stage, mark).await;
+    let third = candidate(&stage, "third").await;
+    let mark = stage.vault_audit_mark().unwrap();
+    second.kill().unwrap();
+    taken_over(&stage, mark).await;
+
+    assert_eq!(role.leases().await, [lease]);
+    assert_eq!(pki.made().await, 1);
+    assert_eq!(team.credentials("app").await, Some(login.clone()));
+    assert!(team.logs_in(&login).await);
+    team.not_restarted(&before).await;
+    assert_eq!(writers(&stage, writes).await, Vec::<String>::new());
+    drop(third);
+}
+
+/// Waits until somebody looked the lease up and renewed the token it was issued with, which is another process's.
+async fn taken_over(stage: &Stage, mark: AuditMark) {
+    let asked = |path: &str| {
+        let seen = stage.vault_audit_since(mark, |request| {
+            request.path == path && !request.is_root && request.error.is_empty()
+        });
+        !seen.unwrap().is_empty()
+    };
+    let kept = async || asked("sys/leases/lookup") && asked("auth/token/renew-accessor");
+    eventually(SOON, "lease and token are kept", kept)
+        .await
+        .unwrap();
 }

@@ -8,7 +8,7 @@ mod lost;
 mod outages;
 mod policies;
 
-use lockstep::api::vault_secret::VaultSecret;
+use lockstep::api::{vault_auth::VaultAuth, vault_secret::VaultSecret};
 use lockstep_testbed::{Bed, eventually};
 use serde_json::json;
 
@@ -236,4 +236,43 @@ async fn a_lease_revoked_behind_our_back_is_noticed_and_replaced() {
     let new = team.credentials_other_than("app", Some(&old)).await;
     assert!(team.logs_in(&new).await);
     assert_eq!(role.leases().await.len(), 1);
+}
+
+#[tokio::test]
+async fn leases_outlive_the_auth_object_they_were_issued_with() {
+    let stage = Stage::shared().await;
+    let team = stage.team("orphan").await;
+    let role = Role::new(&team, "app", LONG).await;
+    let auth_ref = |name| json!({"authRef": {"kind": "VaultAuth", "name": name}});
+    let mark = stage.vault_audit_mark().unwrap();
+    team.auth("own", "10m").await;
+    team.issue("app", &[role.source()], auth_ref("own")).await;
+    team.ready("app").await;
+    let parent = team.newest_login(mark);
+    let mark = stage.vault_audit_mark().unwrap();
+    team.auth("other", "10m").await;
+    team.put("kv", &json!({"password": "one"})).await;
+    team.vault_secret("kv", auth_ref("other")).await;
+    team.ready("kv").await;
+    let childless = team.newest_login(mark);
+    let login = team.credentials_other_than("app", None).await;
+    let lease = role.one_lease().await;
+
+    team.delete::<VaultAuth>("own").await;
+    team.condition_is("app", "Stalled", "True AuthNotFound")
+        .await;
+    team.delete::<VaultAuth>("other").await;
+    team.token_ends(&childless).await;
+    assert!(team.token_lives(&parent).await);
+    assert!(team.logs_in(&login).await);
+
+    team.auth("own", "10m").await;
+    team.condition_is("app", "Ready", "True").await;
+    assert_eq!(role.leases().await, std::slice::from_ref(&lease));
+    assert_eq!(team.credentials("app").await, Some(login.clone()));
+    assert!(team.token_lives(&parent).await);
+
+    team.delete::<VaultSecret>("app").await;
+    team.token_ends(&parent).await;
+    assert!(!team.logs_in(&login).await);
 }

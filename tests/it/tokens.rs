@@ -1,5 +1,6 @@
 //! The life of Vault tokens, seen from Vault: who logs in how often, and what nobody notices.
 
+use lockstep::api::vault_auth::VaultAuth;
 use lockstep_testbed::{VaultRequest, eventually};
 use serde_json::json;
 
@@ -92,6 +93,30 @@ async fn a_short_lived_token_is_renewed_or_replaced_before_it_fails() {
     for team in [&renewed, &replaced] {
         assert_eq!(team.writes(mark).await, []);
     }
+}
+
+#[tokio::test]
+async fn the_token_of_an_auth_object_that_changes_or_goes_is_revoked() {
+    let stage = Stage::shared().await;
+    let team = stage.team("unused").await;
+    let mark = stage.vault_audit_mark().unwrap();
+    team.auth("own", "10m").await;
+    team.put("app", &json!({"password": "one"})).await;
+    let own = json!({"authRef": {"kind": "VaultAuth", "name": "own"}});
+    team.vault_secret("app", own).await;
+    team.ready("app").await;
+    let first = team.newest_login(mark);
+
+    let mark = stage.vault_audit_mark().unwrap();
+    team.auth("own", "20m").await;
+    team.token_ends(&first).await;
+    let second = team.newest_login(mark);
+    assert!(team.token_lives(&second).await);
+
+    let mark = stage.vault_audit_mark().unwrap();
+    team.delete::<VaultAuth>("own").await;
+    team.token_ends(&second).await;
+    assert_eq!(team.asked(mark, "auth/kubernetes/login"), []);
 }
 
 #[tokio::test]

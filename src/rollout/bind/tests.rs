@@ -26,6 +26,7 @@ fn secret(vault_secret: &str, created: i64) -> SecretView {
             vault_secret: vault_secret.into(),
             revision: Revision::from_annotation("k1:1"),
             data_since: at(50),
+            again: false,
             merged: false,
             remove_keys: false,
             holdings: None,

@@ -14,6 +14,7 @@ fn secret(revision: &str, since: Timestamp, version: &str) -> Arc<SecretView> {
             vault_secret: "vs".into(),
             revision: Revision::from_annotation(revision),
             data_since: since,
+            again: false,
             merged: false,
             remove_keys: false,
             holdings: None,

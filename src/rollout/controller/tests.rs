@@ -173,6 +173,7 @@ fn secret(created: i64) -> SecretView {
             vault_secret: "vs".into(),
             revision: Revision::from_annotation("k1:1"),
             data_since: at(200),
+            again: false,
             merged: false,
             remove_keys: false,
             holdings: None,

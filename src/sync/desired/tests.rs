@@ -58,7 +58,7 @@ fn fields_of_an_owned_secret() -> Value {
 fn the_fields_we_expect_are_those_the_apiserver_says_we_own() {
     let desired = desired(&target(CreationPolicy::Owner, DeletionPolicy::Delete));
     for since in [None, Some(Timestamp::UNIX_EPOCH)] {
-        let applied = desired.to_secret(since);
+        let applied = desired.to_secret(since, false);
         let mut fields = fields_of_an_owned_secret();
         if since.is_some() {
             fields["f:metadata"]["f:annotations"]["f:lockstep.dev/data-since"] = json!({});
@@ -75,7 +75,7 @@ fn the_fields_of_a_secret_that_is_merged_into_are_data_and_marks() {
     let mut target = target(CreationPolicy::Merge, DeletionPolicy::Delete);
     (target.labels, target.annotations) = ([].into(), [].into());
     let desired = desired(&target);
-    let applied = desired.to_secret(None);
+    let applied = desired.to_secret(None, false);
     assert_eq!(applied.type_, None);
     assert_eq!(applied.metadata.labels, None);
     assert_eq!(applied.metadata.owner_references, None);
@@ -93,7 +93,7 @@ fn the_fields_of_a_secret_that_is_merged_into_are_data_and_marks() {
 #[test]
 fn each_field_taken_or_changed_shows() {
     let desired = desired(&target(CreationPolicy::Owner, DeletionPolicy::Delete));
-    let applied = desired.to_secret(None);
+    let applied = desired.to_secret(None, false);
     for pointer in [
         "/f:data/f:user",
         "/f:metadata/f:labels/f:tier",

@@ -82,13 +82,14 @@ impl Syncer {
         held.take_over(records, self.default_interval, self.moment(), object.seed);
         // A Secret that stays stays usable as long as Vault lets it.
         if resolve::retains(spec) {
+            self.sessions.spare(&object.key.to_string());
             held.drop_in_hand(self.moment());
         } else {
             held.drop_all(self.moment());
         }
         let open = held.superseded.iter().filter(|ending| !ending.done).count();
-        let identity = match self.identity_of(object, spec) {
-            Some(identity) if open > 0 => identity,
+        let identity = match self.asks_as(object, spec) {
+            Ok((_, identity)) if open > 0 => identity,
             _ => return open,
         };
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {

@@ -145,6 +145,11 @@ pub(super) struct Tended<'a> {
 }
 
 impl Tended<'_> {
+    /// Whether there is nothing to issue and nothing to make.
+    pub fn is_quiet(&self) -> bool {
+        self.issue.is_empty() && self.lay_out.is_empty()
+    }
+
     fn next(&mut self, at: std::time::Instant) {
         let at = Instant::from_std(at);
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
@@ -215,20 +220,22 @@ impl Syncer {
                 tended.failure = trouble(held, source, self.vault_clock(identity));
             }
         }
-        let soon = Instant::now();
-        for holding in held.sources.values() {
-            let parent = holding.record.issued.parent();
-            let date = parent.and_then(|parent| self.sessions.parent_due(parent));
-            date.into_iter().for_each(|at| tended.next(at));
-            holding
-                .stuck_at()
-                .into_iter()
-                .for_each(|at| tended.next(at));
+        for at in self.other_dates(held) {
+            tended.next(at);
         }
-        let sought = held.maybes.iter().filter_map(Maybe::due);
-        sought.for_each(|at| tended.next(at));
-        held.tend_at = tended.next.map(|at| at.max(soon).into_std());
+        held.tend_at = tended.next.map(|at| at.max(Instant::now()).into_std());
         tended
+    }
+
+    /// When something is due that is no matter of one lease alone.
+    fn other_dates(&self, held: &Holdings) -> Vec<std::time::Instant> {
+        let parents = held.sources.values().filter_map(|holding| {
+            let parent = holding.record.issued.parent()?;
+            self.sessions.parent_due(parent)
+        });
+        let stuck = held.sources.values().filter_map(Holding::stuck_at);
+        let sought = held.maybes.iter().filter_map(Maybe::due);
+        parents.chain(stuck).chain(sought).collect()
     }
 
     fn terms(&self, resolved: &Resolved, ask: &IssueAsk, holding: Option<&Holding>) -> Terms {
@@ -397,7 +404,7 @@ impl Syncer {
         }
     }
 
-    /// Says which tokens this object's leases depend on.
+    /// Says which tokens this object's leases depend on. What was replaced is used until it is revoked.
     pub(super) fn depend(&self, scope: Scope<'_>, held: &Holdings) {
         self.holdings.serve(scope.object.key, scope.identity);
         // What the Secret still holds, and what pods may still use, depends on its token as well.

@@ -1,14 +1,16 @@
-//! Pure: which tokens are needed by what was issued with them.
+//! Pure: which identities are in use, and which tokens are needed by what was issued with them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::vault::{backoff, identity::IdentityKey, keeper::Keeper, session::Identity};
 
-/// Who depends on which tokens, by their accessors.
+/// Who asks Vault as whom, and who depends on which tokens, by their accessors.
 #[derive(Debug, Default)]
 pub(super) struct Dependents {
+    users: BTreeMap<String, IdentityKey>,
+    used: HashMap<IdentityKey, usize>,
     by_owner: BTreeMap<String, BTreeSet<Arc<str>>>,
     tokens: BTreeMap<Arc<str>, Kept>,
 }
@@ -33,8 +35,44 @@ impl Kept {
 }
 
 impl Dependents {
-    /// `owner` depends on exactly these; returns those that nobody depended on before.
-    pub(super) fn set(&mut self, owner: &str, accessors: BTreeSet<&str>) -> Vec<Arc<str>> {
+    /// `owner` asks Vault as `identity` and as nobody else. Says whether an identity came into use
+    /// or fell out of use.
+    pub(super) fn used_by(&mut self, owner: &str, identity: Option<&IdentityKey>) -> bool {
+        let before = self.users.get(owner);
+        if before == identity {
+            return false;
+        }
+        let mut changed = false;
+        if let Some(left) = self.users.remove(owner)
+            && let Some(count) = self.used.get_mut(&left)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.used.remove(&left);
+                changed = true;
+            }
+        }
+        if let Some(identity) = identity {
+            let count = self.used.entry(identity.clone()).or_default();
+            changed |= *count == 0;
+            *count += 1;
+            self.users.insert(owner.to_owned(), identity.clone());
+        }
+        changed
+    }
+
+    /// Whether somebody asks Vault as `identity`.
+    pub(super) fn is_used(&self, identity: &IdentityKey) -> bool {
+        self.used.contains_key(identity)
+    }
+
+    /// `owner` depends on exactly these; returns those that nobody depended on before, and `None` if nothing changed.
+    pub(super) fn set(&mut self, owner: &str, accessors: BTreeSet<&str>) -> Option<Vec<Arc<str>>> {
+        let before = self.by_owner.get(owner);
+        let before = before.into_iter().flatten().map(|accessor| &**accessor);
+        if before.eq(accessors.iter().copied()) {
+            return None;
+        }
         let before = self.by_owner.remove(owner).unwrap_or_default();
         let after: BTreeSet<Arc<str>> = accessors.into_iter().map(Arc::from).collect();
         for gone in before.difference(&after) {
@@ -55,7 +93,7 @@ impl Dependents {
         if !after.is_empty() {
             self.by_owner.insert(owner.to_owned(), after);
         }
-        new
+        Some(new)
     }
 
     /// Begins to keep a token that somebody began to depend on. Says who keeps it and whose it is.
@@ -106,10 +144,21 @@ impl Dependents {
             .collect()
     }
 
-    /// Whose tokens something depends on.
-    pub(super) fn issuers(&self) -> HashSet<IdentityKey> {
-        let issuers = self.tokens.values();
-        issuers.filter_map(|kept| kept.issuer.clone()).collect()
+    /// The identities without which leases end: those whose own tokens something depends on, and those that keep
+    /// the tokens of earlier processes.
+    pub(super) fn needed(&self) -> HashSet<IdentityKey> {
+        let needed = self.tokens.values().filter_map(|kept| {
+            let keeps = || kept.keeper.renew_at().map(|_| &kept.identity.key);
+            kept.issuer.as_ref().or_else(keeps).cloned()
+        });
+        needed.collect()
+    }
+
+    /// The tokens of this process that `owner` depends on, and whose they are.
+    pub(super) fn issued_to(&self, owner: &str) -> impl Iterator<Item = (&str, &IdentityKey)> {
+        let accessors = self.by_owner.get(owner).into_iter().flatten();
+        accessors
+            .filter_map(|accessor| Some((&**accessor, self.tokens.get(accessor)?.issuer.as_ref()?)))
     }
 
     fn foreign(&self) -> impl Iterator<Item = (&Arc<str>, &Kept)> {

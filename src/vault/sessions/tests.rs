@@ -4,7 +4,7 @@ use futures::future::join_all;
 
 use super::*;
 use crate::vault::error::VaultErrorKind;
-use crate::vault::identity::Remedy;
+use crate::vault::identity::{IdentityParts, Remedy};
 use crate::vault::path::{MountPath, SecretPath};
 use crate::vault::testing::{CANARY, Clock, Credentials, Kind, TestVault, kv2};
 
@@ -206,6 +206,7 @@ async fn a_static_token_is_used_renewed_and_never_revoked() {
     let source = Credentials::new(Kind::Static(CANARY));
     let (identity, _) = vault.identity_with("shop/default", source);
     let sessions = Arc::new(Sessions::new(SessionStore::default()));
+    sessions.used_by("shop/app", Some(&identity.key));
     sessions.send(&identity, &read()).await.unwrap();
     assert_eq!((vault.count(LOOKUP), vault.count(LOGIN)), (1, 0));
     clock.advance(Duration::from_mins(40)).await;
@@ -227,6 +228,7 @@ async fn the_maintenance_renews_then_drops_and_revokes() {
     let stop = CancellationToken::new();
     let (worker, stopped) = (sessions.clone(), stop.clone());
     let task = tokio::spawn(async move { worker.maintain(stopped).await });
+    sessions.used_by("shop/app", Some(&identity.key));
     sessions.send(&identity, &read()).await.unwrap();
     for renewals in 1..=2 {
         settle().await;
@@ -255,6 +257,88 @@ async fn a_token_in_use_outlives_the_maintenance() {
     stop.cancel();
     sessions.maintain(stop).await;
     assert_eq!((vault.count(REVOKE), vault.model().tokens.len()), (0, 1));
+}
+
+/// `identity` after its auth object was edited, or the Secret with its credential.
+fn edited(identity: &Identity) -> Identity {
+    let parts = IdentityParts {
+        connection: "main".to_owned(),
+        auth: "default".to_owned(),
+        subject: "shop/default".to_owned(),
+        revision: "2".to_owned(),
+    };
+    Identity {
+        key: IdentityKey::new(parts),
+        ..identity.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_uses_is_revoked_soon() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (old, _) = vault.identity("shop/default");
+    let new = edited(&old);
+    let sessions = Sessions::new(SessionStore::default());
+    for owner in ["shop/a", "shop/b"] {
+        sessions.used_by(owner, Some(&old.key));
+        sessions.send(&old, &read()).await.unwrap();
+    }
+    sessions.used_by("shop/a", Some(&new.key));
+    sessions.send(&new, &read()).await.unwrap();
+    clock.advance(UNUSED).await;
+    sessions.tend().await;
+    assert_eq!(vault.count(REVOKE), 0, "shop/b uses it");
+    sessions.used_by("shop/b", None);
+    assert!(sessions.next_date().unwrap() <= now());
+    sessions.tend().await;
+    assert_eq!((vault.count(REVOKE), sessions.count()), (1, 1));
+    sessions.forget("shop/a");
+    sessions.tend().await;
+    assert_eq!((vault.count(REVOKE), sessions.count()), (2, 0));
+    assert_eq!(vault.count(LOGIN), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_uses_lives_until_the_last_lease_left_it() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (old, _) = vault.identity("shop/default");
+    let new = edited(&old);
+    let sessions = Sessions::new(SessionStore::default());
+    sessions.used_by("shop/app", Some(&old.key));
+    let (_, parent) = sessions.issue(&old, &read()).await.unwrap();
+    let parent = parent.unwrap();
+    sessions.depend("shop/app", &old, BTreeSet::from([parent.as_str()]));
+    sessions.used_by("shop/app", Some(&new.key));
+    sessions.depend("shop/app", &new, BTreeSet::from([parent.as_str()]));
+    for renewals in 1..=3 {
+        clock.advance(Duration::from_mins(45)).await;
+        sessions.tend().await;
+        assert_eq!((vault.count(RENEW), vault.count(REVOKE)), (renewals, 0));
+    }
+    assert_eq!(sessions.parent(&parent), Parent::Lives);
+    sessions.depend("shop/app", &new, BTreeSet::new());
+    assert!(sessions.next_date().unwrap() <= now());
+    sessions.tend().await;
+    assert_eq!((vault.count(REVOKE), vault.count(LOGIN)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_token_that_is_spared_is_dropped_and_not_revoked() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let sessions = Sessions::new(SessionStore::default());
+    sessions.used_by("shop/app", Some(&identity.key));
+    let (_, parent) = sessions.issue(&identity, &read()).await.unwrap();
+    let parent = parent.unwrap();
+    sessions.depend("shop/app", &identity, BTreeSet::from([parent.as_str()]));
+    sessions.spare("shop/app");
+    sessions.forget("shop/app");
+    clock.advance(UNUSED).await;
+    sessions.tend().await;
+    assert_eq!((vault.count(REVOKE), sessions.count()), (0, 0));
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ fn a_failed_renewal_is_tried_again_and_the_token_is_used() {
     state.renew_failed(&token, &error(), later);
     assert_eq!(word(&state.decide(later)), "use");
     assert_eq!(word(&state.decide(later + seconds(1))), "renew");
-    state.renew_refused(&token);
+    state.renew_refused(&token, now);
     assert_eq!(word(&state.decide(later + seconds(1))), "use");
 }
 
@@ -205,9 +205,47 @@ fn news_of_an_old_token_does_not_touch_the_new_one() {
     let (mut state, old) = logged_in(HOUR, true, now);
     let new = state.logged_in(grant(HOUR, true), now);
     state.verified_dead(&old);
-    state.renew_refused(&old);
+    state.renew_refused(&old, now);
     assert!(state.is_current(&new) && !state.is_current(&old));
     assert!(state.renew_at(now).is_some());
+}
+
+/// A token whose identity nobody uses any more, with and without a renewal that Vault refused: what is done at its
+/// age, and when its leases have to expect its end.
+#[test]
+fn a_retired_token_is_renewed_and_never_replaced() {
+    let now = Instant::now();
+    let end = now + seconds(HOUR);
+    for (renewable, refused, age, expected, ends) in [
+        (true, false, 1200, "use", None),
+        (true, false, 2400, "renew", None),
+        (true, false, 3550, "renew", None),
+        (true, false, 3590, "log in", Some((now + seconds(60), end))),
+        (true, true, 3000, "use", Some((now + seconds(2400), end))),
+        (false, false, 3550, "use", Some((now + seconds(60), end))),
+    ] {
+        let mut state = TokenState::new(1);
+        let grant = Grant {
+            accessor: "a".to_owned(),
+            ..grant(HOUR, renewable)
+        };
+        let token = state.logged_in(grant, now);
+        state.bear_leases(true);
+        state.retire(true, now + seconds(60));
+        state.retire(true, now + seconds(90));
+        if refused {
+            state.renew_refused(&token, now + seconds(2400));
+        }
+        let at = now + seconds(age);
+        let row = format!("renewable {renewable}, refused {refused}, age {age}");
+        assert_eq!(word(&state.decide(at)), expected, "{row}");
+        assert_eq!(state.ends("a", at), ends, "{row}");
+        assert_eq!(state.ends("b", at), None, "{row}");
+        let again = renewable && !refused && expected != "log in";
+        assert_eq!(state.renew_at(at).is_some(), again, "{row}");
+        state.retire(false, at);
+        assert_eq!(state.ends("a", at), None, "{row}");
+    }
 }
 
 #[test]
@@ -263,7 +301,7 @@ fn apply(state: &mut TokenState, event: Event, now: Instant) {
             state.renewed(&token, seconds(ttl), renewable, now);
         }
         (Event::RenewFailed, Some(token)) => state.renew_failed(&token, &error(), now),
-        (Event::RenewRefused, Some(token)) => state.renew_refused(&token),
+        (Event::RenewRefused, Some(token)) => state.renew_refused(&token, now),
         (Event::Denied(alive), Some(token)) => {
             if alive {
                 state.verified_alive(now);

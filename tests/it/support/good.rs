@@ -8,7 +8,7 @@ use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::{ApiRequest, AuditMark, KubernetesRole, VaultRequest, eventually};
 use serde_json::{Value, json};
 
-use super::Team;
+use super::{SOON, Team};
 
 /// Longer than any recovery may take: the longest pause of one object is a minute.
 const RECOVERY: Duration = Duration::from_secs(90);
@@ -95,6 +95,44 @@ impl Team<'_> {
             },
         }))
         .await;
+    }
+
+    /// Applies a `VaultAuth` with the role of all teams, with tokens of the apiserver that live this long.
+    pub async fn auth(&self, name: &str, token_ttl: &str) {
+        self.apply(&json!({
+            "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth",
+            "metadata": {"name": name},
+            "spec": {
+                "connectionRef": {"kind": "ClusterVaultConnection", "name": "main"},
+                "kubernetes": {"role": "tenant", "audiences": ["vault"], "tokenTTL": token_ttl},
+            },
+        }))
+        .await;
+    }
+
+    /// The accessor of the token that the team's newest login gave.
+    pub fn newest_login(&self, mark: AuditMark) -> String {
+        let logins = self.asked(mark, "auth/kubernetes/login");
+        logins.last().unwrap().accessor.clone()
+    }
+
+    /// Whether the token lives.
+    pub async fn token_lives(&self, accessor: &str) -> bool {
+        let vault = self.stage.vault();
+        let body = json!({"accessor": accessor});
+        vault
+            .write("auth/token/lookup-accessor", &body)
+            .await
+            .is_ok()
+    }
+
+    /// Waits until the token is revoked.
+    pub async fn token_ends(&self, accessor: &str) {
+        eventually(SOON, "the token is revoked", async || {
+            !self.token_lives(accessor).await
+        })
+        .await
+        .unwrap();
     }
 
     /// A role of `mount` for this namespace alone, called as the namespace is, with a policy of that name that
