@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Object, ReadSource, Stop,
-    holding::{self, state::Holdings},
+    holding::{self, holdings::Holdings},
     outcome::{InStep, Outcome, SourceFailure},
     plan::ApplyReason,
     refusal::Refusal,

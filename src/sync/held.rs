@@ -13,11 +13,7 @@ use super::{
     Object, ReadSource, Stop, Syncer, apply,
     conclude::{issue_failed, statuses},
     desired::Wanted,
-    holding::{
-        LaidOut, issuing, missing_policy,
-        record::Records,
-        state::{Holdings, Need},
-    },
+    holding::{LaidOut, holdings::Holdings, issuing, missing_policy, record::Records, state::Need},
     outcome::{InStep, SourceFailure},
     render::Data,
     resolve::{

@@ -9,7 +9,7 @@ use super::{
     apply::{self, AppliedSecret, ApplyError},
     conclude::in_step,
     desired::{DesiredSecret, Wanted},
-    holding::{record::Records, state::Holdings},
+    holding::{holdings::Holdings, record::Records},
     memory::{Known, Write},
     outcome::InStep,
     plan::{self, Apply, ApplyReason, Observed, SecretAction},

@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     failure,
+    holdings::Holdings,
     record::{Record, What},
-    state::{Fresh, Holdings, keys_of},
+    state::{Fresh, keys_of},
 };
 use crate::{
     names::ObjectKey,

@@ -9,7 +9,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{record::Records, state::Ending};
+use super::{ending::Ending, record::Records};
 use crate::{
     api::vault_secret::VaultSecret,
     names::{FINALIZER, FINALIZER_MANAGER},

@@ -12,9 +12,13 @@
 
 mod certificate;
 mod ending;
+mod failures;
 mod finish;
+pub mod holdings;
 pub mod record;
 mod revoke;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,8 +31,9 @@ use self::certificate::Differs;
 pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
 use self::{
+    holdings::Holdings,
     record::{Issued, Record, What},
-    state::{Fresh, Holding, Holdings, Moment, Need, Todo, Wanted, decide_first, keys_of},
+    state::{Fresh, Holding, Moment, Need, Todo, Wanted, keys_of},
 };
 use super::{
     Syncer,
@@ -144,7 +149,7 @@ impl Syncer {
                     keys: &source.keys,
                     intact: intact.filter(|_| !matches!(differs, Differs::Lost)),
                 };
-                match decide(held, source, &wanted) {
+                match held.decide(&source.name, &wanted, Instant::now().into_std()) {
                     Todo::Wait(until) => {
                         tended.next(until);
                         break;
@@ -356,16 +361,6 @@ fn told(lease: &mut lease::Lease, source: &Source, error: &VaultError) {
             tracing::warn!(source = source.name, %error, "a lease was not renewed or looked up");
         }
         lease.failed(error, Instant::now().into_std());
-    }
-}
-
-fn decide(held: &Holdings, source: &Source, wanted: &Wanted<'_>) -> Todo {
-    let none = state::IssueFailures::default();
-    let failures = held.failures.get(&source.name).unwrap_or(&none);
-    let now = Instant::now().into_std();
-    match held.sources.get(&source.name) {
-        Some(holding) => holding.decide(wanted, failures, now),
-        None => decide_first(failures, now),
     }
 }
 

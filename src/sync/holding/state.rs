@@ -6,29 +6,24 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::record::{Issued, Record, Records, Superseded, What};
+use super::{
+    failures::IssueFailures,
+    record::{Record, What},
+};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
     pki::life,
     sync::render::{Data, new_name, takes},
     vault::{
-        backoff,
         clock::VaultClock,
-        error::VaultError,
         lease::{Lease, Step, Terms, Why},
     },
 };
 
-/// Waiting after something could not be issued: two seconds, doubling to two minutes.
-const ISSUE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
-/// Objects that failed together do not come back together.
-const ISSUE_JITTER: f64 = 0.5;
 /// How soon to look whether Vault has told its time.
 const CLOCK_UNKNOWN: Duration = Duration::from_secs(1);
-/// How long something that was issued waits to be written before it is revoked …
+/// How long something that was issued waits to be written before it is revoked.
 const IN_HAND_MOST: Duration = Duration::from_mins(10);
-/// … and how long it then takes before the next is issued.
-const GIVEN_UP: Duration = Duration::from_mins(30);
 
 /// The same moment on two clocks.
 #[derive(Clone, Copy, Debug)]
@@ -135,45 +130,6 @@ pub struct Wanted<'a> {
     pub intact: Option<&'a BTreeSet<String>>,
 }
 
-/// Failures to issue, of one source.
-#[derive(Debug, Default)]
-pub struct IssueFailures {
-    count: u32,
-    held_until: Option<Instant>,
-    /// The last error.
-    pub error: Option<VaultError>,
-}
-
-impl IssueFailures {
-    /// Nothing was issued. `left` is how long what is held still lives, if it ends: there are to be some more tries in
-    /// that time.
-    pub fn failed(&mut self, error: VaultError, left: Option<Duration>, seed: u64, now: Instant) {
-        self.count = self.count.saturating_add(1);
-        let most = left.map_or(ISSUE_BACKOFF.1, |left| (left / 4).max(ISSUE_BACKOFF.0));
-        let most = most.min(ISSUE_BACKOFF.1);
-        let longest = backoff::exponential(ISSUE_BACKOFF.0, most, self.count);
-        let pause = backoff::jittered(longest, ISSUE_JITTER, backoff::seed_for(seed, self.count));
-        let asked_for = error.retry_after.unwrap_or_default();
-        self.held_until = Some(now + pause.max(asked_for));
-        self.error = Some(error);
-    }
-
-    /// What was issued could not be written for a long time and was given up.
-    pub fn gave_up(&mut self, now: Instant) {
-        self.held_until = Some(now + GIVEN_UP);
-    }
-
-    /// Something was issued.
-    pub fn succeeded(&mut self) {
-        *self = Self::default();
-    }
-
-    /// When it may be tried again, if that is later than now.
-    pub fn held(&self, now: Instant) -> Option<Instant> {
-        self.held_until.filter(|until| now < *until)
-    }
-}
-
 impl Holding {
     /// What was just asked for at `asked`.
     pub fn issued(
@@ -217,7 +173,13 @@ impl Holding {
         let life = match &record.issued.what {
             What::Lease { ttl, .. } => {
                 let ttl = Duration::from_secs(*ttl);
-                Life::Lease(Lease::taken_over(ttl, now + left(ttl), seed))
+                // A record of the future tells nothing about the past.
+                let left = if record.at > clock {
+                    Duration::ZERO
+                } else {
+                    left(ttl)
+                };
+                Life::Lease(Lease::taken_over(ttl, now + left, now, seed))
             }
             What::Certificate { .. } => Life::Certificate { seed },
             What::Unleased {} => Life::Polled {
@@ -239,7 +201,13 @@ impl Holding {
                     Step::Wait(until) => Todo::Wait(until),
                     Step::LookUp => Todo::LookUp,
                     Step::Renew => Todo::Renew,
-                    Step::Replace(why) => hold_back(Need::Lease(why), failures, now),
+                    Step::Replace(why) => match hold_back(Need::Lease(why), failures, now) {
+                        // A refusal to renew may end before another one can be had.
+                        Todo::Wait(until) if why == Why::RenewalRefused => cling(lease, until, now),
+                        todo @ (Todo::Wait(_) | Todo::LookUp | Todo::Renew | Todo::Issue(_)) => {
+                            todo
+                        }
+                    },
                 },
                 Life::Certificate { .. } => Todo::Wait(self.ages_at(wanted, now)),
                 Life::Polled { due } => Todo::Wait(*due),
@@ -252,12 +220,18 @@ impl Holding {
                     Step::Wait(next) => Todo::Wait(until.min(next)),
                     Step::LookUp => Todo::LookUp,
                     Step::Renew => Todo::Renew,
+                    Step::Replace(Why::RenewalRefused) => cling(lease, until, now),
                     Step::Replace(_) => held,
                 },
                 Life::Certificate { .. } | Life::Polled { .. } => held,
             },
             todo @ (Todo::LookUp | Todo::Renew | Todo::Issue(_)) => todo,
         }
+    }
+
+    pub(super) fn is_to_be_replaced(&self, wanted: &Wanted<'_>, now: Instant) -> bool {
+        let lease = self.lease().map(|lease| lease.decide(&wanted.terms, now));
+        matches!(lease, Some(Step::Replace(_))) || self.need(wanted, now).is_some()
     }
 
     /// Why something else has to be issued whatever the lease says.
@@ -407,12 +381,17 @@ pub enum Fresh {
     },
 }
 
-/// What to do about a source that holds nothing.
-pub fn decide_first(failures: &IssueFailures, now: Instant) -> Todo {
-    hold_back(Need::First, failures, now)
+/// What to do with a lease that is to be replaced because Vault refuses to renew it, while no other can be had.
+fn cling(lease: &Lease, until: Instant, now: Instant) -> Todo {
+    match lease.cling(now) {
+        Step::Wait(next) => Todo::Wait(until.min(next)),
+        Step::LookUp => Todo::LookUp,
+        Step::Renew => Todo::Renew,
+        Step::Replace(_) => Todo::Wait(until),
+    }
 }
 
-fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
+pub(super) fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
     failures.held(now).map_or(Todo::Issue(need), Todo::Wait)
 }
 
@@ -429,153 +408,5 @@ pub fn keys_of(keys: &KeysSpec, data: &Data) -> BTreeMap<String, String> {
     data.keys().map(name).collect()
 }
 
-/// Everything held for one object.
-#[derive(Default)]
-pub struct Holdings {
-    /// By the name of the source.
-    pub sources: BTreeMap<String, Holding>,
-    /// Failures to renew what is held, by the name of the source.
-    pub errors: BTreeMap<String, VaultError>,
-    /// Failures to issue, by the name of the source.
-    pub failures: BTreeMap<String, IssueFailures>,
-    /// What was replaced and is not revoked yet.
-    pub superseded: Vec<Ending>,
-    /// Whether the record of the Secret was looked at.
-    pub taken_over: bool,
-}
-
-/// Something that is to be revoked.
-#[derive(Debug)]
-pub struct Ending {
-    /// What.
-    pub what: Superseded,
-    /// Since when this process knows.
-    pub known: Instant,
-    /// Whether it is revoked, or over.
-    pub done: bool,
-    /// Failures in a row.
-    pub failures: u32,
-    /// Not to be tried before.
-    pub held_until: Option<Instant>,
-    /// Whether Vault refused for want of a policy.
-    pub denied: bool,
-}
-
-impl Ending {
-    /// Something that was replaced.
-    pub fn new(what: Superseded, known: Instant) -> Self {
-        Self {
-            what,
-            known,
-            done: false,
-            failures: 0,
-            held_until: None,
-            denied: false,
-        }
-    }
-}
-
-impl Holdings {
-    /// What the Secret is to say. What was revoked since the last write is left out only if there is another reason
-    /// to write.
-    pub fn records(&self, writes: bool) -> Records {
-        let held = self.sources.iter();
-        let known = self.superseded.iter();
-        let known = known
-            .filter(|ending| !(writes && ending.done))
-            .map(|ending| ending.what.clone());
-        let replaced = self.sources.values().filter_map(|holding| {
-            let previous = holding.in_hand.as_ref()?.previous.as_ref()?;
-            ended(previous.record.issued.clone(), holding.record.at)
-        });
-        Records {
-            held: held
-                .map(|(name, holding)| (name.clone(), holding.record.clone()))
-                .collect(),
-            superseded: known.chain(replaced).collect(),
-        }
-    }
-
-    /// Whether anything waits to be written.
-    pub fn is_in_hand(&self) -> bool {
-        let mut sources = self.sources.values();
-        sources.any(|holding| holding.in_hand.is_some())
-    }
-
-    /// Takes over what the record of the Secret says, once. What this process knows itself counts more.
-    pub fn take_over(&mut self, records: Records, poll_every: Duration, moment: Moment, seed: u64) {
-        if std::mem::replace(&mut self.taken_over, true) {
-            return;
-        }
-        for (name, record) in records.held {
-            let seed = backoff::seed_of(&(seed, &name));
-            self.sources
-                .entry(name)
-                .or_insert_with(|| Holding::taken_over(record, poll_every, moment, seed));
-        }
-        let superseded = records.superseded.into_iter();
-        self.superseded
-            .extend(superseded.map(|what| Ending::new(what, moment.now)));
-    }
-
-    /// What was in hand is in the Secret, together with the record.
-    pub fn written(&mut self, now: Instant) {
-        self.superseded.retain(|ending| !ending.done);
-        for holding in self.sources.values_mut() {
-            let hand = holding.in_hand.take();
-            let previous = hand.and_then(|hand| hand.previous);
-            let ended =
-                previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
-        }
-    }
-
-    /// Sources that are not in the spec any more: what they hold is to be revoked once the Secret is written without them.
-    /// Says whether there were any.
-    pub fn drop_others(&mut self, names: &BTreeSet<&str>, Moment { clock, now }: Moment) -> bool {
-        let gone = self
-            .sources
-            .extract_if(.., |name, _| !names.contains(name.as_str()));
-        let gone: Vec<_> = gone.collect();
-        let any = !gone.is_empty();
-        for (_, holding) in gone {
-            let ended = ended(holding.record.issued, clock);
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
-        }
-        self.failures
-            .retain(|name, _| names.contains(name.as_str()));
-        self.errors.retain(|name, _| names.contains(name.as_str()));
-        any
-    }
-
-    /// The object goes: all of it is to be revoked.
-    pub fn drop_all(&mut self, Moment { clock, now }: Moment) {
-        let in_hand = std::mem::take(&mut self.sources);
-        for (_, holding) in in_hand {
-            let previous = holding.in_hand.and_then(|hand| hand.previous);
-            let all = [
-                Some(holding.record),
-                previous.map(|previous| previous.record),
-            ];
-            let ended = all
-                .into_iter()
-                .flatten()
-                .filter_map(|record| ended(record.issued, clock));
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
-        }
-    }
-
-    /// Whether there is anything that Vault has to be told of before the object may go.
-    pub fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.superseded.iter().all(|ending| ending.done)
-    }
-}
-
-fn ended(issued: Issued, since: Timestamp) -> Option<Superseded> {
-    issued
-        .is_revocable()
-        .then_some(Superseded { issued, since })
-}
+#[cfg(test)]
+mod tests;
