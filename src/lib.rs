@@ -5,6 +5,7 @@ pub mod api;
 pub mod auth;
 pub mod cache;
 pub mod cli;
+pub mod cloud;
 pub mod connection;
 pub mod election;
 pub mod hash_key;

@@ -16,6 +16,9 @@ use crate::{names::ObjectKey, sensitive::Sensitive};
 /// Bytes of the digest that are shown: 64 bits tell two values apart, and leave less to attack than all 256.
 const SHOWN_BYTES: usize = 8;
 
+/// Bytes of a seal: nobody finds one of 128 bits by trying.
+const SEAL_BYTES: usize = 16;
+
 /// Length of the key in bytes, that of the digest (RFC 2104 §3).
 pub const KEY_BYTES: usize = 32;
 
@@ -44,7 +47,35 @@ impl RevisionKey {
             update_framed(&mut mac, key.as_bytes());
             update_framed(&mut mac, value.expose());
         }
-        Revision(format!("{}:{}", self.id, hex(&mac.finalize().into_bytes())))
+        Revision(format!(
+            "{}:{}",
+            self.id,
+            hex(&mac.finalize().into_bytes(), SHOWN_BYTES)
+        ))
+    }
+
+    /// A proof that whoever has this key wrote these `parts`, in hex.
+    pub fn seal(&self, parts: &[String]) -> String {
+        hex(&self.sealing(parts).finalize().into_bytes(), SEAL_BYTES)
+    }
+
+    /// Whether `seal` proves that whoever has this key wrote these `parts`. Takes the same time whatever is wrong.
+    pub fn proves(&self, parts: &[String], seal: &str) -> bool {
+        let bytes: Option<Vec<u8>> = seal
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        let bytes = bytes.filter(|bytes| bytes.len() == SEAL_BYTES);
+        bytes.is_some_and(|bytes| self.sealing(parts).verify_truncated_left(&bytes).is_ok())
+    }
+
+    fn sealing(&self, parts: &[String]) -> Hmac<Sha256> {
+        let mut mac = self.mac();
+        for part in parts {
+            update_framed(&mut mac, part.as_bytes());
+        }
+        mac
     }
 
     fn mac(&self) -> Hmac<Sha256> {
@@ -116,13 +147,14 @@ pub fn combine<'a>(secrets: &BTreeMap<&'a str, Held<'a>>) -> Option<String> {
             digest.update(part);
         }
     }
-    Some(hex(&digest.finalize()))
+    Some(hex(&digest.finalize(), SHOWN_BYTES))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// The first `count` bytes in hex.
+fn hex(bytes: &[u8], count: usize) -> String {
     bytes
         .iter()
-        .take(SHOWN_BYTES)
+        .take(count)
         .fold(String::new(), |mut text, byte| {
             // Writing to a String cannot fail.
             _ = write!(text, "{byte:02x}");

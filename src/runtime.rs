@@ -26,12 +26,13 @@ use self::wiring::{Queues, Wiring};
 use crate::{
     admin::{self, Readiness},
     cli::settings::Settings,
+    cloud::http::Clouds,
     connection::Table,
     election::{self, ElectionError, Elector, Leadership, Params},
     hash_key,
     revision::RevisionKey,
     rollout::{context::RolloutContext, report::RolloutNote},
-    sync::{Syncer, memory::Memories},
+    sync::{Syncer, holding::maybe, memory::Memories},
     telemetry::{chain::chain, events::Events, metrics::Metrics},
     vault::{readings::Readings, sessions::Sessions},
     world::World,
@@ -53,6 +54,9 @@ pub enum RunError {
     /// The client could not be built.
     #[error("build the Kubernetes client")]
     BuildClient(#[source] kube::Error),
+    /// The client for services of clouds could not be built.
+    #[error("build the client for cloud services")]
+    BuildClouds(#[source] reqwest::Error),
     /// The admin endpoints could not be opened.
     #[error("listen on {address} (--admin-address)")]
     Listen {
@@ -79,6 +83,7 @@ pub enum RunError {
 pub async fn run(settings: Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new());
     let client = client().await?;
+    let clouds = Clouds::new(settings.cloud_endpoints.clone()).map_err(RunError::BuildClouds)?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     // Not among the tasks that are waited for: it listens for a second signal until the very end.
@@ -101,7 +106,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         last.clone(),
     ));
 
-    let operator = Operator::new(client, settings, metrics, stop);
+    let operator = Operator::new((client, clouds), settings, metrics, stop);
     operator.world.watch(
         &operator.client,
         &operator.wiring,
@@ -159,6 +164,7 @@ fn signals(stop: CancellationToken) -> Result<impl Future<Output = ()>, RunError
 /// Everything that lives as long as the process.
 struct Operator {
     client: Client,
+    clouds: Arc<Clouds>,
     /// Cancelled when the process is asked to end.
     stop: CancellationToken,
     settings: Settings,
@@ -175,7 +181,7 @@ type Election = tokio::task::JoinHandle<Result<(), ElectionError>>;
 
 impl Operator {
     fn new(
-        client: Client,
+        (client, clouds): (Client, Clouds),
         settings: Settings,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
@@ -201,6 +207,7 @@ impl Operator {
         let announced = Arc::new(tokio::sync::Mutex::new(announced));
         Self {
             client,
+            clouds: Arc::new(clouds),
             stop,
             settings,
             metrics,
@@ -295,6 +302,7 @@ impl Operator {
         tasks.spawn(async move { keep_readings.maintain(b).await });
         let syncer = Syncer {
             client: self.client.clone(),
+            clouds: Arc::clone(&self.clouds),
             world: Arc::clone(&self.world),
             connections: table,
             readings,
@@ -304,6 +312,7 @@ impl Operator {
             memories: Arc::clone(&self.memories),
             sessions: Arc::clone(&sessions),
             holdings: Arc::default(),
+            ours: maybe::Ours::default(),
             verdict: serve::verdict(&looked_at, &self.rollouts.board),
             clock,
             stop: stop.clone(),

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
+    cloud_login::{AwsMethod, AzureMethod, GcpMethod},
     duration::GoDuration,
     refs::{SecretKeyRef, SecretRef, ServiceAccountRef},
 };
@@ -20,7 +21,7 @@ struct MethodRow {
 }
 
 /// Every field of [`LoginMethods`].
-const METHODS: [MethodRow; 7] = [
+const METHODS: [MethodRow; 10] = [
     MethodRow {
         field: "kubernetes",
         references: &["serviceAccountRef"],
@@ -56,6 +57,21 @@ const METHODS: [MethodRow; 7] = [
         references: &["passwordRef"],
         defaulted: None,
     },
+    MethodRow {
+        field: "aws",
+        references: &["serviceAccountRef", "secretRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "gcp",
+        references: &["serviceAccountRef", "secretRef"],
+        defaulted: None,
+    },
+    MethodRow {
+        field: "azure",
+        references: &["serviceAccountRef"],
+        defaulted: None,
+    },
 ];
 
 /// The ways to log in; exactly one is set.
@@ -83,6 +99,15 @@ pub struct LoginMethods {
     /// Log in with a user name and a password that a directory server checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ldap: Option<PasswordMethod>,
+    /// Log in as a user or role of AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsMethod>,
+    /// Log in as a service account of Google Cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcp: Option<GcpMethod>,
+    /// Log in as an application or machine of Azure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure: Option<AzureMethod>,
 }
 
 impl Serialize for LoginMethods {
@@ -113,20 +138,27 @@ impl LoginMethods {
             cert,
             user_pass,
             ldap,
+            aws,
+            gcp,
+            azure: _,
         } = self;
         let app_role = app_role
             .iter()
             .flat_map(|method| method.role_id_ref.iter().chain([&method.secret_id_ref]));
         let token = token.iter().map(|method| &method.secret_ref);
         let jwt = jwt.iter().filter_map(|method| method.secret_ref.as_ref());
+        let gcp = gcp.iter().filter_map(|method| method.secret_ref.as_ref());
         let passwords = user_pass.iter().chain(ldap);
         let keys = app_role
             .chain(token)
             .chain(jwt)
+            .chain(gcp)
             .chain(passwords.map(|method| &method.password_ref));
         let cert = cert.iter().map(|method| &method.secret_ref);
+        let aws = aws.iter().filter_map(|method| method.secret_ref.as_ref());
+        let whole = cert.chain(aws);
         keys.map(|key| (key.name.as_str(), key.namespace.as_deref()))
-            .chain(cert.map(|secret| (secret.name.as_str(), secret.namespace.as_deref())))
+            .chain(whole.map(|secret| (secret.name.as_str(), secret.namespace.as_deref())))
             .collect()
     }
 }

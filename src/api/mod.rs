@@ -4,6 +4,7 @@
 //! are CEL, so that `kubectl apply` answers at once; whatever needs other objects is decided in
 //! [`crate::sync::resolve`].
 
+pub mod cloud_login;
 pub mod duration;
 pub mod login;
 pub mod pki;

@@ -28,6 +28,10 @@ pub struct SourceSpec {
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
+    /// Namespace in Vault Enterprise or OpenBao, below that of the connection. Default: that of the login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub namespace: Option<String>,
     /// A secret of a key-value engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<KvSource>,

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cloud_login::{managed_identity_is_fixed, no_managed_identity},
     login::{
         LoginMethods, exactly_one_method, objects_of_consumer, objects_of_fixed_namespace,
         objects_of_own_namespace,
@@ -50,12 +51,18 @@ use super::{
 #[x_kube(
     cel,
     validation = exactly_one_method(),
-    validation = objects_of_own_namespace()
+    validation = objects_of_own_namespace(),
+    validation = no_managed_identity()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VaultAuthSpec {
     /// The connection to log in through.
     pub connection_ref: ConnectionRef,
+    /// Namespace of the login in Vault Enterprise or OpenBao, below that of the connection. Sources that name none
+    /// are read from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub namespace: Option<String>,
     /// Where the auth method is mounted. Default: what Vault's own documentation mounts it at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
@@ -63,6 +70,13 @@ pub struct VaultAuthSpec {
     /// How to log in.
     #[serde(flatten)]
     pub methods: LoginMethods,
+    /// The only paths that may be read with this login, as in Vault's API behind `/v1/`: `secret/data/{{namespace}}/*`.
+    /// `{{namespace}}` is the namespace of the VaultSecret, `*` any run of characters, slashes included.
+    /// A KV source may be allowed without `data/`, too. Default: every path that Vault allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 1024)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allowed_paths: Option<Vec<String>>,
 }
 
 /// A login that namespaces of the whole cluster may share.
@@ -102,12 +116,18 @@ pub struct VaultAuthSpec {
     validation = Rule::new("self.connectionRef.kind == 'ClusterVaultConnection'")
         .message("connectionRef.kind must be ClusterVaultConnection: a cluster-scoped login cannot depend on an object of one namespace"),
     validation = objects_of_consumer(),
-    validation = objects_of_fixed_namespace()
+    validation = objects_of_fixed_namespace(),
+    validation = managed_identity_is_fixed()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterVaultAuthSpec {
     /// The connection to log in through.
     pub connection_ref: ConnectionRef,
+    /// Namespace of the login in Vault Enterprise or OpenBao, below that of the connection. Sources that name none
+    /// are read from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub namespace: Option<String>,
     /// Where the auth method is mounted. Default: what Vault's own documentation mounts it at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
@@ -115,6 +135,13 @@ pub struct ClusterVaultAuthSpec {
     /// How to log in.
     #[serde(flatten)]
     pub methods: LoginMethods,
+    /// The only paths that may be read with this login, as in Vault's API behind `/v1/`: `secret/data/{{namespace}}/*`.
+    /// `{{namespace}}` is the namespace of the VaultSecret, `*` any run of characters, slashes included.
+    /// A KV source may be allowed without `data/`, too. Default: every path that Vault allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 1024)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allowed_paths: Option<Vec<String>>,
     /// Whose ServiceAccount or Secret logs in: the consuming `VaultSecret`'s namespace (`Consumer`, the default),
     /// or one and the same for all (`Fixed`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,8 +201,12 @@ pub struct VaultAuthStatus {
 pub struct AuthSpec {
     /// See [`VaultAuthSpec::connection_ref`].
     pub connection_ref: ConnectionRef,
+    /// See [`VaultAuthSpec::namespace`].
+    pub namespace: Option<String>,
     /// See [`VaultAuthSpec::mount`].
     pub mount: Option<String>,
+    /// See [`VaultAuthSpec::allowed_paths`].
+    pub allowed_paths: Option<Vec<String>>,
     /// See [`VaultAuthSpec::methods`].
     pub methods: LoginMethods,
     /// See [`ClusterVaultAuthSpec::identity_from`]; a `VaultAuth` has one namespace, so the two mean the same there.
@@ -188,12 +219,16 @@ impl From<VaultAuthSpec> for AuthSpec {
     fn from(spec: VaultAuthSpec) -> Self {
         let VaultAuthSpec {
             connection_ref,
+            namespace,
             mount,
+            allowed_paths,
             methods,
         } = spec;
         Self {
             connection_ref,
+            namespace,
             mount,
+            allowed_paths,
             methods,
             identity_from: IdentityFrom::Consumer,
             allowed_namespaces: None,
@@ -205,14 +240,18 @@ impl From<ClusterVaultAuthSpec> for AuthSpec {
     fn from(spec: ClusterVaultAuthSpec) -> Self {
         let ClusterVaultAuthSpec {
             connection_ref,
+            namespace,
             mount,
+            allowed_paths,
             methods,
             identity_from,
             allowed_namespaces,
         } = spec;
         Self {
             connection_ref,
+            namespace,
             mount,
+            allowed_paths,
             methods,
             identity_from: identity_from.unwrap_or(IdentityFrom::Consumer),
             allowed_namespaces: Some(allowed_namespaces.unwrap_or_default()),

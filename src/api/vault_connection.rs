@@ -1,13 +1,19 @@
 //! Pure: where Vault is and how to trust it.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
     duration::GoDuration,
-    refs::{ConfigMapKeyRef, SecretKeyRef},
+    refs::{ConfigMapKeyRef, SecretKeyRef, SecretRef},
 };
+
+/// Names no header of a request that the operator sets itself, or that HTTP/1.1 keeps for each connection.
+/// The same names are refused in `connection::resolve`.
+const HEADERS_RULE: &str = r"self.all(name, !name.matches('^(?i)(x-vault-(token|namespace|request|wrap-ttl)|authorization|proxy-.*|host|content-.*|accept-encoding|range|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect)$'))";
 
 /// Where a Vault or OpenBao server is, for the objects of one namespace.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +48,9 @@ use super::{
 #[x_kube(
     cel,
     validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || !((has(self.tls.ca.secret) && has(self.tls.ca.secret.__namespace__)) || (has(self.tls.ca.configMap) && has(self.tls.ca.configMap.__namespace__)))")
-        .message("tls.ca: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection")
+        .message("tls.ca: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection"),
+    validation = Rule::new("!has(self.tls) || !has(self.tls.clientCertificate) || !has(self.tls.clientCertificate.__namespace__)")
+        .message("tls.clientCertificate: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VaultConnectionSpec {
@@ -52,12 +60,26 @@ pub struct VaultConnectionSpec {
         regex(pattern = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")
     )]
     pub address: String,
-    /// How to verify the server.
+    /// Namespace in Vault Enterprise or OpenBao, such as `admin`. The namespaces that logins and sources name are
+    /// below it, and theirs is this one if they name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub namespace: Option<String>,
+    /// How to verify the server, and how it verifies us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
     /// How long one request may take. Default `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<GoDuration>,
+    /// Sent with every request, for what stands in front of Vault. Not for secrets: whoever may read this object
+    /// reads them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    #[x_kube(validation = Rule::new(HEADERS_RULE).message("headers: the operator sets the headers of the token, the namespace, the body and the connection itself; remove X-Vault-Token, X-Vault-Namespace, X-Vault-Request, X-Vault-Wrap-TTL, Authorization, Host, Content-*, Transfer-Encoding and the like"))]
+    pub headers: BTreeMap<String, String>,
+    /// How much is asked of the server at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
 }
 
 /// Where a Vault or OpenBao server is, for the whole cluster.
@@ -92,7 +114,9 @@ pub struct VaultConnectionSpec {
 #[x_kube(
     cel,
     validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || ((!has(self.tls.ca.secret) || has(self.tls.ca.secret.__namespace__)) && (!has(self.tls.ca.configMap) || has(self.tls.ca.configMap.__namespace__)))")
-        .message("tls.ca: namespace is required on a ClusterVaultConnection")
+        .message("tls.ca: namespace is required on a ClusterVaultConnection"),
+    validation = Rule::new("!has(self.tls) || !has(self.tls.clientCertificate) || has(self.tls.clientCertificate.__namespace__)")
+        .message("tls.clientCertificate: namespace is required on a ClusterVaultConnection")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterVaultConnectionSpec {
@@ -102,21 +126,60 @@ pub struct ClusterVaultConnectionSpec {
         regex(pattern = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")
     )]
     pub address: String,
-    /// How to verify the server.
+    /// Namespace in Vault Enterprise or OpenBao, such as `admin`. The namespaces that logins and sources name are
+    /// below it, and theirs is this one if they name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub namespace: Option<String>,
+    /// How to verify the server, and how it verifies us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSpec>,
     /// How long one request may take. Default `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<GoDuration>,
+    /// Sent with every request, for what stands in front of Vault. Not for secrets: whoever may read this object
+    /// reads them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
+    #[x_kube(validation = Rule::new(HEADERS_RULE).message("headers: the operator sets the headers of the token, the namespace, the body and the connection itself; remove X-Vault-Token, X-Vault-Namespace, X-Vault-Request, X-Vault-Wrap-TTL, Authorization, Host, Content-*, Transfer-Encoding and the like"))]
+    pub headers: BTreeMap<String, String>,
+    /// How much is asked of the server at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
 }
 
-/// How to verify the server.
+/// How much is asked of a server at once. Requests beyond it wait, in the order they came; renewals go first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitsSpec {
+    /// Requests in a second. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub requests_per_second: Option<u32>,
+    /// Requests that wait for their answer at the same time. Default `32`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_in_flight: Option<u32>,
+}
+
+/// How to verify the server, and how it verifies us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSpec {
     /// The only certificate authorities to trust. Without it, the system's are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CaSpec>,
+    /// The Secret of type `kubernetes.io/tls` with the certificate and key that we show to the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<SecretRef>,
+    /// The name that the server's certificate has to be for, and that it is asked for under (SNI, `Host`).
+    /// Default: the host of `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$")
+    )]
+    pub server_name: Option<String>,
     /// Do not verify the server at all. Refused unless the operator runs with `--allow-insecure-tls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure_skip_verify: Option<bool>,
@@ -170,23 +233,35 @@ pub struct VaultConnectionStatus {
 pub struct ConnectionSpec {
     /// See [`VaultConnectionSpec::address`].
     pub address: String,
+    /// See [`VaultConnectionSpec::namespace`].
+    pub namespace: Option<String>,
     /// See [`VaultConnectionSpec::tls`].
     pub tls: Option<TlsSpec>,
     /// See [`VaultConnectionSpec::timeout`].
     pub timeout: Option<GoDuration>,
+    /// See [`VaultConnectionSpec::headers`].
+    pub headers: BTreeMap<String, String>,
+    /// See [`VaultConnectionSpec::limits`].
+    pub limits: Option<LimitsSpec>,
 }
 
 impl From<VaultConnectionSpec> for ConnectionSpec {
     fn from(spec: VaultConnectionSpec) -> Self {
         let VaultConnectionSpec {
             address,
+            namespace,
             tls,
             timeout,
+            headers,
+            limits,
         } = spec;
         Self {
             address,
+            namespace,
             tls,
             timeout,
+            headers,
+            limits,
         }
     }
 }
@@ -195,13 +270,19 @@ impl From<ClusterVaultConnectionSpec> for ConnectionSpec {
     fn from(spec: ClusterVaultConnectionSpec) -> Self {
         let ClusterVaultConnectionSpec {
             address,
+            namespace,
             tls,
             timeout,
+            headers,
+            limits,
         } = spec;
         Self {
             address,
+            namespace,
             tls,
             timeout,
+            headers,
+            limits,
         }
     }
 }

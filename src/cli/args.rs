@@ -86,6 +86,21 @@ pub struct RunArgs {
     #[arg(long)]
     pub allow_insecure_tls: bool,
 
+    /// Which addresses connections may name, such as `https://vault.vault.svc:8200` or `https://*.example.com:*`.
+    ///
+    /// Comma-separated, or given several times; without it, all. `*` stands for one label of the host, for the
+    /// whole host, or for the port; without a port, it is the usual one of the scheme. Link-local addresses and
+    /// the metadata services of clouds are always refused.
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+    pub allowed_vault_addresses: Vec<String>,
+
+    /// Where a service of a cloud is, in place of its public address: for private endpoints. May be given several times.
+    ///
+    /// Logins with identities of clouds send tokens there. NAME is one of aws-sts, gcp-sts, gcp-iam, azure-login
+    /// and azure-metadata.
+    #[arg(long, value_name = "NAME=URL")]
+    pub cloud_endpoint: Vec<String>,
+
     /// How a log line looks.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,

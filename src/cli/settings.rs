@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::args::RunArgs;
 use crate::api::duration::GoDuration;
+use crate::cloud::endpoints::{Endpoint, Endpoints};
+use crate::connection::resolve::Permitted;
 use crate::telemetry::log::LogFormat;
+use crate::vault::reach::{NoPattern, Reach};
 use crate::vault::sessions::SessionStore;
 
 /// The shortest duration a flag takes; for intervals the same as for `spec.refreshInterval`.
@@ -38,8 +41,10 @@ pub struct Settings {
     pub staleness_budget: Duration,
     /// What becomes of tokens that leases depend on.
     pub session_store: SessionStore,
-    /// Whether `insecureSkipVerify` is accepted.
-    pub allow_insecure_tls: bool,
+    /// What connections may do.
+    pub permitted: Permitted,
+    /// Where services of clouds are that are not at their public addresses.
+    pub cloud_endpoints: Endpoints,
     /// How a log line looks.
     pub log_format: LogFormat,
     /// What is logged; checked when the log is set up.
@@ -86,6 +91,8 @@ impl Settings {
             staleness_budget,
             session_store,
             allow_insecure_tls,
+            allowed_vault_addresses,
+            cloud_endpoint,
             log_format,
             log_filter,
         } = args;
@@ -104,11 +111,27 @@ impl Settings {
             )?,
             staleness_budget: duration("--staleness-budget", &staleness_budget)?,
             session_store,
-            allow_insecure_tls,
+            permitted: Permitted {
+                insecure_tls: allow_insecure_tls,
+                reach: reach(&allowed_vault_addresses)?,
+            },
+            cloud_endpoints: cloud_endpoints(cloud_endpoint)?,
             log_format,
             log_filter,
         })
     }
+}
+
+/// No pattern at all allows every address; an empty one allows none by itself, so it is a mistake.
+fn reach(patterns: &[String]) -> Result<Reach, SettingsError> {
+    if patterns.is_empty() {
+        return Ok(Reach::default());
+    }
+    Reach::only(patterns).map_err(|NoPattern| SettingsError {
+        flag: "--allowed-vault-addresses",
+        value: patterns.join(","),
+        wanted: "a list of patterns scheme://host[:port]; use some such as https://vault.vault.svc:8200 or https://*.example.com:*",
+    })
 }
 
 fn namespace_name(value: String) -> Result<String, SettingsError> {
@@ -148,6 +171,17 @@ fn address(value: &str) -> Result<SocketAddr, SettingsError> {
         value: value.to_owned(),
         wanted: "an IP address and a port; use one such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080",
     })
+}
+
+fn cloud_endpoints(values: Vec<String>) -> Result<Endpoints, SettingsError> {
+    let parsed = values.into_iter().map(|value| {
+        value.parse::<Endpoint>().map_err(|_no_endpoint| SettingsError {
+            flag: "--cloud-endpoint",
+            value,
+            wanted: "NAME=URL; use one of aws-sts, gcp-sts, gcp-iam, azure-login and azure-metadata, and an https address without path",
+        })
+    });
+    parsed.collect()
 }
 
 fn count(flag: &'static str, value: u16) -> Result<u16, SettingsError> {
@@ -206,12 +240,16 @@ mod tests {
             "--workers=4",
             "--default-refresh-interval=1h30m",
             "--identity=a.b",
+            "--allowed-vault-addresses=https://a,https://b",
+            "--allowed-vault-addresses=https://c",
         ];
         let settings = settings(&flags).unwrap();
         assert!(!settings.leader_election);
         assert_eq!((settings.workers, settings.rollout_workers), (4, 8));
         assert_eq!(settings.default_refresh_interval, Duration::from_mins(90));
         assert_eq!(settings.identity, "a.b_0badcafe");
+        let three = Reach::only(&["https://a", "https://b", "https://c"]);
+        assert_eq!(Ok(settings.permitted.reach), three);
     }
 
     #[test]
@@ -224,6 +262,9 @@ mod tests {
             "--rollout-workers=1001",
             "--default-refresh-interval=5 minutes",
             "--default-refresh-interval=10ms",
+            "--allowed-vault-addresses=https://vault,vault:8200",
+            "--allowed-vault-addresses=",
+            "--cloud-endpoint=aws-sts=http://sts.example",
         ]
         .iter()
         .map(|flag| settings(&[flag]).unwrap_err().to_string())

@@ -2,6 +2,7 @@
 //!
 //! Everybody else takes the transport from the [`Table`]; nobody else builds one.
 
+mod material;
 pub mod resolve;
 pub mod status;
 
@@ -13,17 +14,18 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client};
-use tokio::time::{Instant, timeout};
+use kube::Client;
+use tokio::time::Instant;
 
-use self::resolve::{Ca, Prepared};
+use self::{
+    material::Material,
+    resolve::{Permitted, Prepared, Refused},
+};
 use crate::{
     api::{
         refs::ConnectionKind,
         vault_connection::{ClusterVaultConnection, VaultConnection, VaultConnectionStatus},
     },
-    names::ObjectKey,
     status::{
         write::{WriteStatusError, write_status},
         written::Written,
@@ -31,7 +33,7 @@ use crate::{
     sync::resolve::ConnectionId,
     telemetry::metrics::Metrics,
     vault::{
-        error::VaultError,
+        error::{VaultError, VaultErrorKind},
         request::Request,
         response::Health,
         transport::{Transport, TransportSettings},
@@ -40,12 +42,10 @@ use crate::{
     world::World,
 };
 
-/// How often a healthy server is looked at, and a certificate authority read again.
+/// How often a healthy server is looked at, and what its TLS needs is read again.
 const HEALTHY: Duration = Duration::from_mins(1);
 /// How often one that does not answer is looked at. The gate of the transport spares it the rest.
 const UNHEALTHY: Duration = Duration::from_secs(5);
-/// How long one request to the apiserver may take.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection as others see it.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub enum Entry {
         version: u64,
     },
     /// Somebody has to change something first.
-    Refused(String),
+    Refused(Refused),
 }
 
 /// Every connection that was looked at.
@@ -107,8 +107,8 @@ pub struct Controller {
     pub table: Arc<Table>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Whether `insecureSkipVerify` is accepted.
-    pub allow_insecure_tls: bool,
+    /// What connections may do.
+    pub permitted: Permitted,
     /// What was written a moment ago: several looks in a row write once.
     pub written: Written<VaultConnectionStatus>,
     /// Told when a connection became another one.
@@ -141,7 +141,7 @@ impl Controller {
         Some(Instant::now() + next)
     }
 
-    /// The apiserver did not say what the certificate authority is. What was prepared before stays in use.
+    /// The apiserver did not say what the certificates are. What was prepared before stays in use.
     async fn failed(
         &self,
         id: &ConnectionId,
@@ -160,16 +160,12 @@ impl Controller {
         let spec = view
             .spec
             .as_ref()
-            .map_err(|bad| Unprepared::Refused(format!("{}: {}", bad.field, bad.why)))?;
-        let Prepared {
-            address,
-            ca,
-            insecure_skip_verify,
-            timeout,
-        } = resolve::resolve(id, spec, self.allow_insecure_tls).map_err(Unprepared::Refused)?;
-        let ca = self.certificate_authority(&ca).await?;
+            .map_err(|bad| Refused::Spec(format!("{}: {}", bad.field, bad.why)))
+            .map_err(Unprepared::Refused)?;
+        let prepared = resolve::resolve(id, spec, &self.permitted).map_err(Unprepared::Refused)?;
+        let material = material::fetch(&self.client, &prepared).await?;
         let mut hasher = DefaultHasher::new();
-        (&view.uid, view.generation, &ca, id).hash(&mut hasher);
+        (&view.uid, view.generation, material.version, id).hash(&mut hasher);
         let version = hasher.finish();
         if let Some(Entry::Usable {
             transport,
@@ -179,53 +175,46 @@ impl Controller {
         {
             return Ok(Entry::Usable { transport, version });
         }
-        let settings = TransportSettings {
-            ca,
-            insecure_skip_verify,
-            timeout,
-            ..TransportSettings::new(address)
-        };
-        let transport = Transport::new(settings, Arc::clone(&self.metrics))
-            .map_err(|error| Unprepared::Refused(format!("spec.tls.ca: {}", error.detail)))?;
+        let settings = self.settings(prepared, material);
+        let transport = Transport::new(settings, Arc::clone(&self.metrics)).map_err(|error| {
+            Unprepared::Refused(Refused::Spec(format!("spec.{}", error.detail)))
+        })?;
         Ok(Entry::Usable {
             transport: Arc::new(transport),
             version,
         })
     }
 
-    async fn certificate_authority(&self, ca: &Ca) -> Result<Option<Vec<u8>>, Unprepared> {
-        let missing = |what: &str, key: &ObjectKey, data_key: &str| {
-            Unprepared::Refused(format!(
-                "spec.tls.ca: there is no key {data_key} in {what} {key}; create it or correct the reference"
-            ))
-        };
-        match ca {
-            Ca::System => Ok(None),
-            Ca::Inline(pem) => Ok(Some(pem.clone().into_bytes())),
-            Ca::Secret(key, data_key) => {
-                let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
-                let data = fetched(timeout(LIMIT, api.get_opt(&key.name)).await, "Secret", key)?
-                    .and_then(|secret| secret.data);
-                let pem = data
-                    .and_then(|mut data| data.remove(data_key))
-                    .map(|bytes| bytes.0);
-                pem.map(Some)
-                    .ok_or_else(|| missing("Secret", key, data_key))
-            }
-            Ca::ConfigMap(key, data_key) => {
-                let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &key.namespace);
-                let data = fetched(
-                    timeout(LIMIT, api.get_opt(&key.name)).await,
-                    "ConfigMap",
-                    key,
-                )?
-                .and_then(|map| map.data);
-                let pem = data
-                    .and_then(|mut data| data.remove(data_key))
-                    .map(String::into_bytes);
-                pem.map(Some)
-                    .ok_or_else(|| missing("ConfigMap", key, data_key))
-            }
+    fn settings(&self, prepared: Prepared, material: Material) -> TransportSettings {
+        let Prepared {
+            address,
+            namespace,
+            ca: _,
+            client_certificate: _,
+            server_name,
+            insecure_skip_verify,
+            headers,
+            timeout,
+            max_in_flight,
+            requests_per_second,
+        } = prepared;
+        let Material {
+            ca,
+            client_certificate,
+            version: _,
+        } = material;
+        TransportSettings {
+            address,
+            namespace,
+            ca,
+            client_certificate,
+            server_name,
+            insecure_skip_verify,
+            headers,
+            timeout,
+            max_in_flight,
+            requests_per_second,
+            reach: self.permitted.reach.clone(),
         }
     }
 
@@ -259,7 +248,7 @@ impl Controller {
 /// Why there is no transport.
 enum Unprepared {
     /// Somebody has to change something.
-    Refused(String),
+    Refused(Refused),
     /// The apiserver did not answer.
     Failed(String),
 }
@@ -272,7 +261,7 @@ pub enum Look {
     /// It did not, and this is what happened.
     Silent(String),
     /// It was not asked, because somebody has to change something first.
-    Refused(String),
+    Refused(Refused),
 }
 
 async fn ask(entry: &Entry) -> Look {
@@ -287,26 +276,17 @@ async fn ask(entry: &Entry) -> Look {
         .and_then(|response| response.health());
     match answer {
         Ok(health) => Look::Answered(health),
+        // Its name leads where nobody may go.
+        Err(VaultError {
+            kind: VaultErrorKind::Refused,
+            detail,
+            ..
+        }) => Look::Refused(Refused::Address(format!("spec.address: {detail}"))),
         Err(VaultError { detail, kind, .. }) if detail.is_empty() => {
             Look::Silent(kind.phrase().to_owned())
         }
         Err(VaultError { detail, kind, .. }) => {
             Look::Silent(format!("{}: {detail}", kind.phrase()))
         }
-    }
-}
-
-type Fetched<T> = Result<kube::Result<Option<T>>, tokio::time::error::Elapsed>;
-
-fn fetched<T>(found: Fetched<T>, what: &str, key: &ObjectKey) -> Result<Option<T>, Unprepared> {
-    match found {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(kube::Error::Api(status))) => Err(Unprepared::Failed(format!(
-            "cannot read {what} {key}: the apiserver says {} ({})",
-            status.reason, status.code
-        ))),
-        Ok(Err(_)) | Err(_) => Err(Unprepared::Failed(format!(
-            "cannot read {what} {key}: the apiserver cannot be reached"
-        ))),
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Look;
+use super::{Look, resolve::Refused};
 use crate::{
     api::vault_connection::VaultConnectionStatus,
     status::condition::{Kind, Wanted, merge},
@@ -40,11 +40,16 @@ fn conditions(look: &Look) -> Vec<Wanted> {
             "Vault answers and is unsealed",
         )],
         Look::Silent(why) => not_ready("Unreachable", why),
-        Look::Refused(why) => vec![
-            Wanted::no(Kind::Ready, "InvalidSpec", why),
-            Wanted::yes(Kind::Stalled, "InvalidSpec", why),
-        ],
+        Look::Refused(Refused::Spec(why)) => stalled("InvalidSpec", why),
+        Look::Refused(Refused::Address(why)) => stalled("AddressNotAllowed", why),
     }
+}
+
+fn stalled(reason: &str, message: &str) -> Vec<Wanted> {
+    vec![
+        Wanted::no(Kind::Ready, reason, message),
+        Wanted::yes(Kind::Stalled, reason, message),
+    ]
 }
 
 fn not_ready(reason: &str, message: &str) -> Vec<Wanted> {
@@ -88,8 +93,13 @@ mod tests {
                 [false, true, false],
             ),
             (
-                Look::Refused("spec.x".into()),
+                Look::Refused(Refused::Spec("spec.x".into())),
                 "InvalidSpec",
+                [false, false, true],
+            ),
+            (
+                Look::Refused(Refused::Address("spec.address".into())),
+                "AddressNotAllowed",
                 [false, false, true],
             ),
         ];

@@ -34,12 +34,20 @@ pub struct Ask {
     pub key_type: Option<KeyType>,
 }
 
+/// A role of an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub role: SecretPath,
+    /// The issuer, if not the one the role names.
+    pub issuer: Option<SecretPath>,
+}
+
 impl Ask {
-    /// Asks for `role`, and for `issuer` if it is not to be the one the role names. Refused when the path gets too long.
+    /// Asks a role of the engine at `mount`. Refused when the path gets too long.
     pub fn new(
         mount: MountPath,
-        issuer: Option<&SecretPath>,
-        role: &SecretPath,
+        Role { role, issuer }: &Role,
         names: Names,
         ttl: Option<Duration>,
         key_type: Option<KeyType>,
@@ -161,18 +169,13 @@ mod tests {
             exclude_common_name: false,
         });
         let path = |text: &str| SecretPath::parse(text).unwrap();
-        let issuer = issuer.map(path);
+        let role = Role {
+            role: path("web"),
+            issuer: issuer.map(path),
+        };
         let mount = MountPath::parse("team/pki").unwrap();
         let ttl = Some(Duration::from_hours(72));
-        Ask::new(
-            mount,
-            issuer.as_ref(),
-            &path("web"),
-            names.unwrap(),
-            ttl,
-            key_type,
-        )
-        .unwrap()
+        Ask::new(mount, &role, names.unwrap(), ttl, key_type).unwrap()
     }
 
     #[test]

@@ -204,9 +204,11 @@ mod tests {
             let found: Vec<_> = request
                 .requested_extensions()
                 .unwrap()
-                .filter_map(|extension| match extension {
-                    ParsedExtension::SubjectAlternativeName(names) => Some(names),
-                    _ => None,
+                .filter_map(|extension| {
+                    let ParsedExtension::SubjectAlternativeName(names) = extension else {
+                        return None;
+                    };
+                    Some(names)
                 })
                 .flat_map(|names| names.general_names.clone())
                 .collect();

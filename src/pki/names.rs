@@ -207,10 +207,18 @@ mod tests {
         assert!(names.dns.is_empty());
     }
 
+    /// Alternative names, IP addresses, URIs, and how the refusal begins.
+    type Row = (
+        &'static [&'static str],
+        &'static [&'static str],
+        &'static [&'static str],
+        &'static str,
+    );
+
     #[test]
     fn each_wrong_name_is_named() {
         let none = Vec::new();
-        let rows: [(&[&str], &[&str], &[&str], &str); 7] = [
+        let rows: [Row; 7] = [
             (
                 &["a b"],
                 &[],

@@ -48,7 +48,7 @@ impl Operator {
             world: Arc::clone(&self.world),
             table: Arc::clone(table),
             metrics: Arc::clone(&self.metrics),
-            allow_insecure_tls: self.settings.allow_insecure_tls,
+            permitted: self.settings.permitted.clone(),
             written: Written::default(),
             changed: Box::new(move |id| wiring.connection_changed(id)),
         });

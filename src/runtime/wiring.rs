@@ -15,7 +15,7 @@ use crate::{
     },
     auth::AuthId,
     cache::Change,
-    connection::resolve::ca_secret,
+    connection,
     names::ObjectKey,
     queue::Queue,
     rollout::{
@@ -166,7 +166,7 @@ impl Wiring {
         }
     }
 
-    /// Whoever depends on what a Secret holds: a key store, a login, a certificate authority.
+    /// Whoever depends on what a Secret holds: a key store, a login, a connection.
     fn follow_secret(&self, key: &ObjectKey) {
         for (vault_secret, view) in self.world.vault_secrets.in_namespace(&key.namespace) {
             if view
@@ -195,8 +195,8 @@ impl Wiring {
         ] {
             for (name, view) in self.world.connections(kind).in_namespace(namespace) {
                 let id = ConnectionId { kind, key: name };
-                let spec = view.spec.as_deref().ok();
-                if spec.and_then(|spec| ca_secret(&id, spec)).as_ref() == Some(key) {
+                let depends = |spec: &_| connection::resolve::reads(&id, spec, key);
+                if view.spec.as_deref().is_ok_and(depends) {
                     self.queues.connections.add(id);
                 }
             }

@@ -71,7 +71,7 @@ pub(super) fn issue_failed(
     error: &VaultError,
     held: &Holdings,
 ) -> Result<SourceFailure, Stop> {
-    let failure = holding::failure(source, error);
+    let failure = holding::failure(held, source, error);
     if held.sources.contains_key(&source.name) {
         return Ok(failure);
     }

@@ -1,5 +1,7 @@
 //! Effects: apiserver. Fetches what a login needs, at the time of the login; nothing is kept.
 
+mod cloud;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
@@ -18,6 +20,7 @@ use super::resolve::{
     method::{Account, Jwt, Method, RoleId, SecretKey},
 };
 use crate::{
+    cloud::http::Clouds,
     names::ObjectKey,
     sensitive::Sensitive,
     vault::{
@@ -33,6 +36,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The credentials of one login.
 struct Credentials {
     client: Client,
+    clouds: Arc<Clouds>,
     login: Login,
 }
 
@@ -42,6 +46,7 @@ struct Credentials {
 /// the one that issued it.
 pub fn identity(
     client: &Client,
+    clouds: &Arc<Clouds>,
     login: &Login,
     transport: Arc<Transport>,
     transport_version: u64,
@@ -58,9 +63,10 @@ pub fn identity(
     Identity {
         key,
         transport,
-        namespace: None,
+        namespace: login.namespace.clone(),
         credentials: Arc::new(Credentials {
             client: client.clone(),
+            clouds: Arc::clone(clouds),
             login: login.clone(),
         }),
     }
@@ -120,6 +126,7 @@ impl Credentials {
                 user: login.user.clone(),
                 password: self.secret_value(&login.password).await?,
             }),
+            Method::Cloud(login) => self.cloud(mount, login).await,
         }
     }
 

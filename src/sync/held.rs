@@ -13,7 +13,11 @@ use super::{
     Object, ReadSource, Stop, Syncer, apply,
     conclude::{issue_failed, statuses},
     desired::Wanted,
-    holding::{LaidOut, holdings::Holdings, issuing, missing_policy, record::Records, state::Need},
+    holding::{
+        LaidOut, issuing, missing_policy,
+        record::Records,
+        {holdings::Holdings, state::Need},
+    },
     outcome::{InStep, SourceFailure},
     render::Data,
     resolve::{
@@ -123,7 +127,7 @@ impl Syncer {
         let Scope {
             object, resolved, ..
         } = scope;
-        let records = records_of(object, secret);
+        let records = records_of(object, secret).believed(&self.revisions, object.key);
         held.take_over(records, resolved.interval, self.moment(), object.seed);
         self.depend(scope, held);
     }
@@ -146,11 +150,7 @@ impl Syncer {
             .await
             .ok_or(Stop::Ending)?;
         let next = shared.next(tended.next);
-        let trouble = shared
-            .failed
-            .as_ref()
-            .map(|(failure, _)| failure.clone())
-            .or_else(|| tended.failure.clone());
+        let trouble = shared.failure().or_else(|| tended.failure.clone());
         let quiet = tended.issue.is_empty() && tended.lay_out.is_empty() && !in_hand && !dropped;
         if quiet && shared.failed.is_none() {
             let statuses = statuses(resolved, &shared.read, Some(held));
@@ -163,9 +163,7 @@ impl Syncer {
                 });
             }
         }
-        let ours = secret
-            .as_ref()
-            .is_some_and(|secret| secret.managed.is_some());
+        let ours = secret.is_some_and(|secret| secret.managed.is_some());
         if let Some((failure, at)) = &shared.failed
             && (quiet || !ours)
         {
@@ -173,32 +171,53 @@ impl Syncer {
         }
         let issue = tended.issue;
         let failed = self.issue_all(scope, issue, held).await?;
-        let laid_out = self.lay_out(scope, &tended.lay_out, held).await?;
         let shared = if short && shared.failed.is_none() {
             self.read_shared(scope, true).await?
         } else {
             shared
         };
-        let written = async {
-            let values = self.values(scope, &shared, held, &laid_out).await?;
-            self.write(object, resolved, values, Some(held)).await
-        };
-        let in_step = match written.await {
-            Ok(in_step) => in_step,
-            Err(stop) => {
-                laid_out.undo(held);
-                return Err(stop);
-            }
-        };
-        held.written(Instant::now().into_std());
+        if let Some(stop) = nothing_to_write(resolved, held, trouble.as_ref(), next) {
+            return Err(stop);
+        }
+        let (in_step, unmade) = self
+            .write_held(scope, &shared, &tended.lay_out, held)
+            .await?;
         // What was just issued has dates of its own.
-        let soon = laid_out.failure().map_or(LOOK_AGAIN, |_| LAY_OUT_AGAIN);
+        let soon = unmade.as_ref().map_or(LOOK_AGAIN, |_| LAY_OUT_AGAIN);
         let next = next.min(Instant::now() + soon);
         Ok(Passed {
             in_step,
-            trouble: failed.or_else(|| laid_out.failure()).or(trouble),
+            trouble: failed.or(unmade).or(trouble),
             next,
         })
+    }
+
+    /// Writes what there is; says which key stores could not be made.
+    async fn write_held(
+        &self,
+        scope: Scope<'_>,
+        shared: &Shared<'_>,
+        lay_out: &[&Source],
+        held: &mut Holdings,
+    ) -> Result<(InStep, Option<SourceFailure>), Stop> {
+        let Scope {
+            object, resolved, ..
+        } = scope;
+        let laid_out = self.lay_out(scope, lay_out, held).await?;
+        let written = async {
+            let values = self.values(scope, shared, held, &laid_out).await?;
+            self.write(object, resolved, values, Some(held)).await
+        };
+        match written.await {
+            Ok(in_step) => {
+                held.written(&resolved.sources, Instant::now().into_std());
+                Ok((in_step, laid_out.failure()))
+            }
+            Err(stop) => {
+                laid_out.undo(held);
+                Err(stop)
+            }
+        }
     }
 
     /// Has everything issued that is needed. A source that has nothing to fall back on stops the pass.
@@ -299,6 +318,24 @@ impl Syncer {
     }
 }
 
+/// A source that holds nothing and cannot be issued now leaves nothing to write.
+fn nothing_to_write(
+    resolved: &Resolved,
+    held: &Holdings,
+    trouble: Option<&SourceFailure>,
+    next: Instant,
+) -> Option<Stop> {
+    let (source, _) =
+        issuing(resolved).find(|(source, _)| !held.sources.contains_key(&source.name))?;
+    Some(match trouble {
+        Some(failure) => Stop::Unread(failure.clone(), next),
+        None => Stop::Unwritten(format!(
+            "what was issued for source {} could not be written for long and was revoked; another is issued within half an hour",
+            source.name
+        )),
+    })
+}
+
 fn records_of(object: &Object<'_>, secret: Option<&SecretView>) -> Records {
     let ours = secret
         .and_then(|secret| secret.managed.as_ref())
@@ -308,6 +345,10 @@ fn records_of(object: &Object<'_>, secret: Option<&SecretView>) -> Records {
 }
 
 impl Shared<'_> {
+    fn failure(&self) -> Option<SourceFailure> {
+        self.failed.as_ref().map(|(failure, _)| failure.clone())
+    }
+
     fn next(&self, tended: Option<Instant>) -> Instant {
         let read = self.read.iter().map(|read| read.next);
         let failed = self.failed.as_ref().map(|(_, at)| *at);

@@ -52,6 +52,7 @@ use self::{
 };
 use crate::{
     api::{source::SourceStatus, vault_secret::VaultSecretSpec},
+    cloud::http::Clouds,
     connection::{Entry, Table},
     names::ObjectKey,
     revision::RevisionKey,
@@ -78,6 +79,8 @@ const CONNECTION_PENDING: Duration = Duration::from_secs(5);
 pub struct Syncer {
     /// Talks to the apiserver.
     pub client: Client,
+    /// The way to the services of clouds, for logins.
+    pub clouds: Arc<Clouds>,
     /// What is known of the cluster.
     pub world: Arc<World>,
     /// The connections to Vault.
@@ -96,6 +99,8 @@ pub struct Syncer {
     pub sessions: Arc<Sessions>,
     /// What is held for each object.
     pub holdings: Arc<holding::Table>,
+    /// What this process has issued.
+    pub ours: holding::maybe::Ours,
     /// How far the workloads are that use the Secret of a `VaultSecret`.
     pub verdict: VerdictOf,
     /// The time of day.
@@ -147,6 +152,17 @@ struct Object<'a> {
     seed: u64,
 }
 
+impl<'a> Object<'a> {
+    fn new(key: &'a ObjectKey, view: &'a VaultSecretView) -> Self {
+        Self {
+            key,
+            start: Start::default(),
+            seed: backoff::seed_of(&view.uid),
+            view,
+        }
+    }
+}
+
 /// One source with what it needs to be read, and what was read.
 struct ReadSource<'a> {
     source: &'a Source,
@@ -167,6 +183,12 @@ impl Syncer {
                 next,
             };
         };
+        if view.deleted.is_some() {
+            return Pass {
+                outcome: None,
+                next: self.finish(&Object::new(key, &view)).await,
+            };
+        }
         let Some((outcome, next)) = self.look(key, &view).await else {
             return Pass {
                 outcome: None,
@@ -182,16 +204,7 @@ impl Syncer {
 
     /// `None` when the process ends.
     async fn look(&self, key: &ObjectKey, view: &VaultSecretView) -> Option<Look> {
-        let mut object = Object {
-            key,
-            start: Start::default(),
-            seed: backoff::seed_of(&view.uid),
-            view,
-        };
-        if view.deleted.is_some() {
-            let next = self.finish(&object).await;
-            return Some((Outcome::Suspended, next));
-        }
+        let mut object = Object::new(key, view);
         let spec = match &view.spec {
             Ok(spec) => Arc::clone(spec),
             Err(undecodable) => {
@@ -203,7 +216,10 @@ impl Syncer {
         }
         object.start = self.memories.begin(key, view, Instant::now());
         let result = self.sync(&object, &spec).await;
-        self.conclude(&object, result)
+        // A Secret that cannot be written is no reason to let a lease end.
+        let tend = self.holdings.take_tend_at(key).await;
+        let (outcome, next) = self.conclude(&object, result)?;
+        Some((outcome, next.into_iter().chain(tend).min()))
     }
 
     async fn sync(&self, object: &Object<'_>, spec: &VaultSecretSpec) -> Result<Passed, Stop> {
@@ -253,11 +269,12 @@ impl Syncer {
             None => Err(Stop::Pending),
             Some(Entry::Refused(why)) => Err(Refusal::ConnectionUnusable {
                 connection: id.to_string(),
-                why,
+                why: why.to_string(),
             }
             .into()),
             Some(Entry::Usable { transport, version }) => Ok(credentials::identity(
                 &self.client,
+                &self.clouds,
                 &resolved.login,
                 transport,
                 version,

@@ -51,6 +51,18 @@ pub enum Refusal {
         /// Namespace of the `VaultSecret`.
         namespace: String,
     },
+    /// The login is not for this path.
+    #[error(
+        "spec.sources[{source_name}]: {auth} is not for the path {path}: no pattern of its spec.allowedPaths matches; correct the path, or have a pattern added there"
+    )]
+    PathNotAllowed {
+        /// Name of the source.
+        source_name: String,
+        /// The path in Vault.
+        path: String,
+        /// Which auth object.
+        auth: String,
+    },
     /// The auth object is itself unusable.
     #[error("{auth}: {why}")]
     AuthUnusable {
@@ -184,6 +196,7 @@ impl Refusal {
             Self::NoDefaultAuth { .. } => "NoDefaultAuth",
             Self::AuthNotFound { .. } => "AuthNotFound",
             Self::AuthNotAllowed { .. } => "AuthNotAllowed",
+            Self::PathNotAllowed { .. } => "PathNotAllowed",
             Self::AuthUnusable { .. } => "AuthUnusable",
             Self::ConnectionNotFound { .. } => "ConnectionNotFound",
             Self::ConnectionUnusable { .. } => "ConnectionUnusable",

@@ -1,5 +1,7 @@
 //! Pure: from what the user wrote to values that cannot be wrong. All checks of a `VaultSecret` are here.
 
+pub mod cloud;
+pub mod fence;
 pub mod login;
 pub mod method;
 pub mod source;
@@ -14,7 +16,7 @@ use crate::{
         vault_secret::{CreationPolicy, DeletionPolicy, TargetSpec, VaultSecretSpec},
     },
     names::ObjectKey,
-    vault::path::MountPath,
+    vault::path::{MountPath, VaultNamespace},
     view::{AuthView, NamespaceView},
 };
 
@@ -87,6 +89,8 @@ pub struct Login {
     pub auth: String,
     /// UID and generation of the auth object: an edit is another login.
     pub auth_version: (String, i64),
+    /// The Vault namespace of the login, below that of the connection.
+    pub namespace: Option<VaultNamespace>,
     /// Where the auth method is mounted.
     pub mount: MountPath,
     /// How to log in.
@@ -113,11 +117,13 @@ pub fn resolve(
             "it is empty; name at least one source",
         ));
     }
+    let (login, fence) = login::login(object, spec.auth_ref.as_ref(), lookup)?;
+    let sources = sources.into_iter().map(|source| fence.admit(source));
     Ok(Resolved {
         interval,
-        sources,
+        sources: sources.collect::<Result<_, _>>()?,
         target: target(object, spec.target.as_ref()),
-        login: login::login(object, spec.auth_ref.as_ref(), lookup)?,
+        login,
     })
 }
 

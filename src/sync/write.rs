@@ -73,7 +73,12 @@ impl Syncer {
         data.extend(render::render(parts)?);
         let written = ObjectKey::new(&object.key.namespace, &resolved.target.name);
         let revision = self.revisions.revision(&written, &data);
-        let records = |writes| held.map_or_else(Records::default, |held| held.records(writes));
+        let records = |writes| held.map(|held| held.records(writes, &resolved.sources));
+        let records = |writes| -> Records {
+            records(writes)
+                .unwrap_or_default()
+                .sealed(&self.revisions, object.key)
+        };
         let desired = DesiredSecret::new(
             object.key,
             &object.view.uid,
@@ -88,19 +93,9 @@ impl Syncer {
             SecretAction::Nothing => (secret, None),
             SecretAction::Apply(how) => {
                 desired.set_records(&records(true));
-                let how = self.dated(how, &desired, secret.as_deref()).await?;
-                if how.why == ApplyReason::DataChanged {
-                    self.let_the_first_second_pass(object.key, secret.as_deref())
-                        .await;
-                }
-                let applied = self
-                    .apply(object.key, &desired, &how, secret.as_deref())
-                    .await?;
-                tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
-                let secret = Arc::new(applied.0);
-                self.memories
-                    .wrote(object.key, Arc::clone(&secret), Instant::now());
-                (Some(secret), Some(how.why))
+                let written = self.apply_dated(object, &desired, how, secret.as_deref());
+                let (secret, why) = written.await?;
+                (Some(secret), Some(why))
             }
         };
         let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
@@ -121,6 +116,25 @@ impl Syncer {
                 "the Secret does not carry the operator's mark after it was written".to_owned(),
             )
         })
+    }
+
+    async fn apply_dated(
+        &self,
+        object: &Object<'_>,
+        desired: &DesiredSecret,
+        how: Apply,
+        secret: Option<&SecretView>,
+    ) -> Result<(Arc<SecretView>, ApplyReason), ApplyError> {
+        let how = self.dated(how, desired, secret).await?;
+        if how.why == ApplyReason::DataChanged {
+            self.let_the_first_second_pass(object.key, secret).await;
+        }
+        let applied = self.apply(object.key, desired, &how, secret).await?;
+        tracing::info!(object = %object.key, secret = %desired.key, why = how.why.as_str(), revision = %desired.wanted.revision, "wrote the Secret");
+        let secret = Arc::new(applied.0);
+        self.memories
+            .wrote(object.key, Arc::clone(&secret), Instant::now());
+        Ok((secret, how.why))
     }
 
     /// Under another hash key every revision looks new: whether the data is, only the Secret itself can tell.

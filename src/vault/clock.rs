@@ -44,8 +44,37 @@ impl VaultClock {
     }
 }
 
+/// What Vault's answers told of its clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It has not answered anything yet.
+    Nothing,
+    /// It answers, and tells no time.
+    NoDate,
+    /// The time.
+    Date(VaultClock),
+}
+
+impl Heard {
+    /// What the headers of an answer tell.
+    pub(super) fn from_headers(headers: &HeaderMap, asked: Instant) -> Self {
+        date(headers).map_or(Self::NoDate, |date| {
+            Self::Date(VaultClock::told(date, asked))
+        })
+    }
+
+    /// The clock to go by: `ours` where Vault tells no time. `None` until it has answered.
+    pub fn clock(self, ours: Timestamp, now: Instant) -> Option<VaultClock> {
+        match self {
+            Self::Nothing => None,
+            Self::NoDate => Some(VaultClock::told(ours, now)),
+            Self::Date(clock) => Some(clock),
+        }
+    }
+}
+
 /// The `Date` header, if there is one.
-pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let text = headers.get(header::DATE)?.to_str().ok()?;
     rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
@@ -72,6 +101,17 @@ mod tests {
             assert_eq!(date(&headers), expected.map(|text| text.parse().unwrap()));
         }
         assert_eq!(date(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn our_clock_counts_only_where_vault_tells_no_time() {
+        let now = Instant::now();
+        let ours = "2026-01-01T00:00:00Z".parse().unwrap();
+        let theirs = VaultClock::told("2020-01-01T00:00:00Z".parse().unwrap(), now);
+        assert_eq!(Heard::Nothing.clock(ours, now), None);
+        assert_eq!(Heard::Date(theirs).clock(ours, now), Some(theirs));
+        let heard = Heard::from_headers(&HeaderMap::new(), now);
+        assert_eq!(heard.clock(ours, now), Some(VaultClock::told(ours, now)));
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub struct VaultError {
     pub retry_after: Option<Duration>,
     /// The request was not sent: the failure told here, of another request, closed the gate of the connection.
     pub held_back: bool,
+    /// It was sent, and no whole answer came: Vault may have done what was asked.
+    pub unanswered: bool,
 }
 
 impl std::error::Error for VaultError {}
@@ -130,6 +132,7 @@ impl VaultError {
             detail: one_line(detail.as_ref()),
             retry_after: None,
             held_back: false,
+            unanswered: false,
         }
     }
 
@@ -144,6 +147,7 @@ impl VaultError {
             detail: one_line(detail.as_ref()),
             retry_after: None,
             held_back: false,
+            unanswered: false,
         }
     }
 
@@ -155,6 +159,7 @@ impl VaultError {
             path: request.path().to_owned(),
             retry_after: Some(reopens_in),
             held_back: true,
+            unanswered: false,
             ..self.clone()
         }
     }
@@ -202,20 +207,58 @@ pub fn classify(
     headers: &HeaderMap,
     body: &[u8],
 ) -> VaultError {
+    if wants_tls(status, body) {
+        return VaultError {
+            status: Some(status.as_u16()),
+            ..VaultError::new(
+                VaultErrorKind::Unreachable,
+                request,
+                "the server speaks TLS at this port; use https:// in the connection's address",
+            )
+        };
+    }
     let answer = serde_json::from_slice::<Answer>(body).ok();
     let kind = kind_of(status, answer.as_ref());
+    let by_vault = answer
+        .as_ref()
+        .is_some_and(|answer| answer.errors.is_some());
     VaultError {
         kind,
         operation: request.operation(),
         path: request.path().to_owned(),
         status: Some(status.as_u16()),
-        by_vault: answer
-            .as_ref()
-            .is_some_and(|answer| answer.errors.is_some()),
+        by_vault,
         detail: detail_of(kind, status, headers, answer.as_ref()),
         retry_after: retry_after(headers),
         held_back: false,
+        // What stands in front of Vault waited for it in vain.
+        unanswered: !by_vault && matches!(status.as_u16(), 502 | 504),
     }
+}
+
+/// The failure of a request that was answered with a 307 that is not followed; `why` completes "because".
+pub(super) fn not_followed(request: &Request, why: &str) -> VaultError {
+    VaultError {
+        status: Some(StatusCode::TEMPORARY_REDIRECT.as_u16()),
+        ..VaultError::new(
+            VaultErrorKind::Unavailable,
+            request,
+            format!("the answer is a redirect, which is not followed because {why}"),
+        )
+    }
+}
+
+/// Whether a server for TLS says that it was spoken to without: Go's, which Vault is, and nginx.
+fn wants_tls(status: StatusCode, body: &[u8]) -> bool {
+    const WORDS: [&str; 2] = [
+        "Client sent an HTTP request to an HTTPS server",
+        "The plain HTTP request was sent to HTTPS port",
+    ];
+    let says = |words: &str| {
+        body.windows(words.len())
+            .any(|part| part == words.as_bytes())
+    };
+    status == StatusCode::BAD_REQUEST && body.len() < 1024 && WORDS.into_iter().any(says)
 }
 
 /// The parts of an error body that we look at. Values under `data` are skipped, not read.
@@ -408,6 +451,13 @@ mod tests {
             "1 error occurred: of another form",
         ),
         (
+            400,
+            "Client sent an HTTP request to an HTTPS server.\n",
+            Kind::Unreachable,
+            true,
+            "the server speaks TLS at this port; use https:// in the connection's address",
+        ),
+        (
             403,
             HTML,
             Kind::Denied,
@@ -522,10 +572,11 @@ mod tests {
             | VaultErrorKind::Sealed
             | VaultErrorKind::Throttled
             | VaultErrorKind::Unavailable
+            // From a server that says that it wanted TLS.
+            | VaultErrorKind::Unreachable
             | VaultErrorKind::Invalid => true,
             // These do not come from an answer.
-            VaultErrorKind::Unreachable
-            | VaultErrorKind::TooMany
+            VaultErrorKind::TooMany
             | VaultErrorKind::Refused
             | VaultErrorKind::CredentialUnavailable => false,
         }

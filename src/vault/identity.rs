@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::error::VaultError;
 use super::path::{MountPath, UserName};
 use super::request::Request;
+use crate::cloud::{aws::CallerIdentity, azure::Machine};
 use crate::sensitive::Sensitive;
 
 /// Names one identity at one Vault. Two requests with equal keys share a token, so the key holds
@@ -84,6 +85,26 @@ pub enum LoginMethod {
         /// PEM of the certificate, what it was signed with, and its key.
         certificate: Sensitive,
     },
+    /// An AWS auth method, type `iam`.
+    Aws {
+        /// Where the method is mounted.
+        mount: MountPath,
+        /// The role.
+        role: String,
+        /// Tells who signed it.
+        identity: CallerIdentity,
+    },
+    /// An Azure auth method.
+    Azure {
+        /// Where the method is mounted.
+        mount: MountPath,
+        /// The role.
+        role: String,
+        /// The access token to show.
+        jwt: Sensitive,
+        /// What the role may be bound to.
+        machine: Machine,
+    },
     /// No login: a Vault token made by someone else. It is renewed if it can be, and never revoked.
     /// Its policies must allow `auth/token/lookup-self`, as Vault's default policy does.
     Token(Sensitive),
@@ -155,6 +176,17 @@ impl LoginMethod {
                 certificate,
             } => Request::certificate_login(&mount, role.as_deref())
                 .map(|request| LoginStep::SendCertified(request, certificate)),
+            Self::Aws {
+                mount,
+                role,
+                identity,
+            } => Request::aws_login(&mount, &role, &identity).map(LoginStep::Send),
+            Self::Azure {
+                mount,
+                role,
+                jwt,
+                machine,
+            } => Request::azure_login(&mount, &role, &jwt, &machine).map(LoginStep::Send),
             Self::Token(token) => Ok(LoginStep::Adopt(token)),
         }
     }

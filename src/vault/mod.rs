@@ -17,7 +17,7 @@
 //! | `reader`, `mounts` | what is mounted where | [`place`] |
 //! | [`sessions`], [`session`] | tokens: log in, renew, verify, revoke | [`token`] |
 //! | `unwrapping` | secret ids that came wrapped | |
-//! | [`transport`] | the connection pool, the limit of requests in flight | [`gate`] |
+//! | [`transport`], `dial` | the connection pool, the limits of requests | [`gate`], `rate`, [`reach`], `redirect` |
 //!
 //! The right column is pure: it decides with the time as an argument, and the left one does it.
 //! Nothing here retries on its own, except one repeat of a read whose token had died: every error says
@@ -28,6 +28,7 @@
 
 pub mod backoff;
 pub mod clock;
+mod dial;
 pub mod error;
 mod find;
 pub mod fingerprint;
@@ -39,8 +40,11 @@ pub mod lease;
 mod mounts;
 pub mod path;
 pub mod place;
+mod rate;
+pub mod reach;
 mod reader;
 pub mod readings;
+mod redirect;
 pub mod request;
 pub mod response;
 pub mod schedule;

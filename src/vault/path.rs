@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use url::Url;
+use url::{Host, Url};
 
 /// Longest path we accept. Vault's own storage keys end far below.
 const MAX_CHARS: usize = 1024;
@@ -105,6 +105,14 @@ impl ApiPath {
 }
 
 impl VaultNamespace {
+    /// The namespace `inner` below `outer`; either may be missing.
+    pub fn below(outer: Option<&Self>, inner: Option<&Self>) -> Option<Self> {
+        match (outer, inner) {
+            (Some(Self(outer)), Some(Self(inner))) => Some(Self(format!("{outer}/{inner}"))),
+            (one, other) => one.or(other).cloned(),
+        }
+    }
+
     fn trimmed(text: &str) -> &str {
         text.strip_suffix('/').unwrap_or(text)
     }
@@ -154,6 +162,9 @@ fn encode(path: &str) -> String {
 pub struct VaultAddress {
     /// Without a slash at the end.
     base: String,
+    https: bool,
+    host: Host,
+    port: u16,
 }
 
 impl VaultAddress {
@@ -178,12 +189,41 @@ impl VaultAddress {
         if url.fragment().is_some() {
             return Err(error("must not contain a fragment ('#')"));
         }
-        if !url.has_host() {
+        let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return Err(error("has no host"));
-        }
+        };
         Ok(Self {
             base: url.as_str().trim_end_matches('/').to_owned(),
+            https: url.scheme() == "https",
+            host: host.to_owned(),
+            port,
         })
+    }
+
+    /// The same place called by another host name. Fails when `name` is no host name.
+    pub fn called(&self, name: &str) -> Result<Self, PathError> {
+        let wrong = |_| PathError {
+            what: "name",
+            wrong: "is not a host name",
+        };
+        let mut url = Url::parse(&self.base).map_err(wrong)?;
+        url.set_host(Some(name)).map_err(wrong)?;
+        Self::parse(url.as_str())
+    }
+
+    /// Whether TLS is spoken there.
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// Name or IP address of the host.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The port, also when it is the usual one and was not written.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The URL of an API path that is already encoded.
@@ -258,6 +298,29 @@ mod tests {
             let address = VaultAddress::parse(text).unwrap();
             assert_eq!(address.api_url("sys/health"), url);
         }
+    }
+
+    #[test]
+    fn namespaces_are_nested() {
+        let namespace = |text: &str| VaultNamespace::parse(text).unwrap();
+        let (outer, inner) = (namespace("admin/"), namespace("team/a"));
+        for (one, other, expected) in [
+            (Some(&outer), Some(&inner), Some("admin/team/a")),
+            (Some(&outer), None, Some("admin")),
+            (None, Some(&inner), Some("team/a")),
+            (None, None, None),
+        ] {
+            let nested = VaultNamespace::below(one, other);
+            assert_eq!(nested.as_ref().map(VaultNamespace::as_str), expected);
+        }
+    }
+
+    #[test]
+    fn an_address_can_be_called_by_another_name() {
+        let address = VaultAddress::parse("https://10.0.0.1:8200/prefix").unwrap();
+        let called = address.called("vault.internal").unwrap();
+        assert_eq!(called.to_string(), "https://vault.internal:8200/prefix");
+        assert!(address.called("a/b").is_err());
     }
 
     #[test]

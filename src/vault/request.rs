@@ -6,12 +6,15 @@
 pub mod lease;
 pub mod pki;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http::Method;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::error::VaultError;
 use super::path::{MountPath, SecretPath, UserName, VaultNamespace};
 use super::place::StaticEngine;
+use crate::cloud::{aws::CallerIdentity, azure::Machine};
 use crate::sensitive::Sensitive;
 
 /// One call of Vault's API.
@@ -27,6 +30,8 @@ pub struct Request {
     namespace: Option<VaultNamespace>,
     repeat: Repeat,
     gated: bool,
+    in_root: bool,
+    urgent: bool,
 }
 
 /// Whether sending a request twice does the same as sending it once.
@@ -213,6 +218,50 @@ impl Request {
         }
     }
 
+    /// Logs in at an AWS auth method with a request that Vault sends to AWS. Refused when it is not text.
+    pub fn aws_login(
+        mount: &MountPath,
+        role: &str,
+        identity: &CallerIdentity,
+    ) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Signed<'a> {
+            role: &'a str,
+            iam_http_request_method: &'static str,
+            iam_request_url: String,
+            iam_request_body: String,
+            iam_request_headers: &'a str,
+        }
+        let headers = text(mount, "the signed request", &identity.headers)?;
+        let headers = Zeroizing::new(BASE64_STANDARD.encode(headers));
+        let body = Signed {
+            role,
+            iam_http_request_method: "POST",
+            iam_request_url: BASE64_STANDARD.encode(&identity.url),
+            iam_request_body: BASE64_STANDARD.encode(identity.body),
+            iam_request_headers: &headers,
+        };
+        Self::login(mount, &body)
+    }
+
+    /// Logs in at an Azure auth method. Refused when the access token is not text.
+    pub fn azure_login(
+        mount: &MountPath,
+        role: &str,
+        jwt: &Sensitive,
+        machine: &Machine,
+    ) -> Result<Self, VaultError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            role: &'a str,
+            jwt: &'a str,
+            #[serde(flatten)]
+            machine: &'a Machine,
+        }
+        let jwt = text(mount, "the access token of Azure", jwt)?;
+        Self::login(mount, &Body { role, jwt, machine })
+    }
+
     /// What the token of the request is worth.
     pub fn token_lookup() -> Self {
         Self::own_token(Method::GET, "lookup-token", "lookup-self", Repeat::Safe)
@@ -236,6 +285,8 @@ impl Request {
         Self {
             query: Some(STATES.to_owned()),
             gated: false,
+            in_root: true,
+            urgent: true,
             ..Self::get("health", "sys/health".to_owned(), "sys/health".to_owned())
         }
     }
@@ -282,6 +333,16 @@ impl Request {
         self.gated
     }
 
+    /// Whether it goes to the root namespace, whatever the connection says: only there is `sys/health`.
+    pub fn is_in_root(&self) -> bool {
+        self.in_root
+    }
+
+    /// Whether it goes before others when a limit makes requests wait: what it is about may end meanwhile.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
     /// Path and query for the URL.
     pub fn target(&self) -> String {
         match &self.query {
@@ -301,6 +362,8 @@ impl Request {
             namespace: None,
             repeat: Repeat::Safe,
             gated: true,
+            in_root: false,
+            urgent: false,
         }
     }
 
@@ -309,6 +372,7 @@ impl Request {
         Self {
             method,
             repeat,
+            urgent: repeat == Repeat::Never,
             ..Self::get(operation, path.clone(), path)
         }
     }
@@ -455,6 +519,41 @@ mod tests {
     fn a_login_with_a_certificate_names_a_role_only_if_there_is_one() {
         for (role, expected) in [(None, "{}"), (Some("web"), r#"{"name":"web"}"#)] {
             let request = Request::certificate_login(&mount("cert"), role).unwrap();
+            assert_eq!(request.body().unwrap().expose_text(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_login_with_aws_carries_the_signed_request() {
+        let identity = CallerIdentity {
+            url: "https://sts.amazonaws.com/".to_owned(),
+            body: "Action=GetCallerIdentity",
+            headers: Sensitive::new(r#"{"host":["sts.amazonaws.com"]}"#),
+        };
+        let request = Request::aws_login(&mount("aws"), "app", &identity).unwrap();
+        assert_eq!(request.target(), "auth/aws/login");
+        assert_eq!(
+            request.body().unwrap().expose_text().unwrap(),
+            r#"{"role":"app","iam_http_request_method":"POST","iam_request_url":"aHR0cHM6Ly9zdHMuYW1hem9uYXdzLmNvbS8=","iam_request_body":"QWN0aW9uPUdldENhbGxlcklkZW50aXR5","iam_request_headers":"eyJob3N0IjpbInN0cy5hbWF6b25hd3MuY29tIl19"}"#
+        );
+    }
+
+    #[test]
+    fn a_login_with_azure_names_a_machine_only_if_there_is_one() {
+        let jwt = Sensitive::new("a.b.c");
+        let named = Machine {
+            subscription_id: Some("s".to_owned()),
+            vmss_name: Some("m".to_owned()),
+            ..Machine::default()
+        };
+        for (machine, expected) in [
+            (Machine::default(), r#"{"role":"app","jwt":"a.b.c"}"#),
+            (
+                named,
+                r#"{"role":"app","jwt":"a.b.c","subscription_id":"s","vmss_name":"m"}"#,
+            ),
+        ] {
+            let request = Request::azure_login(&mount("azure"), "app", &jwt, &machine).unwrap();
             assert_eq!(request.body().unwrap().expose_text(), Some(expected));
         }
     }

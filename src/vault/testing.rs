@@ -40,6 +40,9 @@ pub(super) struct Model {
     /// `GET secret/data/a`, one line per request.
     pub(super) seen: Vec<String>,
     pub(super) last_headers: HeaderMap,
+    pub(super) last_body: Vec<u8>,
+    /// Where an answer 307 or 302 points to.
+    pub(super) location: Option<String>,
     logins: usize,
 }
 
@@ -166,18 +169,24 @@ async fn answer(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    _body: Bytes,
+    body: Bytes,
 ) -> Response<Body> {
     let now = shared.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
     shared.most_in_flight.fetch_max(now, Ordering::SeqCst);
     let delay = shared.model.lock().unwrap().delay;
     tokio::time::sleep(delay).await;
-    let (status, body) = shared.model.lock().unwrap().answer(&method, &uri, headers);
+    let (status, body) = {
+        let mut model = shared.model.lock().unwrap();
+        model.last_body = body.to_vec();
+        model.answer(&method, &uri, headers)
+    };
     shared.in_flight.fetch_sub(1, Ordering::SeqCst);
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    if status == 307 {
-        let location = "http://127.0.0.1:1/v1/x".parse().unwrap();
+    if matches!(status, 302 | 307) {
+        let location = shared.model.lock().unwrap().location.clone();
+        let location = location.unwrap_or_else(|| "http://127.0.0.1:1/v1/x".to_owned());
+        let location = location.parse().unwrap();
         response.headers_mut().insert("location", location);
     }
     response
@@ -196,7 +205,8 @@ impl Model {
             return errors(503, "Vault is sealed");
         }
         if path.starts_with("auth/") && path.contains("/login") {
-            return self.log_in();
+            let prepared = self.answers.get(&path).cloned();
+            return prepared.unwrap_or_else(|| self.log_in());
         }
         if let Some(found) = self.answers.get(&path)
             && token.is_none()

@@ -1,23 +1,26 @@
 //! Effects: HTTP to one Vault.
 //!
-//! The only file that names reqwest. It owns the connection pool, the limit of requests in flight and
-//! the gate; it knows nothing of tokens beyond putting one into a header. What cannot be wiped: the
-//! buffers of hyper and rustls, which keep their own copies for a moment.
+//! It owns the connection pool, which [`dial`] makes, the limits and the gate; it knows nothing of tokens
+//! beyond putting one into a header. What cannot be wiped: the buffers of hyper and rustls, which keep
+//! their own copies for a moment.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, header};
-use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::backoff;
-use super::clock::{self, VaultClock};
+use super::clock::Heard;
+use super::dial::{self, Line};
 use super::error::{self, VaultError, VaultErrorKind};
 use super::gate::{Gate, Pass};
-use super::path::VaultAddress;
+use super::path::{VaultAddress, VaultNamespace};
+use super::rate::Rate;
+use super::reach::Reach;
+use super::redirect;
 use super::request::Request;
 use super::response::Response;
 use crate::sensitive::Sensitive;
@@ -25,28 +28,31 @@ use crate::telemetry::metrics::Metrics;
 
 /// Largest answer that is read. A Kubernetes Secret ends at 1 MiB; Vault's own requests at 32 MiB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
-/// A Vault that does not take a connection in this time is away, whatever the request may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than most refresh intervals are apart at any size, shorter than idle limits of load balancers.
-const POOL_IDLE: Duration = Duration::from_secs(50);
-/// A dead HTTP/2 connection is noticed by then, even when no request waits on it.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-
 /// How to reach one Vault.
 #[derive(Debug, Clone)]
 pub struct TransportSettings {
     /// Where it is.
     pub address: VaultAddress,
+    /// The namespace that those of requests are below.
+    pub namespace: Option<VaultNamespace>,
     /// PEM certificates that alone are trusted; the platform's roots when `None`.
     pub ca: Option<Vec<u8>>,
-    /// PEM of our certificate and its key.
+    /// Certificate and key to show, both PEM.
     pub client_certificate: Option<Sensitive>,
+    /// The name to ask for and to verify, when it is not that of the address.
+    pub server_name: Option<String>,
     /// Accept any certificate.
     pub insecure_skip_verify: bool,
+    /// Sent with every request; our own win.
+    pub headers: HeaderMap,
     /// Time for one request, from connecting to the last byte.
     pub timeout: Duration,
     /// Requests at the same time; at least 1.
     pub max_in_flight: usize,
+    /// Requests in a second; as many as there are when `None`.
+    pub requests_per_second: Option<u32>,
+    /// Where a redirect may lead.
+    pub reach: Reach,
 }
 
 impl TransportSettings {
@@ -54,11 +60,16 @@ impl TransportSettings {
     pub fn new(address: VaultAddress) -> Self {
         Self {
             address,
+            namespace: None,
             ca: None,
             client_certificate: None,
+            server_name: None,
             insecure_skip_verify: false,
+            headers: HeaderMap::new(),
             timeout: Duration::from_secs(10),
             max_in_flight: 32,
+            requests_per_second: None,
+            reach: Reach::default(),
         }
     }
 }
@@ -67,21 +78,32 @@ impl TransportSettings {
 #[derive(Debug)]
 pub struct Transport {
     settings: TransportSettings,
-    http: reqwest::Client,
+    line: Line,
+    /// To the server that a redirect named last, with the address it named.
+    redirected: Mutex<Option<(VaultAddress, Line)>>,
+    /// Those that are not urgent wait here, one behind the other, so that an urgent one has at most one before it.
+    queue: tokio::sync::Mutex<()>,
+    rate: Option<Mutex<Rate>>,
     permits: Semaphore,
     gate: Mutex<Gate>,
-    clock: Mutex<Option<VaultClock>>,
+    heard: Mutex<Heard>,
     metrics: Arc<Metrics>,
 }
 
 impl Transport {
-    /// Prepares the connection; nothing is sent. Refused when the CA or the certificate is not PEM.
+    /// Prepares the connection; nothing is sent. Refused when what is said about TLS cannot be used: the
+    /// detail begins with the name of the setting.
     pub fn new(settings: TransportSettings, metrics: Arc<Metrics>) -> Result<Self, VaultError> {
         Ok(Self {
-            http: client(&settings)?,
+            line: dial::dial(&settings, &settings.address)?,
+            redirected: Mutex::default(),
+            queue: tokio::sync::Mutex::default(),
+            rate: settings
+                .requests_per_second
+                .map(|per_second| Mutex::new(Rate::new(per_second))),
             permits: Semaphore::new(settings.max_in_flight.max(1)),
             gate: Mutex::new(Gate::new(backoff::seed_of(&settings.address))),
-            clock: Mutex::new(None),
+            heard: Mutex::new(Heard::Nothing),
             metrics,
             settings,
         })
@@ -104,13 +126,7 @@ impl Transport {
         token: Option<&Sensitive>,
     ) -> Result<Response, VaultError> {
         self.check_gate(request)?;
-        let _permit = self.permits.acquire().await.map_err(|_| {
-            VaultError::new(
-                VaultErrorKind::Refused,
-                request,
-                "the connection was closed",
-            )
-        })?;
+        let _permit = self.line_up(request).await?;
         let turn = self.admit(request)?;
         let started = now();
         let result = self.exchange(request, token).await;
@@ -126,17 +142,10 @@ impl Transport {
         result
     }
 
-    /// Vault's clock; `None` until it has answered anything.
-    pub fn clock(&self) -> Option<VaultClock> {
+    /// What Vault told of its clock.
+    pub fn heard(&self) -> Heard {
         // One value, so that a panic elsewhere leaves nothing half done.
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An answer without a date leaves only our own clock to go by.
-    fn told_time(&self, headers: &HeaderMap, asked: Instant) {
-        let date = clock::date(headers).unwrap_or_else(Timestamp::now);
-        let told = VaultClock::told(date, asked);
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error that `request` would fail with at once, because the gate is closed.
@@ -166,29 +175,50 @@ impl Transport {
         }
     }
 
+    /// Waits for the limits. A caller that gives up while it waits has taken nothing.
+    async fn line_up(&self, request: &Request) -> Result<SemaphorePermit<'_>, VaultError> {
+        let _head = if request.is_urgent() {
+            None
+        } else {
+            let head = self.queue.lock().await;
+            // It may have closed meanwhile, and then nobody needs to wait for his share.
+            self.check_gate(request)?;
+            Some(head)
+        };
+        if let Some(rate) = &self.rate {
+            let take = || {
+                // One date, which every call leaves whole.
+                let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
+                rate.take(request.is_urgent(), now())
+            };
+            while let Err(date) = take() {
+                tokio::time::sleep_until(date.into()).await;
+            }
+        }
+        self.permits.acquire().await.map_err(|_| {
+            VaultError::new(
+                VaultErrorKind::Refused,
+                request,
+                "the connection was closed",
+            )
+        })
+    }
+
+    /// Sends the request, and once more to where a redirect of Vault leads, if that may be followed.
     async fn exchange(
         &self,
         request: &Request,
         token: Option<&Sensitive>,
     ) -> Result<Response, VaultError> {
-        let url = self.settings.address.api_url(&request.target());
-        let mut call = self
-            .http
-            .request(request.method().clone(), url)
-            .headers(headers(request, token)?);
-        if let Some(body) = request.body() {
-            let owned = Zeroizing::new(body.expose().to_vec());
-            call = call
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(Bytes::from_owner(owned));
-        }
         let asked = now();
-        let mut answer = call
-            .send()
-            .await
-            .map_err(|error| unreachable(request, error))?;
-        self.told_time(answer.headers(), asked);
-        let body = read_body(request, &mut answer).await?;
+        let mut answer = self.call(&self.line, request, token).await?;
+        if let Some(location) = location(&answer) {
+            let line = self.follow(request, location)?;
+            answer = self.call(&line, request, token).await?;
+        }
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) =
+            Heard::from_headers(answer.headers(), asked);
+        let body = self.read_body(request, &mut answer).await?;
         if answer.status().is_success() {
             return Ok(Response::new(request, body));
         }
@@ -200,46 +230,109 @@ impl Transport {
         ))
     }
 
+    async fn call(
+        &self,
+        line: &Line,
+        request: &Request,
+        token: Option<&Sensitive>,
+    ) -> Result<reqwest::Response, VaultError> {
+        let url = line.address.api_url(&request.target());
+        let mut call = line
+            .http
+            .request(request.method().clone(), url)
+            .headers(self.headers(request, token)?);
+        if let Some(body) = request.body() {
+            let owned = Zeroizing::new(body.expose().to_vec());
+            call = call
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Bytes::from_owner(owned));
+        }
+        call.send()
+            .await
+            .map_err(|error| dial::failed(&self.settings, request, error))
+    }
+
+    /// The line to the server that a redirect names. The client to it is kept for the next one.
+    fn follow(&self, request: &Request, location: &str) -> Result<Line, VaultError> {
+        let TransportSettings { address, reach, .. } = &self.settings;
+        let to = redirect::follow(address, &request.target(), location, reach)
+            .map_err(|why| error::not_followed(request, &why))?;
+        let mut redirected = self
+            .redirected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, line)) = redirected.as_ref()
+            && *known == to
+        {
+            return Ok(line.clone());
+        }
+        let line = dial::dial(&self.settings, &to)?;
+        *redirected = Some((to, line.clone()));
+        Ok(line)
+    }
+
+    fn headers(
+        &self,
+        request: &Request,
+        token: Option<&Sensitive>,
+    ) -> Result<HeaderMap, VaultError> {
+        let mut headers = self.settings.headers.clone();
+        headers.insert("x-vault-request", HeaderValue::from_static("true"));
+        let namespace = if request.is_in_root() {
+            None
+        } else {
+            VaultNamespace::below(self.settings.namespace.as_ref(), request.namespace())
+        };
+        if let Some(namespace) = namespace {
+            let value = header_value(request, "the namespace", namespace.as_str().as_bytes())?;
+            headers.insert("x-vault-namespace", value);
+        }
+        if let Some(token) = token {
+            let mut value = header_value(request, "the token", token.expose())?;
+            value.set_sensitive(true);
+            headers.insert("x-vault-token", value);
+        }
+        Ok(headers)
+    }
+
+    /// Reads the whole body, up to the limit, without leaving copies in vectors that grew.
+    async fn read_body(
+        &self,
+        request: &Request,
+        answer: &mut reqwest::Response,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let too_large =
+            || VaultError::new(VaultErrorKind::Invalid, request, "the answer is too large");
+        let announced = answer.content_length().unwrap_or(8 * 1024);
+        let announced = usize::try_from(announced).map_err(|_| too_large())?;
+        if announced > MAX_BODY {
+            return Err(too_large());
+        }
+        let mut body = Zeroizing::new(Vec::with_capacity(announced));
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| dial::failed(&self.settings, request, error))?
+        {
+            let length = body.len() + chunk.len();
+            if length > MAX_BODY {
+                return Err(too_large());
+            }
+            if length > body.capacity() {
+                let mut larger =
+                    Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
+                larger.extend_from_slice(&body);
+                body = larger;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
     fn gate(&self) -> MutexGuard<'_, Gate> {
         // The gate holds no invariant that a panic elsewhere could break.
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn client(settings: &TransportSettings) -> Result<reqwest::Client, VaultError> {
-    let refused =
-        |detail: &str| VaultError::refused("connect", &settings.address.to_string(), detail);
-    let mut builder = reqwest::Client::builder()
-        // A redirect would carry the token to another host.
-        .redirect(reqwest::redirect::Policy::none())
-        // Retries are decided above, where it is known what may be repeated.
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .referer(false)
-        .user_agent(concat!("lockstep/", env!("CARGO_PKG_VERSION")))
-        .timeout(settings.timeout)
-        .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(settings.max_in_flight.max(1))
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .http2_keep_alive_timeout(KEEP_ALIVE)
-        .tls_version_min(reqwest::tls::Version::TLS_1_2)
-        .tls_danger_accept_invalid_certs(settings.insecure_skip_verify);
-    if let Some(pem) = &settings.ca {
-        let certificates = reqwest::Certificate::from_pem_bundle(pem)
-            .ok()
-            .filter(|certificates| !certificates.is_empty())
-            .ok_or_else(|| refused("the CA holds no PEM certificate"))?;
-        builder = builder.tls_certs_only(certificates);
-    }
-    if let Some(pem) = &settings.client_certificate {
-        let identity = reqwest::Identity::from_pem(pem.expose())
-            .map_err(|_| refused("the client certificate or its key is not PEM"))?;
-        builder = builder.identity(identity);
-    }
-    builder
-        .build()
-        .map_err(|error| refused(&chain(&error.without_url())))
 }
 
 /// A pass that is handed back even when the future is dropped half-way.
@@ -272,19 +365,11 @@ pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn headers(request: &Request, token: Option<&Sensitive>) -> Result<HeaderMap, VaultError> {
-    let mut headers = HeaderMap::new();
-    headers.insert("x-vault-request", HeaderValue::from_static("true"));
-    if let Some(namespace) = request.namespace() {
-        let value = header_value(request, "the namespace", namespace.as_str().as_bytes())?;
-        headers.insert("x-vault-namespace", value);
-    }
-    if let Some(token) = token {
-        let mut value = header_value(request, "the token", token.expose())?;
-        value.set_sensitive(true);
-        headers.insert("x-vault-token", value);
-    }
-    Ok(headers)
+/// Where a standby sends the request. Other redirects are none of Vault's.
+fn location(answer: &reqwest::Response) -> Option<&str> {
+    let location = answer.headers().get(header::LOCATION)?;
+    (answer.status() == StatusCode::TEMPORARY_REDIRECT)
+        .then(|| location.to_str().unwrap_or_default())
 }
 
 fn header_value(request: &Request, what: &str, bytes: &[u8]) -> Result<HeaderValue, VaultError> {
@@ -295,59 +380,6 @@ fn header_value(request: &Request, what: &str, bytes: &[u8]) -> Result<HeaderVal
             format!("{what} holds characters that a header cannot carry (a line break?)"),
         )
     })
-}
-
-/// Reads the whole body, up to the limit, without leaving copies in vectors that grew.
-async fn read_body(
-    request: &Request,
-    answer: &mut reqwest::Response,
-) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let too_large = || VaultError::new(VaultErrorKind::Invalid, request, "the answer is too large");
-    let announced = answer.content_length().unwrap_or(8 * 1024);
-    let announced = usize::try_from(announced).map_err(|_| too_large())?;
-    if announced > MAX_BODY {
-        return Err(too_large());
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity(announced));
-    while let Some(chunk) = answer
-        .chunk()
-        .await
-        .map_err(|error| unreachable(request, error))?
-    {
-        let length = body.len() + chunk.len();
-        if length > MAX_BODY {
-            return Err(too_large());
-        }
-        if length > body.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
-            larger.extend_from_slice(&body);
-            body = larger;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-fn unreachable(request: &Request, error: reqwest::Error) -> VaultError {
-    let error = error.without_url();
-    let detail = if error.is_timeout() {
-        "no answer in time".to_owned()
-    } else {
-        chain(&error)
-    };
-    VaultError::new(VaultErrorKind::Unreachable, request, detail)
-}
-
-/// The causes of an error, without the outer ones that only say that a request failed.
-fn chain(error: &reqwest::Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    match causes.as_slice() {
-        [] => error.to_string(),
-        [only] => only.clone(),
-        // hyper's "client error (Connect)".
-        [_, rest @ ..] => rest.join(": "),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What can be told wrong by itself is told wrong when it is applied, in words that help.
 
+mod clouds;
 mod logins;
 mod older_schema;
 mod vault_secret;

@@ -266,6 +266,10 @@ async fn hold_the_keys_they_say(stage: &Stage) {
         ("flags", "eu-flag-beta_on flag-search_on"),
         ("kv-v1-and-pinned-version", "key password user"),
         ("settings", "DB_PASSWORD DB_USER theme"),
+        (
+            "web-tls",
+            "ca.crt keystore.p12 tls.crt tls.key truststore.p12",
+        ),
     ];
     for (secret, expected) in keys {
         let template = "go-template={{range $key, $value := .data}}{{$key}} {{end}}";

@@ -1,7 +1,9 @@
 //! Who logs in to Vault, over which connection, and who may use whose login.
 
 mod certificates;
+mod clouds;
 mod connections;
+mod fences;
 mod jwt;
 mod methods;
 mod passwords;

@@ -1,5 +1,7 @@
 //! What is issued to one object alone: real logins of a real PostgreSQL, made by Vault.
 
+mod crash_points;
+
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::{Bed, eventually};
 use serde_json::json;
@@ -126,7 +128,7 @@ async fn a_new_operator_keeps_every_lease_and_restarts_nothing() {
         })
         .await
         .unwrap();
-        assert_eq!(role.leases().await, [lease.clone()]);
+        assert_eq!(role.leases().await, std::slice::from_ref(&lease));
         assert_eq!(team.credentials("app").await, Some(login.clone()));
         team.not_restarted(&before).await;
         assert_eq!(stage.writes_by(writes, "lockstep/").await.unwrap(), []);

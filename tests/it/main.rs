@@ -12,6 +12,7 @@
 mod admission;
 mod adoption;
 mod architecture;
+mod connections;
 mod counts;
 mod crashes;
 mod everyday;
@@ -21,6 +22,7 @@ mod identity;
 mod leaks;
 mod leases;
 mod outages;
+mod pki;
 mod polled;
 mod rbac;
 mod refusals;

@@ -14,7 +14,7 @@ use lockstep_testbed::{
 };
 use serde_json::json;
 
-use crate::support::{SOON, Stage, Team, options};
+use crate::support::{LONG, Role as DatabaseRole, SOON, Stage, Team, options};
 
 const NAME: &str = "lockstep";
 
@@ -46,6 +46,8 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
     synced_repaired_and_rolled_out(&team).await;
     merged_and_released(&team).await;
     logs_in_with_objects_of_the_namespace(&team).await;
+    looks_for_an_identity_of_a_cloud(&team).await;
+    issued_and_revoked(&team).await;
     // A watch is in the audit log when it has ended.
     stage.operator().terminate().unwrap();
 
@@ -156,6 +158,19 @@ fn permissions(request: &ApiRequest) -> Vec<Permission> {
 }
 
 /// Created, changed, put right, refused; with each kind of workload.
+async fn issued_and_revoked(team: &Team<'_>) {
+    let role = DatabaseRole::new(team, "app", LONG).await;
+    team.issue("login", &[role.source()], json!({})).await;
+    team.ready("login").await;
+    role.one_lease().await;
+    team.delete::<VaultSecret>("login").await;
+    eventually(SOON, "the object is gone", async || {
+        (!team.exists("login").await).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
 async fn synced_repaired_and_rolled_out(team: &Team<'_>) {
     team.put("app", &json!({"password": "one"})).await;
     team.vault_secret("app", json!({})).await;
@@ -238,6 +253,23 @@ async fn merged_and_released(team: &Team<'_>) {
     })
     .await
     .unwrap();
+}
+
+/// The annotation is missing, so no cloud is asked.
+async fn looks_for_an_identity_of_a_cloud(team: &Team<'_>) {
+    team.apply(&json!({
+        "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth", "metadata": {"name": "aws"},
+        "spec": {
+            "connectionRef": {"kind": "ClusterVaultConnection", "name": "main"},
+            "aws": {"role": "app", "serviceAccountRef": {"name": "default"}},
+        },
+    }))
+    .await;
+    let spec = json!({"authRef": {"kind": "VaultAuth", "name": "aws"}});
+    team.vault_secret("aws", spec).await;
+    let told = ["has no annotation eks.amazonaws.com/role-arn"];
+    team.unreachable("aws", "CredentialUnavailable", &told)
+        .await;
 }
 
 /// A token in a Secret, and certificate authorities in a Secret and in a `ConfigMap`.

@@ -1,3 +1,5 @@
+//! Effects: programs that read key stores, in the test that is run by hand.
+
 use std::{io::Write as _, path::Path, process::Command, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -207,6 +209,7 @@ fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
 
 #[test]
 #[ignore = "needs keytool of a JDK, and openssl"]
+#[expect(clippy::too_many_lines, reason = "one conversation with two programs")]
 fn keytool_and_openssl_read_the_stores() {
     for kind in [None].into_iter().chain(KeyType::ALL.map(Some)) {
         let key = kind.map(|kind| PrivateKey::generate(kind).unwrap());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::{
-    failure,
+    failure_of,
     holdings::Holdings,
     record::{Record, What},
     state::{Fresh, keys_of},
@@ -26,7 +26,7 @@ use crate::{
         render::Data,
         resolve::{
             method::SecretKey,
-            source::{Ask as SourceAsk, IssueAsk, IssueWhat, PkiAsk, Source},
+            source::{Ask as SourceAsk, IssueAsk, IssueWhat, Source, pki::PkiAsk},
         },
     },
     vault::{
@@ -119,7 +119,7 @@ impl Syncer {
         let (answer, parent) = answer.map_err(|error| ask.explained(error))?;
         let answer = answer.issued()?;
         let invalid = |why: String| VaultError::new(VaultErrorKind::Invalid, &request, why);
-        let now = identity.transport.clock();
+        let now = self.vault_clock(identity);
         let now = now.map(|clock| clock.time(Instant::now().into_std()));
         let bundle = ask
             .bundle(&answer.entries, key, now)
@@ -173,7 +173,7 @@ impl Syncer {
             match self.lay_out_one(pki, &holding.carried(&live.data)).await {
                 Ok(data) => {
                     let before = holding.record.clone();
-                    holding.record.keys = keys_of(&source.keys, &data);
+                    holding.record.keys = keys_of(&source.keys, data.keys());
                     if let What::Certificate { layout, .. } = &mut holding.record.issued.what {
                         *layout = pki.layout();
                     }
@@ -182,7 +182,7 @@ impl Syncer {
                 }
                 Err(error) => {
                     tracing::warn!(object = %object.key, source = source.name, %error, "the key stores were not made");
-                    laid_out.failure = Some(failure(source, &error));
+                    laid_out.failure = Some(failure_of(source, &error));
                 }
             }
         }
@@ -191,8 +191,8 @@ impl Syncer {
 
     async fn lay_out_one(&self, pki: &PkiAsk, held: &Data) -> Result<Data, VaultError> {
         let keystores = self.keystores(pki).await?;
-        let bundle = Bundle::from_data(held).map_err(|flaw| refused(&pki.certificate, flaw))?;
-        layout(&bundle, &keystores).map_err(|error| refused(&pki.certificate, error))
+        let bundle = Bundle::from_data(held).map_err(|flaw| refused(&pki.certificate, &flaw))?;
+        layout(&bundle, &keystores).map_err(|error| refused(&pki.certificate, &error))
     }
 
     /// The passwords of the key stores.
@@ -201,7 +201,7 @@ impl Syncer {
             None => Ok(None),
             Some(key) => match secret_value(&self.client, key).await {
                 Ok(password) => Ok(Some(password)),
-                Err(error) => Err(refused(&pki.certificate, error.message)),
+                Err(error) => Err(refused(&pki.certificate, &error.message)),
             },
         };
         let keystores = Keystores {
@@ -210,7 +210,7 @@ impl Syncer {
         };
         keystores
             .check()
-            .map_err(|error| refused(&pki.certificate, error))?;
+            .map_err(|error| refused(&pki.certificate, &error))?;
         Ok(keystores)
     }
 }
@@ -230,14 +230,143 @@ async fn prepare(
     };
     let key = tokio::task::spawn_blocking(move || PrivateKey::generate(kind)).await;
     let key = key
-        .map_err(|_| refused(ask, "the task that makes the private key ended early"))?
-        .map_err(|error| refused(ask, error))?;
+        .map_err(|_| refused(ask, &"the task that makes the private key ended early"))?
+        .map_err(|error| refused(ask, &error))?;
     let parameters = ask
         .parameters_for(&key)
-        .map_err(|error| refused(ask, error))?;
+        .map_err(|error| refused(ask, &error))?;
     Ok((Some(key), parameters))
 }
 
-fn refused(ask: &Ask, why: impl ToString) -> VaultError {
+fn refused(ask: &Ask, why: &impl ToString) -> VaultError {
     VaultError::refused("issue", ask.path.as_str(), why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        time::{Duration, Instant as Moment},
+    };
+
+    use jiff::Timestamp;
+
+    use super::super::{
+        failures::IssueFailures,
+        record::Issued,
+        state::{Holding, Moment as At, Need, Todo, Wanted},
+    };
+    use super::*;
+    use crate::{
+        api::source::KeysSpec,
+        vault::{
+            clock::VaultClock,
+            lease::{Parent, Terms},
+        },
+    };
+
+    const HOUR: i64 = 3600;
+
+    /// Valid from half a minute before Vault's zero on, for an hour; taken over from an earlier process.
+    fn held(layout: Option<&str>, now: Moment) -> Holding {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let record = Record {
+            ask: "a".into(),
+            issued: Issued {
+                namespace: None,
+                what: What::Certificate {
+                    mount: "pki".into(),
+                    serial: "0a".into(),
+                    not_before: second(-30),
+                    not_after: second(HOUR),
+                    issued: second(0),
+                    revoke: false,
+                    layout: layout.map(str::to_owned),
+                    parent: None,
+                },
+            },
+            at: second(0),
+            rotate: None,
+            keys: PARTS.map(|key| (key.to_owned(), key.to_owned())).into(),
+            unproven: false,
+        };
+        let moment = At {
+            clock: second(0),
+            now,
+        };
+        Holding::taken_over(record, Duration::from_secs(1), moment, 7)
+    }
+
+    fn intact() -> BTreeSet<String> {
+        PARTS.map(str::to_owned).into()
+    }
+
+    /// What is done about it when it is `second` at Vault; by our own clock it is any time.
+    fn todo(second: Option<i64>, ask: &str, intact: &BTreeSet<String>) -> Todo {
+        let now = Moment::now();
+        let told = |second: i64| VaultClock::told(Timestamp::from_second(second - 1).unwrap(), now);
+        let keys = KeysSpec::default();
+        let wanted = Wanted {
+            ask,
+            rotate: None,
+            terms: Terms {
+                renew_at: 0.5,
+                check_every: Duration::from_mins(1),
+                parent: Parent::Lives,
+            },
+            vault: second.map(told),
+            keys: &keys,
+            intact: Some(intact),
+        };
+        held(None, now).decide(&wanted, &IssueFailures::default(), now)
+    }
+
+    #[test]
+    fn it_is_replaced_at_its_age_by_the_clock_of_vault_and_not_before() {
+        let ageing = Todo::Issue(Need::Ageing);
+        for second in [-HOUR, 0, 1, HOUR * 45 / 100 - 1] {
+            assert!(
+                matches!(todo(Some(second), "a", &intact()), Todo::Wait(_)),
+                "{second}"
+            );
+        }
+        for second in [HOUR / 2, HOUR - 1, HOUR, 9 * HOUR] {
+            assert_eq!(todo(Some(second), "a", &intact()), ageing, "{second}");
+        }
+    }
+
+    #[test]
+    fn as_long_as_the_time_at_vault_is_not_known_nothing_is_replaced() {
+        assert!(matches!(todo(None, "a", &intact()), Todo::Wait(_)));
+    }
+
+    #[test]
+    fn another_ask_and_lost_values_are_reasons_at_once() {
+        let lost = BTreeSet::from(["tls.crt".to_owned()]);
+        let rows = [
+            ("b", intact(), Need::AskChanged),
+            ("a", lost, Need::ValuesLost),
+            ("a", BTreeSet::new(), Need::ValuesLost),
+        ];
+        for (ask, intact, need) in rows {
+            assert_eq!(todo(Some(0), ask, &intact), Todo::Issue(need));
+        }
+    }
+
+    #[test]
+    fn it_is_known_how_long_it_lives() {
+        let now = Moment::now();
+        let at = |second: i64| {
+            Some(VaultClock::told(
+                Timestamp::from_second(second - 1).unwrap(),
+                now,
+            ))
+        };
+        let left = |second| held(None, now).left(at(second), now);
+        assert_eq!(left(0), Some(Duration::from_hours(1)));
+        assert_eq!(left(3599), Some(Duration::from_secs(1)));
+        assert_eq!(left(3600), Some(Duration::ZERO));
+        assert_eq!(left(9000), Some(Duration::ZERO));
+        assert_eq!(held(None, now).left(None, now), None);
+    }
 }

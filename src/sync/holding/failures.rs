@@ -1,4 +1,4 @@
-//! Pure: how often it is tried to have something issued.
+//! Pure: failures to issue something, and when to try again.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::vault::{backoff, error::VaultError};
 const ISSUE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
 /// Objects that failed together do not come back together.
 const ISSUE_JITTER: f64 = 0.5;
-/// How long it takes before the next is issued when one was given up.
+/// After something that was issued waited too long to be written, the next is not issued before this.
 const GIVEN_UP: Duration = Duration::from_mins(30);
 
 /// Failures to issue, of one source.
@@ -38,6 +38,7 @@ impl IssueFailures {
 
     /// What was issued could not be written for a long time and was given up.
     pub fn gave_up(&mut self, now: Instant) {
+        self.error = None;
         self.held_until = Some(now + GIVEN_UP);
     }
 

@@ -77,6 +77,7 @@ impl Syncer {
         let ours = managed.filter(|managed| managed.vault_secret == object.key.name);
         let records = ours.and_then(|managed| managed.holdings.as_ref());
         let records = records.map_or_else(Records::default, |holdings| holdings.records.clone());
+        let records = records.believed(&self.revisions, object.key);
         held.take_over(records, self.default_interval, self.moment(), object.seed);
         // A Secret that stays stays usable as long as Vault lets it.
         if resolve::retains(spec) {

@@ -1,17 +1,19 @@
-//! Pure: what is held for one object, and what it leaves behind.
+//! Pure: everything that is held for one object, and what is still to be revoked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{
-    ending::Ending,
-    failures::IssueFailures,
-    record::{Issued, Records, Superseded},
-    state::{Holding, Moment, Need, Todo, Wanted, hold_back},
+use super::ending::Ending;
+use super::failures::IssueFailures;
+use super::maybe::Maybe;
+use super::record::{Issued, Record, Records, Superseded};
+use super::state::{Holding, Moment, Need, Todo, Wanted, hold_back};
+use crate::{
+    sync::resolve::source::Source,
+    vault::{backoff, error::VaultError},
 };
-use crate::vault::{backoff, error::VaultError};
 
 /// Everything held for one object.
 #[derive(Default)]
@@ -24,6 +26,10 @@ pub struct Holdings {
     pub failures: BTreeMap<String, IssueFailures>,
     /// What was replaced and is not revoked yet.
     pub superseded: Vec<Ending>,
+    /// What may have been issued although no answer came.
+    pub maybes: Vec<Maybe>,
+    /// When the sources are to be tended again, whatever becomes of the Secret.
+    pub tend_at: Option<Instant>,
     /// Whether the record of the Secret was looked at.
     pub taken_over: bool,
 }
@@ -31,7 +37,7 @@ pub struct Holdings {
 impl Holdings {
     /// What the Secret is to say. What was revoked since the last write is left out only if there is another reason
     /// to write.
-    pub fn records(&self, writes: bool) -> Records {
+    pub fn records(&self, writes: bool, sources: &[Source]) -> Records {
         let held = self.sources.iter();
         let known = self.superseded.iter();
         let known = known
@@ -39,14 +45,41 @@ impl Holdings {
             .map(|ending| ending.what.clone());
         let replaced = self.sources.values().filter_map(|holding| {
             let previous = holding.in_hand.as_ref()?.previous.as_ref()?;
-            ended(previous.record.issued.clone(), holding.record.at)
+            ended(previous.record.clone(), holding.record.at)
         });
         Records {
             held: held
-                .map(|(name, holding)| (name.clone(), holding.record.clone()))
+                .map(|(name, holding)| (name.clone(), holding.record_for(name, sources)))
                 .collect(),
             superseded: known.chain(replaced).collect(),
+            seal: None,
         }
+    }
+
+    /// Something that nothing uses is to be revoked.
+    pub fn end(&mut self, issued: Issued, Moment { clock, now }: Moment) {
+        if issued.is_revocable() {
+            let what = Superseded {
+                issued,
+                since: clock,
+            };
+            self.superseded.push(Ending::new(what, now, now));
+        }
+    }
+
+    /// Takes back what was issued for a source and never written, so that the source holds again what the Secret
+    /// holds. Returns it, to be revoked.
+    pub fn take_back(&mut self, name: &str) -> Option<Issued> {
+        let holding = self.sources.get_mut(name)?;
+        let hand = holding.in_hand.take()?;
+        let issued = holding.record.issued.clone();
+        match hand.previous {
+            Some(previous) => *holding = *previous,
+            None => {
+                self.sources.remove(name);
+            }
+        }
+        Some(issued)
     }
 
     /// What to do about the source called `name` now. That something could not be issued is forgotten once nothing has
@@ -90,13 +123,15 @@ impl Holdings {
     }
 
     /// What was in hand is in the Secret, together with the record.
-    pub fn written(&mut self, now: Instant) {
+    pub fn written(&mut self, sources: &[Source], now: Instant) {
+        for (name, holding) in &mut self.sources {
+            holding.record = holding.record_for(name, sources);
+        }
         self.superseded.retain(|ending| !ending.done);
         for holding in self.sources.values_mut() {
             let hand = holding.in_hand.take();
             let previous = hand.and_then(|hand| hand.previous);
-            let ended =
-                previous.and_then(|previous| ended(previous.record.issued, holding.record.at));
+            let ended = previous.and_then(|previous| ended(previous.record, holding.record.at));
             self.superseded
                 .extend(ended.map(|what| Ending::new(what, now, now)));
         }
@@ -126,35 +161,14 @@ impl Holdings {
         }
     }
 
-    /// Takes back what was issued for a source and never written, so that the source holds again what the Secret
-    /// holds. Returns it, to be revoked.
-    pub fn take_back(&mut self, name: &str) -> Option<Issued> {
-        let holding = self.sources.get_mut(name)?;
-        let hand = holding.in_hand.take()?;
-        let issued = holding.record.issued.clone();
-        match hand.previous {
-            Some(previous) => *holding = *previous,
-            None => {
-                self.sources.remove(name);
-            }
-        }
-        Some(issued)
-    }
-
-    /// It is used no more, and is to be revoked.
-    pub fn end(&mut self, issued: Issued, Moment { clock, now }: Moment) {
-        let ended = ended(issued, clock);
+    /// What a source holds is used no more, nor what was used until that is written.
+    fn supersede(&mut self, holding: Holding, Moment { clock, now }: Moment) {
+        let previous = holding.in_hand.and_then(|hand| hand.previous);
+        let previous = previous.map(|previous| previous.record);
+        let records = [Some(holding.record), previous].into_iter().flatten();
+        let ended = records.filter_map(|record| ended(record, clock));
         self.superseded
             .extend(ended.map(|what| Ending::new(what, now, now)));
-    }
-
-    /// What a source holds, and what is used until that is written.
-    fn supersede(&mut self, holding: Holding, moment: Moment) {
-        let previous = holding.in_hand.and_then(|hand| hand.previous);
-        self.end(holding.record.issued, moment);
-        if let Some(previous) = previous {
-            self.end(previous.record.issued, moment);
-        }
     }
 
     /// Whether there is anything that Vault has to be told of before the object may go.
@@ -163,8 +177,10 @@ impl Holdings {
     }
 }
 
-fn ended(issued: Issued, since: Timestamp) -> Option<Superseded> {
-    issued
-        .is_revocable()
-        .then_some(Superseded { issued, since })
+/// What is to be revoked, unless it cannot or must not be.
+fn ended(record: Record, since: Timestamp) -> Option<Superseded> {
+    let Record {
+        issued, unproven, ..
+    } = record;
+    (issued.is_revocable() && !unproven).then_some(Superseded { issued, since })
 }

@@ -15,13 +15,15 @@ mod ending;
 mod failures;
 mod finish;
 pub mod holdings;
+pub mod maybe;
+mod policy;
 pub mod record;
 mod revoke;
 #[cfg(test)]
 mod simulation;
 pub mod state;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +32,10 @@ use tokio::time::Instant;
 use self::certificate::Differs;
 pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
+pub(super) use self::policy::missing_policy;
 use self::{
     holdings::Holdings,
+    maybe::Maybe,
     record::{Issued, Record, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted, keys_of},
 };
@@ -48,6 +52,7 @@ use crate::{
     names::ObjectKey,
     vault::{
         backoff,
+        clock::VaultClock,
         error::VaultError,
         lease::{self, Parent, Terms},
         request::{Request, lease::LeaseId},
@@ -58,6 +63,10 @@ use crate::{
 
 /// Leases are not looked up more often than this, whatever the refresh interval says.
 const CHECK_LEAST: Duration = Duration::from_secs(10);
+/// How soon a source is looked at again that had more to be done than that.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What a status says besides when something may have been issued.
+const UNANSWERED: &str = "a lease may exist all the same, and is looked for";
 /// The most that is done for one source in one pass: look up, renew, decide.
 const MOST_STEPS: usize = 3;
 
@@ -85,6 +94,16 @@ impl Table {
     pub fn forget(&self, key: &ObjectKey) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.remove(key);
+    }
+
+    /// When the sources of `key` are to be tended again, if the last pass got as far as to tend them.
+    pub(super) async fn take_tend_at(&self, key: &ObjectKey) -> Option<Instant> {
+        let held = {
+            let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(&table.get(key)?.1)
+        };
+        let at = held.lock().await.tend_at.take();
+        at.map(Instant::from_std)
     }
 }
 
@@ -132,6 +151,8 @@ impl Syncer {
             resolved,
             identity,
         } = scope;
+        self.give_up_stuck(scope, held).await;
+        self.look_for_unanswered(object.key, identity, held).await;
         let mut tended = Tended::default();
         let connection = resolved.login.connection.to_string();
         for (source, ask) in issuing(resolved) {
@@ -140,15 +161,19 @@ impl Syncer {
             if matches!(differs, Differs::Layout) {
                 tended.lay_out.push(source);
             }
-            for _ in 0..MOST_STEPS {
+            for step in 0..=MOST_STEPS {
                 let wanted = Wanted {
                     ask: &digest,
                     rotate: object.view.rotate.as_deref(),
                     terms: self.terms(resolved, ask, held.sources.get(&source.name)),
-                    vault: identity.transport.clock(),
+                    vault: self.vault_clock(identity),
                     keys: &source.keys,
                     intact: intact.filter(|_| !matches!(differs, Differs::Lost)),
                 };
+                if step == MOST_STEPS {
+                    tended.next(Instant::now().into_std() + LOOK_AGAIN);
+                    break;
+                }
                 match held.decide(&source.name, &wanted, Instant::now().into_std()) {
                     Todo::Wait(until) => {
                         tended.next(until);
@@ -163,9 +188,19 @@ impl Syncer {
                 }
             }
             if tended.failure.is_none() {
-                tended.failure = trouble(held, source, identity);
+                tended.failure = trouble(held, source, self.vault_clock(identity));
             }
         }
+        let soon = Instant::now();
+        for holding in held.sources.values() {
+            holding
+                .stuck_at()
+                .into_iter()
+                .for_each(|at| tended.next(at));
+        }
+        let sought = held.maybes.iter().filter_map(Maybe::due);
+        sought.for_each(|at| tended.next(at));
+        held.tend_at = tended.next.map(|at| at.max(soon).into_std());
         tended
     }
 
@@ -241,6 +276,12 @@ impl Syncer {
         }
     }
 
+    /// Vault's clock; ours where Vault answers without telling the time.
+    fn vault_clock(&self, identity: &Identity) -> Option<VaultClock> {
+        let now = Instant::now().into_std();
+        identity.transport.heard().clock((self.clock)(), now)
+    }
+
     /// Has something issued, which is in hand from then on.
     pub(super) async fn issue(
         &self,
@@ -268,8 +309,9 @@ impl Syncer {
                         what,
                     },
                     at: (self.clock)(),
-                    keys: keys_of(&source.keys, &data),
+                    keys: keys_of(&source.keys, data.keys()),
                     rotate: object.view.rotate.clone(),
+                    unproven: false,
                 };
                 let previous = held.sources.remove(&source.name);
                 let holding = Holding::issued(record, (data, fresh), previous, asked, seed);
@@ -285,8 +327,9 @@ impl Syncer {
                 let now = Instant::now().into_std();
                 let holding = held.sources.get(&source.name);
                 let left =
-                    holding.and_then(|holding| holding.left(identity.transport.clock(), now));
+                    holding.and_then(|holding| holding.left(self.vault_clock(identity), now));
                 failures.failed(error.clone(), left, seed, now);
+                self.note_unanswered((&source.name, ask), identity, (&error, asked), held);
                 Err(error)
             }
         }
@@ -305,8 +348,12 @@ impl Syncer {
         };
         let request =
             Request::issue(path, parameters.as_ref())?.in_namespace(ask.namespace.clone());
+        let under_way = self.ours.begin(path);
         let (answer, parent) = self.sessions.issue(identity, &request).await?;
         let issued = answer.issued()?;
+        if let Some(Granted { id, .. }) = &issued.lease {
+            under_way.issued(id.clone(), asked);
+        }
         Ok(match issued.lease {
             Some(Granted { id, life }) => (
                 What::Lease {
@@ -376,23 +423,32 @@ fn lease_of<'a>(held: &'a mut Holdings, source: &Source) -> Option<&'a mut lease
 }
 
 /// What is wrong with what a source holds, or with what it is to hold.
-fn trouble(held: &Holdings, source: &Source, identity: &Identity) -> Option<SourceFailure> {
+fn trouble(held: &Holdings, source: &Source, vault: Option<VaultClock>) -> Option<SourceFailure> {
     let failing = held
         .failures
         .get(&source.name)
         .and_then(|failures| failures.error.as_ref());
     let error = failing.or_else(|| held.errors.get(&source.name))?;
     let holding = held.sources.get(&source.name);
-    let left = holding
-        .and_then(|holding| holding.left(identity.transport.clock(), Instant::now().into_std()));
+    let left = holding.and_then(|holding| holding.left(vault, Instant::now().into_std()));
     Some(SourceFailure {
         over: left == Some(Duration::ZERO),
-        ..failure(source, error)
+        ..failure(held, source, error)
     })
 }
 
+/// How an error about what is held reads in a status.
+pub(super) fn failure(held: &Holdings, source: &Source, error: &VaultError) -> SourceFailure {
+    let mut failure = failure_of(source, error);
+    let open = |maybe: &Maybe| maybe.source == source.name && maybe.due().is_some();
+    if held.maybes.iter().any(open) {
+        failure.message = format!("{}; {UNANSWERED}", failure.message);
+    }
+    failure
+}
+
 /// How an error reads in a status: nothing in it changes from try to try.
-pub(super) fn failure(source: &Source, error: &VaultError) -> SourceFailure {
+fn failure_of(source: &Source, error: &VaultError) -> SourceFailure {
     SourceFailure {
         source: source.name.clone(),
         kind: error.kind,
@@ -403,55 +459,4 @@ pub(super) fn failure(source: &Source, error: &VaultError) -> SourceFailure {
         },
         over: false,
     }
-}
-
-/// What Vault's policy lacks, as lines for a policy; `None` when it lacks nothing.
-pub(super) fn missing_policy(
-    held: &Holdings,
-    may_not_keep: impl Fn(&str) -> bool,
-) -> Option<String> {
-    let mut lines = BTreeMap::new();
-    for ending in held
-        .superseded
-        .iter()
-        .filter(|ending| !ending.done && ending.denied)
-    {
-        match &ending.what.issued.what {
-            What::Certificate { mount, .. } => lines.insert(
-                format!("{mount}/revoke"),
-                "replaced certificates are not revoked and stay valid until their end",
-            ),
-            What::Lease { .. } | What::Unleased {} => lines.insert(
-                "sys/leases/revoke".to_owned(),
-                "replaced leases are not revoked and live on until their TTL",
-            ),
-        };
-    }
-    let parents = held
-        .sources
-        .values()
-        .filter_map(|holding| holding.record.issued.parent());
-    if parents.into_iter().any(may_not_keep) {
-        lines.insert(
-            "auth/token/renew-accessor".to_owned(),
-            "leases of an earlier process cannot be kept and are replaced one after the other",
-        );
-    }
-    let denied = |holding: &Holding| holding.lease().is_some_and(lease::Lease::is_denied);
-    if held.sources.values().any(denied) {
-        lines.insert("sys/leases/renew".to_owned(), "leases are not renewed");
-        lines.insert(
-            "sys/leases/lookup".to_owned(),
-            "whether a lease lives is not known",
-        );
-    }
-    (!lines.is_empty()).then(|| {
-        let lines = lines.into_iter().map(|(path, lack)| {
-            format!("{lack}: path \"{path}\" {{ capabilities = [\"update\"] }}")
-        });
-        format!(
-            "the Vault policy of this login lacks lines; {}",
-            lines.collect::<Vec<_>>().join("; ")
-        )
-    })
 }

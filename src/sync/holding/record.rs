@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{pki::certificate::Facts, vault::request::lease::LeaseId};
+use crate::{
+    names::ObjectKey, pki::certificate::Facts, revision::RevisionKey,
+    vault::request::lease::LeaseId,
+};
 
 /// Everything issued for one Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,10 @@ pub struct Records {
     /// the next write: to take it out is not worth a write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<Superseded>,
+    /// Proof that this operator wrote the record: whoever may edit the Secret must not make the operator revoke a
+    /// lease of somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
 }
 
 /// What one source holds.
@@ -39,6 +46,9 @@ pub struct Record {
     /// The request to issue everything anew that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotate: Option<String>,
+    /// Whether it was taken over without a proof that this operator wrote it: then it is kept, but never revoked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
 }
 
 /// One thing that was issued.
@@ -111,6 +121,52 @@ impl Records {
     /// Reads the annotation. Somebody may have written anything there; what is not understood counts as nothing.
     pub fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
+    }
+
+    /// The same with a proof that it was written for `vault_secret`.
+    #[must_use]
+    pub fn sealed(self, key: &RevisionKey, vault_secret: &ObjectKey) -> Self {
+        if self == Self::default() {
+            return self;
+        }
+        let bare = Self { seal: None, ..self };
+        let seal = key.seal(&bare.sealed_parts(vault_secret));
+        Self {
+            seal: Some(seal),
+            ..bare
+        }
+    }
+
+    /// What may be believed of it: all, if it carries its proof. Else what is in use is kept and never revoked, and
+    /// the rest is left to end by itself. So it is, too, after the key of the hashes was lost.
+    #[must_use]
+    pub fn believed(self, key: &RevisionKey, vault_secret: &ObjectKey) -> Self {
+        let seal = self.seal.clone().unwrap_or_default();
+        let bare = Self { seal: None, ..self };
+        if key.proves(&bare.sealed_parts(vault_secret), &seal) {
+            return bare;
+        }
+        let unproven = |(name, record)| {
+            let record = Record {
+                unproven: true,
+                ..record
+            };
+            (name, record)
+        };
+        Self {
+            held: bare.held.into_iter().map(unproven).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn sealed_parts(&self, vault_secret: &ObjectKey) -> [String; 4] {
+        let record = serde_json::to_string(self).unwrap_or_default();
+        [
+            "holdings".to_owned(),
+            vault_secret.namespace.clone(),
+            vault_secret.name.clone(),
+            record,
+        ]
     }
 
     /// As the annotation holds it; `None` when there is nothing to hold.
@@ -239,6 +295,7 @@ mod tests {
                     at: Timestamp::UNIX_EPOCH,
                     keys: [("username".to_owned(), "user".to_owned())].into(),
                     rotate: Some("1".into()),
+                    unproven: false,
                 },
             )]
             .into(),
@@ -246,9 +303,50 @@ mod tests {
                 issued: lease("database/creds/app/0"),
                 since: Timestamp::UNIX_EPOCH,
             }],
+            seal: None,
         };
         let text = records.to_annotation().unwrap();
         assert_eq!(Records::parse(&text), Some(records), "{text}");
+    }
+
+    #[test]
+    fn only_what_this_operator_wrote_for_this_object_is_believed() {
+        use crate::sensitive::Sensitive;
+        let key = |byte: u8| RevisionKey::new("k1", Sensitive::new([byte; 32])).unwrap();
+        let (shop, other) = (
+            ObjectKey::new("shop", "app"),
+            ObjectKey::new("other", "app"),
+        );
+        let record = Record {
+            ask: "a".into(),
+            issued: lease("database/creds/app/1"),
+            at: Timestamp::UNIX_EPOCH,
+            keys: BTreeMap::new(),
+            rotate: None,
+            unproven: false,
+        };
+        let records = Records {
+            held: [("db".to_owned(), record)].into(),
+            superseded: vec![Superseded {
+                issued: lease("database/creds/app/0"),
+                since: Timestamp::UNIX_EPOCH,
+            }],
+            seal: None,
+        };
+        let sealed = records.clone().sealed(&key(1), &shop);
+        let read = Records::parse(&sealed.to_annotation().unwrap()).unwrap();
+        assert_eq!(read.clone().believed(&key(1), &shop), records);
+        let mut forged = read.clone();
+        forged.superseded[0].issued = lease("database/creds/somebody/else");
+        for doubtful in [
+            forged.believed(&key(1), &shop),
+            read.clone().believed(&key(1), &other),
+            read.believed(&key(2), &shop),
+            records.believed(&key(1), &shop),
+        ] {
+            assert_eq!(doubtful.superseded, []);
+            assert!(doubtful.held["db"].unproven);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     record::{Issued, What},
 };
 use crate::{
-    sync::{Object, Syncer, resolve::source::Source},
+    sync::{Object, Syncer, held::Scope, resolve::source::Source},
     vault::{
         error::VaultError,
         lease,
@@ -31,13 +31,19 @@ impl Syncer {
         let mut next = None;
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
             let now = Instant::now().into_std();
-            match ending.decide(verdict, now) {
-                Next::Wait(until) => {
-                    let until = Instant::from_std(until);
-                    next = Some(next.map_or(until, |next: Instant| next.min(until)));
+            let until = match ending.decide(verdict, now) {
+                Next::Wait(until) => Some(until),
+                Next::Over => {
+                    ending.revoked();
+                    None
                 }
-                Next::Over => ending.revoked(),
-                Next::Revoke => self.end(object, identity, ending).await,
+                Next::Revoke => {
+                    self.end(object, identity, ending).await;
+                    ending.held_until.filter(|_| !ending.done)
+                }
+            };
+            if let Some(until) = until.map(Instant::from_std) {
+                next = Some(next.map_or(until, |next: Instant| next.min(until)));
             }
         }
         next
@@ -74,6 +80,20 @@ impl Syncer {
         if let Err(error) = self.revoke(identity, &issued).await {
             tracing::warn!(source = source.name, %error, "what was issued and never used was not revoked; it is tried again");
             held.end(issued, self.moment());
+        }
+    }
+
+    /// Takes back what could not be written for long. The next is not issued soon.
+    pub(in crate::sync) async fn give_up_stuck(&self, scope: Scope<'_>, held: &mut Holdings) {
+        let now = Instant::now().into_std();
+        for source in &scope.resolved.sources {
+            let holding = held.sources.get(&source.name);
+            if holding.is_some_and(|holding| holding.is_stuck(now)) {
+                tracing::warn!(object = %scope.object.key, source = source.name, "what was issued could not be written for long and is revoked");
+                self.take_back(scope.identity, source, held).await;
+                let failures = held.failures.entry(source.name.clone());
+                failures.or_default().gave_up(now);
+            }
         }
     }
 

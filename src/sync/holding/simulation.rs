@@ -357,7 +357,7 @@ impl World {
                 return Ok(Err(Dead));
             }
             let now = self.now();
-            self.held.written(now);
+            self.held.written(&[], now);
         }
         Ok(self.end()?.map(|at| at.map_or(next, |at| at.min(next))))
     }
@@ -486,6 +486,7 @@ impl World {
                     at: self.moment().clock,
                     keys: [("password".to_owned(), "password".to_owned())].into(),
                     rotate: None,
+                    unproven: false,
                 };
                 let previous = self.held.sources.remove(SOURCE);
                 let ttl = Duration::from_secs(ttl);
@@ -506,7 +507,7 @@ impl World {
     }
 
     fn write(&mut self) {
-        let records = self.held.records(true);
+        let records = self.held.records(true, &[]);
         for before in self.secret.iter().flat_map(|before| before.held.values()) {
             let id = id_of(&before.issued);
             if id_of(&records.held[SOURCE].issued) != id {
@@ -727,6 +728,8 @@ fn schedule<S: Strategy<Value = Event>>(event: S) -> impl Strategy<Value = Vec<(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Faults, crashes, revocations behind our back: nothing is renewed too late, replaced without need, revoked in use or
     /// forgotten, and once all is well again exactly one lease lives, which is the one that the Secret names.
     #[test]

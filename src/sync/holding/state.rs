@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{
-    failures::IssueFailures,
-    record::{Record, What},
-};
+use super::failures::IssueFailures;
+use super::record::{Record, What};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
     pki::life,
-    sync::render::{Data, new_name, takes},
+    sync::{
+        render::{Data, new_name, takes},
+        resolve::source::Source,
+    },
     vault::{
         clock::VaultClock,
         lease::{Lease, Step, Terms, Why},
@@ -229,6 +230,7 @@ impl Holding {
         }
     }
 
+    /// Whether something else has to be issued.
     pub(super) fn is_to_be_replaced(&self, wanted: &Wanted<'_>, now: Instant) -> bool {
         let lease = self.lease().map(|lease| lease.decide(&wanted.terms, now));
         matches!(lease, Some(Step::Replace(_))) || self.need(wanted, now).is_some()
@@ -334,9 +336,23 @@ impl Holding {
         }
     }
 
+    /// The record as it is to be written: an edit of the keys to take changes where the values are.
+    pub(super) fn record_for(&self, name: &str, sources: &[Source]) -> Record {
+        let mut record = self.record.clone();
+        if let Some(source) = sources.iter().find(|source| source.name == name) {
+            record.keys = keys_of(&source.keys, self.record.keys.keys());
+        }
+        record
+    }
+
     /// Whether it waited too long to be written.
     pub fn is_stuck(&self, now: Instant) -> bool {
-        self.in_hand.as_ref().is_some_and(|hand| {
+        self.stuck_at().is_some_and(|at| now >= at)
+    }
+
+    /// When it will have waited too long to be written; `None` when it is written.
+    pub fn stuck_at(&self) -> Option<Instant> {
+        self.in_hand.as_ref().map(|hand| {
             let full = match &self.life {
                 Life::Lease(lease) => Some(lease.full()),
                 Life::Certificate { .. } => {
@@ -350,7 +366,7 @@ impl Holding {
                 Life::Polled { .. } => None,
             };
             let most = full.map_or(IN_HAND_MOST, |full| IN_HAND_MOST.min(full / 2));
-            now.saturating_duration_since(hand.since) >= most
+            hand.since + most
         })
     }
 
@@ -391,12 +407,16 @@ fn cling(lease: &Lease, until: Instant, now: Instant) -> Todo {
     }
 }
 
+/// What is needed is issued unless that failed lately.
 pub(super) fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
     failures.held(now).map_or(Todo::Issue(need), Todo::Wait)
 }
 
 /// Which key of the Secret each key becomes; empty for one that is left out.
-pub fn keys_of(keys: &KeysSpec, data: &Data) -> BTreeMap<String, String> {
+pub fn keys_of<'a>(
+    keys: &KeysSpec,
+    raw: impl Iterator<Item = &'a String>,
+) -> BTreeMap<String, String> {
     let name = |raw: &String| {
         let name = if takes(keys, raw) {
             new_name(keys, raw)
@@ -405,7 +425,7 @@ pub fn keys_of(keys: &KeysSpec, data: &Data) -> BTreeMap<String, String> {
         };
         (raw.clone(), name)
     };
-    data.keys().map(name).collect()
+    raw.map(name).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     ConnectionId, Login, Lookup,
+    fence::Fence,
     method::{Home, Method},
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     },
     names::ObjectKey,
     sync::refusal::Refusal,
-    vault::path::MountPath,
+    vault::path::{MountPath, VaultNamespace},
     view::AuthView,
 };
 
@@ -24,7 +25,7 @@ pub(super) fn login(
     object: &ObjectKey,
     reference: Option<&AuthRef>,
     lookup: &impl Lookup,
-) -> Result<Login, Refusal> {
+) -> Result<(Login, Fence), Refusal> {
     let namespace = object.namespace.as_str();
     let (kind, key, view) = match reference {
         Some(AuthRef { kind, name }) => named_auth(namespace, *kind, name, lookup)?,
@@ -49,7 +50,7 @@ fn login_of(
     view: &AuthView,
     namespace: &str,
     lookup: &impl Lookup,
-) -> Result<Login, Refusal> {
+) -> Result<(Login, Fence), Refusal> {
     let auth = format!("{kind:?} {key}");
     let spec = view
         .spec
@@ -70,13 +71,20 @@ fn login_of(
     };
     let method = home.method(&spec.methods).map_err(unusable)?;
     let mount = mount(spec, &method).map_err(unusable)?;
-    Ok(Login {
+    let vault_namespace = spec.namespace.as_deref().map(VaultNamespace::parse);
+    let vault_namespace = vault_namespace
+        .transpose()
+        .map_err(|error| unusable(format!("spec.namespace: {error}")))?;
+    let fence = Fence::new(&auth, spec.allowed_paths.as_deref(), namespace).map_err(unusable)?;
+    let login = Login {
         connection,
         auth_version: (view.uid.clone(), view.generation),
+        namespace: vault_namespace,
         mount,
         method,
         auth,
-    })
+    };
+    Ok((login, fence))
 }
 
 fn mount(spec: &AuthSpec, method: &Method) -> Result<MountPath, String> {

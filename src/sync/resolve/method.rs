@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::Lookup;
+use super::{Lookup, cloud::CloudLogin};
 use crate::{
     api::{
         duration::GoDuration,
@@ -70,6 +70,8 @@ pub enum Method {
     UserPass(Password),
     /// With a password that a directory server checks.
     Ldap(Password),
+    /// With an identity of a cloud.
+    Cloud(CloudLogin),
 }
 
 /// A ServiceAccount, and what its token is to be like.
@@ -138,6 +140,7 @@ impl Method {
             Self::Cert { .. } => "cert",
             Self::UserPass(_) => "userpass",
             Self::Ldap(_) => "ldap",
+            Self::Cloud(login) => login.usual_mount(),
         }
     }
 
@@ -164,6 +167,7 @@ impl Method {
             Self::UserPass(Password { user, .. }) | Self::Ldap(Password { user, .. }) => {
                 format!("user {user}")
             }
+            Self::Cloud(login) => login.subject(),
         }
     }
 
@@ -211,6 +215,7 @@ impl Method {
             ),
             Self::UserPass(login) => advice_on_password("userPass", login),
             Self::Ldap(login) => advice_on_password("ldap", login),
+            Self::Cloud(login) => login.advice(),
         }
     }
 }
@@ -240,6 +245,9 @@ impl<L: Lookup> Home<'_, L> {
             cert,
             user_pass,
             ldap,
+            aws,
+            gcp,
+            azure,
         } = methods;
         let found = [
             kubernetes.as_ref().map(|method| self.kubernetes(method)),
@@ -252,6 +260,9 @@ impl<L: Lookup> Home<'_, L> {
                 .map(|method| self.password("userPass", method).map(Method::UserPass)),
             ldap.as_ref()
                 .map(|method| self.password("ldap", method).map(Method::Ldap)),
+            aws.as_ref().map(|method| self.aws(method)),
+            gcp.as_ref().map(|method| self.gcp(method)),
+            azure.as_ref().map(|method| self.azure(method)),
         ];
         let mut found = found.into_iter().flatten();
         match (found.next(), found.next()) {
@@ -359,7 +370,7 @@ impl<L: Lookup> Home<'_, L> {
         })
     }
 
-    fn secret(&self, reference: &SecretKeyRef) -> Result<SecretKey, String> {
+    pub(super) fn secret(&self, reference: &SecretKeyRef) -> Result<SecretKey, String> {
         let namespace = self.namespace(reference.namespace.as_deref())?;
         let secret = ObjectKey::new(namespace, &reference.name);
         Ok(SecretKey {
@@ -370,7 +381,7 @@ impl<L: Lookup> Home<'_, L> {
     }
 
     /// A tenant must not choose a namespace, and a fixed login must not depend on the tenant.
-    fn namespace(&self, named: Option<&str>) -> Result<String, String> {
+    pub(super) fn namespace(&self, named: Option<&str>) -> Result<String, String> {
         match (self.identity_from, named) {
             (IdentityFrom::Consumer, None) => Ok(self.consumer.to_owned()),
             (IdentityFrom::Fixed, Some(namespace)) => Ok(namespace.to_owned()),

@@ -1,22 +1,20 @@
 //! Pure: from one source as the user wrote it to what is asked of Vault.
 
+pub mod pki;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Lookup, invalid, method::SecretKey};
+use self::pki::PkiAsk;
+use super::{Lookup, invalid};
 use crate::{
-    api::duration::GoDuration,
-    api::pki::{KeySource, KeyType, KeystoreSpec, PasswordRef, PkiSource},
+    api::pki::KeyType,
     api::source::{
         DynamicSource, FindSource, IssueMethod, KeysSpec, KvSource, SourceKind, SourceSpec,
         StaticRoleEngine, StaticRoleSource,
     },
     names::ObjectKey,
-    pki::{
-        self,
-        names::{Names, Written},
-    },
     sync::{holding::record::digest, refusal::Refusal},
     vault::{
         path::{ApiPath, MountPath, PathError, SecretPath, VaultNamespace},
@@ -76,47 +74,7 @@ pub enum IssueWhat {
         parameters: Option<Map<String, Value>>,
     },
     /// A certificate.
-    Pki(PkiAsk),
-}
-
-/// A certificate, and how it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PkiAsk {
-    /// What is asked of Vault.
-    pub certificate: pki::ask::Ask,
-    /// Where the passwords of the key stores stand.
-    pub passwords: Passwords,
-    /// Whether it is revoked once it is replaced.
-    pub revoke: bool,
-}
-
-/// Where the passwords of key stores stand; a store without one is not made.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Passwords {
-    /// Of the stores in PKCS#12.
-    pub pkcs12: Option<SecretKey>,
-    /// Of the stores in JKS.
-    pub jks: Option<SecretKey>,
-}
-
-impl PkiAsk {
-    /// What the layout of the Secret depends on besides the certificate: which stores, and their passwords as of which
-    /// version. `None` when there are no stores.
-    pub fn layout(&self) -> Option<String> {
-        let Passwords { pkcs12, jks } = &self.passwords;
-        let stores = [("pkcs12", pkcs12), ("jks", jks)];
-        let stores = stores.iter().filter_map(|(format, password)| {
-            let SecretKey {
-                secret,
-                key,
-                version,
-            } = password.as_ref()?;
-            let version = version.as_deref().unwrap_or_default();
-            Some(format!("{format} {}/{key}@{version}", secret.name))
-        });
-        let stores: Vec<_> = stores.collect();
-        (!stores.is_empty()).then(|| stores.join(" "))
-    }
+    Pki(Box<PkiAsk>),
 }
 
 impl IssueAsk {
@@ -130,13 +88,13 @@ impl IssueAsk {
                 let parameters = parameters.map_or_else(String::new, |value| value.to_string());
                 digest(&["dynamic", connection, namespace, path.as_str(), &parameters])
             }
-            IssueWhat::Pki(PkiAsk { certificate, .. }) => digest(&[
+            IssueWhat::Pki(pki) => digest(&[
                 "pki",
                 connection,
                 namespace,
-                certificate.path.as_str(),
-                certificate.key_type.map_or("", KeyType::as_str),
-                &Value::Object(certificate.parameters()).to_string(),
+                pki.certificate.path.as_str(),
+                pki.certificate.key_type.map_or("", KeyType::as_str),
+                &Value::Object(pki.certificate.parameters()).to_string(),
             ]),
         }
     }
@@ -176,10 +134,21 @@ impl Ask {
             Self::Read(Place::Kv(_) | Place::StaticRole(_)) | Self::Issue(_) => name.to_owned(),
         }
     }
-}
 
-/// Shortest life of a certificate; below it there is no time to hand it on.
-const SHORTEST: Duration = Duration::from_secs(10);
+    /// The same in a Vault namespace; in that of the login when it is `None`.
+    fn in_namespace(self, namespace: Option<VaultNamespace>) -> Self {
+        match self {
+            Self::Read(Place::Kv(place)) => Self::Read(Place::Kv(KvPlace { namespace, ..place })),
+            Self::Read(Place::Find(place)) => {
+                Self::Read(Place::Find(FindPlace { namespace, ..place }))
+            }
+            Self::Read(Place::StaticRole(place)) => {
+                Self::Read(Place::StaticRole(StaticRolePlace { namespace, ..place }))
+            }
+            Self::Issue(ask) => Self::Issue(IssueAsk { namespace, ..ask }),
+        }
+    }
+}
 
 /// Checks the source at `index` of the spec.
 pub(super) fn resolve(
@@ -190,6 +159,7 @@ pub(super) fn resolve(
 ) -> Result<Source, Refusal> {
     let SourceSpec {
         name,
+        namespace,
         kv,
         find,
         static_role,
@@ -199,6 +169,10 @@ pub(super) fn resolve(
         keys,
     } = spec;
     let at = format!("spec.sources[{index}]");
+    let namespace = namespace.as_deref().map(VaultNamespace::parse);
+    let namespace = namespace
+        .transpose()
+        .map_err(|error| invalid(format!("{at}.namespace"), error))?;
     let renew_at = resolve_renew_at(renew_at.as_deref(), &at)?;
     let asks = [
         kv.as_ref().map(|spec| resolve_kv(spec, &Field(&at, "kv"))),
@@ -211,7 +185,7 @@ pub(super) fn resolve(
             .as_ref()
             .map(|spec| resolve_dynamic(spec, renew_at, &Field(&at, "dynamic"))),
         pki.as_ref()
-            .map(|spec| resolve_pki(spec, renew_at, &Field(&at, "pki"), (object, lookup))),
+            .map(|spec| pki::resolve_pki(spec, renew_at, &Field(&at, "pki"), (object, lookup))),
     ];
     let mut asks = asks.into_iter().flatten();
     let (Some(ask), None) = (asks.next(), asks.next()) else {
@@ -223,7 +197,7 @@ pub(super) fn resolve(
     Ok(Source {
         name: name.clone(),
         keys: keys.clone().unwrap_or_default(),
-        ask: ask?,
+        ask: ask?.in_namespace(namespace),
         every: match static_role {
             Some(spec) => Some(check_interval(spec, &Field(&at, "staticRole"))?),
             None => None,
@@ -309,78 +283,6 @@ fn resolve_dynamic(spec: &DynamicSource, renew_at: u8, field: &Field<'_>) -> Res
         renew_at,
         what: IssueWhat::Dynamic { path, parameters },
     }))
-}
-
-fn resolve_pki(
-    spec: &PkiSource,
-    renew_at: u8,
-    field: &Field<'_>,
-    (object, lookup): (&ObjectKey, &impl Lookup),
-) -> Result<Ask, Refusal> {
-    let names = Names::parse(&Written {
-        common_name: spec.common_name.as_deref(),
-        alt_names: &spec.alt_names,
-        ip_sans: &spec.ip_sans,
-        uri_sans: &spec.uri_sans,
-        exclude_common_name: spec.exclude_common_name_from_sans.unwrap_or_default(),
-    });
-    let names = names.map_err(|wrong| field.invalid(&wrong.field, wrong.why))?;
-    let ttl = spec.ttl.as_ref().map(GoDuration::as_duration);
-    if ttl.is_some_and(|ttl| ttl < SHORTEST) {
-        return Err(field.invalid("ttl", "it is shorter than 10s; use 10s or more"));
-    }
-    let key_type = match spec.key_source.unwrap_or_default() {
-        KeySource::Operator => Some(spec.key_type.unwrap_or_default()),
-        KeySource::Vault if spec.key_type.is_some() => {
-            let why = "with keySource: Vault the role in Vault says it; remove one of the two";
-            return Err(field.invalid("keyType", why));
-        }
-        KeySource::Vault => None,
-    };
-    let mount = field.parse("mount", &spec.mount, MountPath::parse)?;
-    let role = field.parse("role", &spec.role, SecretPath::parse)?;
-    let issuer = spec.issuer.as_ref();
-    let issuer = issuer
-        .map(|issuer| field.parse("issuer", issuer, SecretPath::parse))
-        .transpose()?;
-    let password = |format: &str, spec: Option<&KeystoreSpec>| {
-        spec.map(|spec| resolve_password(spec, format, field, (object, lookup)))
-            .transpose()
-    };
-    let stores = spec.keystores.clone().unwrap_or_default();
-    Ok(Ask::Issue(IssueAsk {
-        namespace: None,
-        renew_at,
-        what: IssueWhat::Pki(PkiAsk {
-            certificate: pki::ask::Ask::new(mount, issuer.as_ref(), &role, names, ttl, key_type)
-                .map_err(|error| field.invalid("mount", &error.to_string()))?,
-            passwords: Passwords {
-                pkcs12: password("pkcs12", stores.pkcs12.as_ref())?,
-                jks: password("jks", stores.jks.as_ref())?,
-            },
-            revoke: spec.revoke.unwrap_or_default(),
-        }),
-    }))
-}
-
-fn resolve_password(
-    spec: &KeystoreSpec,
-    format: &str,
-    field: &Field<'_>,
-    (object, lookup): (&ObjectKey, &impl Lookup),
-) -> Result<SecretKey, Refusal> {
-    let PasswordRef { name, key } = &spec.password_ref;
-    let secret = ObjectKey::new(&object.namespace, name);
-    let version = lookup.secret_version(&secret);
-    if version.is_none() {
-        let why = format!("there is no Secret {name}; create it or correct the reference");
-        return Err(field.invalid(&format!("keystores.{format}.passwordRef"), &why));
-    }
-    Ok(SecretKey {
-        secret,
-        key: key.clone(),
-        version,
-    })
 }
 
 /// Paths at which nothing is issued that belongs into a Secret.

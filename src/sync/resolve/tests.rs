@@ -1,5 +1,6 @@
 //! Pure: what becomes of a spec, and which mistakes are told how.
 
+mod clouds;
 mod logins;
 
 use std::collections::HashMap;

@@ -126,6 +126,7 @@ impl Request {
         Ok(Self {
             method: Method::PUT,
             body: Some(body(operation, &shown, parameters)?),
+            urgent: true,
             ..Self::get(operation, shown, path)
         })
     }
@@ -140,6 +141,7 @@ impl Request {
             method: Method::POST,
             body: Some(body(operation, &path, &Body { accessor })?),
             repeat: Repeat::Never,
+            urgent: true,
             ..Self::get(operation, path.clone(), path)
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::super::error::VaultError;
@@ -84,12 +85,19 @@ impl Response {
     /// What a lookup of a lease says.
     pub fn lease_info(&self) -> Result<Life, VaultError> {
         let parsed: super::WithData<LeaseData> = self.parse()?;
-        let LeaseData { ttl, renewable } = self.data(parsed)?;
+        let LeaseData { ttl, renewable, .. } = self.data(parsed)?;
         Ok(Life {
             // Negative for one that is being ended right now.
             ttl: Duration::from_secs(u64::try_from(ttl).unwrap_or(0)),
             renewable,
         })
+    }
+
+    /// When a lease that was looked up was issued, by Vault's clock.
+    pub fn lease_issued_at(&self) -> Result<Timestamp, VaultError> {
+        let parsed: super::WithData<LeaseData> = self.parse()?;
+        let issued = self.data(parsed)?.issue_time;
+        issued.ok_or_else(|| self.invalid("the answer has no 'issue_time'"))
     }
 
     /// What a renewal by accessor granted: the token itself is not told.
@@ -125,6 +133,8 @@ struct Envelope {
 
 #[derive(Deserialize)]
 struct LeaseData {
+    #[serde(default)]
+    issue_time: Option<Timestamp>,
     #[serde(default)]
     ttl: i64,
     #[serde(default)]

@@ -180,13 +180,226 @@ async fn a_vault_that_does_not_answer_is_unreachable() {
     assert_eq!(error.detail, "no answer in time");
 }
 
+/// Two servers: the first sends every read to the second.
+fn standby() -> (TestVault, TestVault) {
+    let (standby, active) = (TestVault::start(), TestVault::start());
+    let location = format!("{}/v1/secret/data/a%20b", active.address());
+    standby.model().location = Some(location);
+    standby.put("secret/data/a%20b", 307, "");
+    (standby, active)
+}
+
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
-    let vault = TestVault::start();
-    vault.put("secret/data/a%20b", 307, "");
-    let error = fail(&vault.transport()).await;
+async fn a_standby_is_followed_to_the_active_node_once() {
+    let (standby, active) = standby();
+    active.put("secret/data/a%20b", 200, &kv2("x", 1));
+    let transport = standby.transport();
+    for _ in 0..2 {
+        send(&transport).await.unwrap();
+    }
+    assert_eq!(active.count("GET secret/data/a%20b"), 2);
+
+    // The active node became a standby too, and each points at the other.
+    active.put("secret/data/a%20b", 307, "");
+    let location = format!("{}/v1/secret/data/a%20b", standby.address());
+    active.model().location = Some(location);
+    let error = fail(&transport).await;
     assert_eq!(error.kind, VaultErrorKind::Unavailable);
-    assert_eq!(vault.model().seen.len(), 1);
+    assert_eq!(standby.count("GET secret/data/a%20b"), 3);
+    assert_eq!(active.count("GET secret/data/a%20b"), 3);
+}
+
+#[tokio::test]
+async fn the_token_and_the_body_go_along_with_a_redirect() {
+    let (standby, active) = standby();
+    active.model().tokens.insert(CANARY.to_owned());
+    active.put("secret/data/a%20b", 200, &kv2("x", 1));
+    let transport = standby.transport();
+    let token = Sensitive::new(CANARY);
+    standby.model().tokens.insert(CANARY.to_owned());
+    transport.send(&read(), Some(&token)).await.unwrap();
+
+    let mount = MountPath::parse("kubernetes").unwrap();
+    let login = Request::jwt_login(&mount, "app", &token).unwrap();
+    standby.model().location = Some(format!("{}/v1/auth/kubernetes/login", active.address()));
+    standby.put("auth/kubernetes/login", 307, "");
+    let answer = transport.send(&login, None).await.unwrap();
+    assert!(answer.login().is_ok());
+    assert_eq!(active.model().last_body, login.body().unwrap().expose());
+}
+
+#[tokio::test]
+async fn a_redirect_to_elsewhere_is_not_followed() {
+    let (standby, active) = standby();
+    standby.model().location = Some(format!("{}/v1/secret/data/b", active.address()));
+    let error = fail(&standby.transport()).await;
+    assert_eq!(error.kind, VaultErrorKind::Unavailable);
+    assert!(
+        error.detail.ends_with("because it names another path"),
+        "{error}"
+    );
+    standby.model().location = Some(format!("{}/v1/secret/data/a%20b", active.address()));
+    let settings = TransportSettings {
+        reach: Reach::only(&[standby.address().to_string()]).unwrap(),
+        ..TransportSettings::new(standby.address())
+    };
+    let transport = Transport::new(settings, Arc::new(Metrics::default())).unwrap();
+    let error = fail(&transport).await;
+    assert!(
+        error.detail.contains("--allowed-vault-addresses"),
+        "{error}"
+    );
+    assert!(active.model().seen.is_empty());
+}
+
+#[tokio::test]
+async fn another_redirect_is_not_followed() {
+    let (standby, active) = standby();
+    standby.put("secret/data/a%20b", 302, "");
+    let error = fail(&standby.transport()).await;
+    assert_eq!(error.kind, VaultErrorKind::Invalid);
+    assert!(active.model().seen.is_empty());
+}
+
+#[tokio::test]
+async fn namespaces_are_below_that_of_the_connection_but_health_is_not() {
+    let vault = TestVault::start();
+    vault.put("secret/data/a%20b", 200, &kv2("x", 1));
+    let health = Request::health();
+    vault.put(&health.target(), 200, "{}");
+    let namespace = |text: &str| Some(VaultNamespace::parse(text).unwrap());
+    let settings = TransportSettings {
+        namespace: namespace("admin"),
+        headers: [("x-route", "blue"), ("x-vault-request", "no")]
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .into_iter()
+            .collect(),
+        ..TransportSettings::new(vault.address())
+    };
+    let transport = Transport::new(settings, Arc::new(Metrics::default())).unwrap();
+    let sent = |name: &str| vault.model().last_headers.get(name).cloned();
+    for (request, expected) in [
+        (read(), Some("admin")),
+        (read().in_namespace(namespace("team")), Some("admin/team")),
+        (health, None),
+    ] {
+        transport.send(&request, None).await.unwrap();
+        let found = sent("x-vault-namespace");
+        assert_eq!(
+            found.as_ref().map(|value| value.to_str().unwrap()),
+            expected
+        );
+        assert_eq!(sent("x-route").unwrap(), "blue");
+        assert_eq!(sent("x-vault-request").unwrap(), "true", "ours wins");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_a_metadata_service_is_refused() {
+    // The resolver is asked for the host of the address, because the URL has another one.
+    let settings = TransportSettings {
+        server_name: Some("vault.internal".to_owned()),
+        ..TransportSettings::new(VaultAddress::parse("http://169.254.169.254:1").unwrap())
+    };
+    let transport = Transport::new(settings, Arc::new(Metrics::default())).unwrap();
+    for _ in 0..2 {
+        let error = fail(&transport).await;
+        assert_eq!(error.kind, VaultErrorKind::Refused, "{error}");
+        assert!(error.detail.starts_with("169.254.169.254"), "{error}");
+        assert!(error.detail.contains("never spoken to"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_found_under_the_address_and_called_by_its_name() {
+    let vault = TestVault::start();
+    vault.put("secret/data/a%20b", 200, &kv2("x", 1));
+    let settings = TransportSettings {
+        server_name: Some("vault.internal".to_owned()),
+        ..TransportSettings::new(vault.address())
+    };
+    let port = vault.address().port();
+    let transport = Transport::new(settings, Arc::new(Metrics::default())).unwrap();
+    send(&transport).await.unwrap();
+    let host = vault.model().last_headers.get("host").cloned().unwrap();
+    assert_eq!(host, format!("vault.internal:{port}"));
+}
+
+#[tokio::test]
+async fn tls_where_there_is_none_is_told() {
+    let vault = TestVault::start();
+    let transport = transport(&vault.address().to_string().replace("http", "https"));
+    let error = fail(&transport).await;
+    assert_eq!(error.kind, VaultErrorKind::Unreachable);
+    assert!(
+        error.detail.starts_with("the server does not speak TLS"),
+        "{error}"
+    );
+}
+
+fn limited(vault: &TestVault, per_second: u32) -> Transport {
+    let settings = TransportSettings {
+        requests_per_second: Some(per_second),
+        max_in_flight: 1000,
+        ..TransportSettings::new(vault.address())
+    };
+    Transport::new(settings, Arc::new(Metrics::default())).unwrap()
+}
+
+#[tokio::test]
+async fn requests_beyond_the_rate_wait_and_an_urgent_one_goes_first() {
+    let clock = Clock::stop();
+    let vault = TestVault::start();
+    vault.put("secret/data/a%20b", 200, &kv2("x", 1));
+    let transport = Arc::new(limited(&vault, 1));
+    let reads: Vec<_> = (0..5)
+        .map(|_| {
+            let transport = Arc::clone(&transport);
+            tokio::spawn(async move { send(&transport).await.is_ok() })
+        })
+        .collect();
+    let seen = || vault.count("GET secret/data/a%20b");
+    clock.wait_until("the first", || seen() == 1).await;
+    // The server refuses it for want of a token; what counts is that it came.
+    let renewal = {
+        let transport = Arc::clone(&transport);
+        tokio::spawn(async move { transport.send(&Request::token_renew(), None).await })
+    };
+    clock
+        .wait_until("the renewal", || {
+            vault.count("POST auth/token/renew-self") == 1
+        })
+        .await;
+    renewal.await.unwrap().unwrap_err();
+    assert_eq!(seen(), 1, "the reads still wait");
+    // The renewal has used up the share of the first second. Timers are late by up to a millisecond.
+    let second = Duration::from_millis(1001);
+    clock.advance(second).await;
+    tokio::task::yield_now().await;
+    assert_eq!(seen(), 1);
+    for expected in 2..=5 {
+        clock.advance(second).await;
+        clock.wait_until("the next", || seen() == expected).await;
+    }
+    for read in reads {
+        assert!(read.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_while_it_waits_takes_nothing() {
+    let clock = Clock::stop();
+    let vault = TestVault::start();
+    vault.put("secret/data/a%20b", 200, &kv2("x", 1));
+    let transport = limited(&vault, 1);
+    send(&transport).await.unwrap();
+    for _ in 0..10 {
+        let mut given_up = std::pin::pin!(send(&transport));
+        assert!(futures::poll!(given_up.as_mut()).is_pending());
+    }
+    clock.advance(Duration::from_secs(1)).await;
+    send(&transport).await.unwrap();
+    assert_eq!(vault.count("GET secret/data/a%20b"), 2);
 }
 
 #[tokio::test]
@@ -231,5 +444,37 @@ fn a_ca_that_is_not_pem_is_refused() {
         };
         let error = Transport::new(settings, Arc::new(Metrics::default())).unwrap_err();
         assert_eq!(error.kind, VaultErrorKind::Refused, "{ca}");
+        assert!(error.detail.starts_with("tls.ca"), "{error}");
+    }
+}
+
+#[test]
+fn a_client_certificate_that_cannot_be_used_is_refused_and_not_shown() {
+    let authority = lockstep_testbed::bed::authority::Authority::new("a").unwrap();
+    let (one, other) = (
+        authority.client("one").unwrap(),
+        authority.client("other").unwrap(),
+    );
+    for (pem, usable) in [
+        (String::new(), false),
+        (CANARY.to_owned(), false),
+        (one.certificate.clone(), false),
+        (one.key.clone(), false),
+        (format!("{}{}", one.certificate, other.key), false),
+        (format!("{}{}", one.certificate, one.key), true),
+    ] {
+        let settings = TransportSettings {
+            client_certificate: Some(Sensitive::new(pem)),
+            ..TransportSettings::new(VaultAddress::parse("https://localhost").unwrap())
+        };
+        match Transport::new(settings, Arc::new(Metrics::default())) {
+            Ok(transport) => assert!(usable, "{transport:?}"),
+            Err(error) => {
+                assert!(!usable, "{error}");
+                assert_eq!(error.kind, VaultErrorKind::Refused);
+                assert!(error.detail.contains("tls.clientCertificate"), "{error}");
+                assert!(!error.detail.contains(CANARY), "{error}");
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod authority;
 pub(crate) mod cluster;
 pub(crate) mod directory;
 mod kubernetes;
+mod plain;
 pub(crate) mod ports;
 pub(crate) mod ready;
 mod vault_kubernetes;
@@ -23,6 +24,7 @@ use tokio::sync::OnceCell;
 pub use self::{
     authority::{Authority, Certificate},
     cluster::OPERATOR_NAMESPACE,
+    plain::PlainApiserver,
 };
 use self::{
     directory::Directory,
@@ -226,6 +228,12 @@ impl Bed {
     /// Where Vault speaks TLS: `https://127.0.0.1:<port>`.
     pub fn vault_tls_address(&self) -> String {
         format!("https://{}", self.vault.tls)
+    }
+
+    /// Where Vault speaks TLS to those only who show a certificate of [`Bed::vault_authority`]:
+    /// `https://127.0.0.1:<port>`. Its own certificate is good for the name `vault.internal` alone.
+    pub fn vault_mutual_tls_address(&self) -> String {
+        format!("https://{}", self.vault.mutual)
     }
 
     /// The socket behind [`Bed::vault_address`], for a proxy in front of it.

@@ -1,4 +1,4 @@
-//! Effects: processes, files, network — one Vault with file storage and two listeners: plain, and TLS.
+//! Effects: processes, files, network — one Vault with file storage and three listeners: plain, TLS, and mutual TLS.
 //!
 //! It is a real server and no dev server, so that it keeps its data when it is killed and started again.
 
@@ -22,11 +22,15 @@ use crate::{
 /// A name that stands out in any log it must not be in.
 pub(crate) const ROOT_TOKEN: &str = "testbed-vault-root-token";
 
+/// The one name that the certificate of the listener for mutual TLS is good for.
+pub(crate) const MUTUAL_NAME: &str = "vault.internal";
+
 /// A running, initialised, unsealed Vault.
 pub(crate) struct VaultServer {
     pub(crate) process: Process,
     pub(crate) authority: Authority,
     pub(crate) tls: SocketAddr,
+    pub(crate) mutual: SocketAddr,
     pub(crate) audit_log: PathBuf,
     pub(crate) root: VaultRoot,
 }
@@ -38,13 +42,13 @@ impl VaultServer {
         kind: VaultKind,
         program: PathBuf,
     ) -> Result<Self, BedError> {
-        let [plain, tls] = ports::free()
+        let [plain, tls, mutual] = ports::free()
             .map_err(BedError::Prepare)?
             .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let authority = Authority::new("testbed Vault authority")?;
         let home = directory.join("vault");
         std::fs::create_dir(&home).map_err(BedError::file(&home))?;
-        write_configuration(&home, kind, &authority, [plain, tls])?;
+        write_configuration(&home, kind, &authority, [plain, tls, mutual])?;
         let process = launch(directory, home.clone(), program).start()?;
         let address = format!("http://{plain}");
         ready::answers(&process, &health(&address)).await?;
@@ -54,6 +58,7 @@ impl VaultServer {
             process,
             authority,
             tls,
+            mutual,
             audit_log: home.join("audit.log"),
             root,
         };
@@ -87,9 +92,12 @@ fn write_configuration(
     home: &std::path::Path,
     kind: VaultKind,
     authority: &Authority,
-    [plain, tls]: [SocketAddr; 2],
+    [plain, tls, mutual]: [SocketAddr; 3],
 ) -> Result<(), BedError> {
-    let Certificate { certificate, key } = authority.server(&["127.0.0.1", "localhost"])?;
+    // The last is what it is called in the examples.
+    let Certificate { certificate, key } =
+        authority.server(&["127.0.0.1", "localhost", "vault.vault.svc"])?;
+    let strict = authority.server(&[MUTUAL_NAME])?;
     let mut configuration = json!({
         "disable_mlock": true,
         "disable_clustering": true,
@@ -102,6 +110,13 @@ fn write_configuration(
                 "tls_cert_file": home.join("server.pem"),
                 "tls_key_file": home.join("server.key"),
             }},
+            {"tcp": {
+                "address": mutual,
+                "tls_cert_file": home.join("mutual.pem"),
+                "tls_key_file": home.join("mutual.key"),
+                "tls_client_ca_file": home.join("authority.pem"),
+                "tls_require_and_verify_client_cert": true,
+            }},
         ],
     });
     if let (VaultKind::OpenBao, Value::Object(settings)) = (kind, &mut configuration) {
@@ -111,6 +126,9 @@ fn write_configuration(
     let files = [
         ("server.pem", certificate),
         ("server.key", key),
+        ("mutual.pem", strict.certificate),
+        ("mutual.key", strict.key),
+        ("authority.pem", authority.pem()),
         ("config.json", configuration.to_string()),
     ];
     for (name, content) in files {

@@ -27,7 +27,7 @@ async fn a_login_with_a_mistake_is_refused_in_words_that_help() {
             put("/spec/kubernetes", kubernetes.clone()),
             &[
                 one,
-                "kubernetes, jwt, appRole, cert, token, userPass or ldap",
+                "kubernetes, jwt, appRole, cert, token, userPass, ldap, aws, gcp or azure",
             ],
         ),
         (put("/spec/token", json!(null)), &[one]),
@@ -168,4 +168,61 @@ async fn a_connection_with_a_mistake_is_refused_in_words_that_help() {
         ),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn more_mistakes_in_a_connection_are_refused_in_words_that_help() {
+    let put = |pointer: &str, value: Value| with(object("VaultConnection"), pointer, value);
+    let tls = |kind: &str, value: Value| with(object(kind), "/spec/tls", value);
+    let header = |name: &str| put("/spec/headers", json!({name: "x"}));
+    let ours: &[&str] = &["the operator sets the headers of the token"];
+    let certificate =
+        |namespace: Value| json!({"clientCertificate": {"name": "a", "namespace": namespace}});
+    all_refused(vec![
+        (header("X-Vault-Token"), ours),
+        (header("x-vault-NAMESPACE"), ours),
+        (header("X-Vault-Request"), ours),
+        (header("authorization"), ours),
+        (header("Host"), ours),
+        (header("Transfer-Encoding"), ours),
+        (header("Content-Length"), ours),
+        (header("Proxy-Authorization"), ours),
+        (
+            tls("VaultConnection", certificate(json!("other"))),
+            &["tls.clientCertificate: namespace cannot be set"],
+        ),
+        (
+            tls(
+                "ClusterVaultConnection",
+                json!({"clientCertificate": {"name": "a"}}),
+            ),
+            &["tls.clientCertificate: namespace is required"],
+        ),
+        (
+            tls("VaultConnection", json!({"serverName": "a b"})),
+            &["spec.tls.serverName"],
+        ),
+        (
+            put("/spec/limits", json!({"requestsPerSecond": 0})),
+            &[
+                "spec.limits.requestsPerSecond",
+                "greater than or equal to 1",
+            ],
+        ),
+        (
+            put("/spec/limits", json!({"maxInFlight": 2000})),
+            &["spec.limits.maxInFlight", "less than or equal to 1024"],
+        ),
+        (
+            with(object("VaultAuth"), "/spec/allowedPaths", json!([])),
+            &["spec.allowedPaths", "at least 1"],
+        ),
+    ])
+    .await;
+    let stage = crate::support::Stage::shared().await;
+    for name in ["X-Route", "X-Vault-Inconsistent", "Cookie", "Hostile"] {
+        stage.admit(&header(name)).await.unwrap();
+    }
+    let right = tls("ClusterVaultConnection", certificate(json!("vault")));
+    stage.admit(&right).await.unwrap();
 }

@@ -10,6 +10,13 @@ async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
     let put = |pointer: &str, value: Value| with(vault_secret(), pointer, value);
     let target = |value: Value| put("/spec/target", value);
     let kv = "/spec/sources/0/kv";
+    let pki = |extra: Value| {
+        let mut pki = json!({"mount": "pki", "role": "web", "commonName": "a.example.com"});
+        for (key, value) in extra.as_object().unwrap() {
+            pki[key] = value.clone();
+        }
+        put("/spec/sources", json!([{"name": "main", "pki": pki}]))
+    };
     let twice = json!([
         {"name": "main", "kv": {"mount": "secret", "path": "a"}},
         {"name": "main", "kv": {"mount": "secret", "path": "b"}},
@@ -49,7 +56,34 @@ async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
                 "/spec/sources/0/dynamic",
                 json!({"path": "database/creds/app"}),
             ),
-            &["not declared in schema", "dynamic"],
+            &["spec.sources[0]", "exactly one kind"],
+        ),
+        (
+            pki(json!({"commonName": null})),
+            &["sources[0].pki", "a certificate needs a name"],
+        ),
+        (
+            pki(json!({"keySource": "Vault", "keyType": "Ed25519"})),
+            &[
+                "sources[0].pki",
+                "keyType is for keys that the operator makes",
+            ],
+        ),
+        (
+            pki(json!({"keyType": "Rsa1024"})),
+            &["keyType", "Rsa2048", "EcdsaP256"],
+        ),
+        (
+            pki(json!({"role": "a/../b"})),
+            &["sources[0].pki.role", "should match"],
+        ),
+        (
+            pki(json!({"keystores": {}})),
+            &["keystores", "set pkcs12 or jks"],
+        ),
+        (
+            put("/spec/sources/0/renewAt", json!("67%")),
+            &["spec.sources[0]", "renewAt is for what ends"],
         ),
         (
             put("/spec/sources/0/find", json!({"mount": "secret"})),

@@ -3,11 +3,13 @@
 //! Tests that leave others alone share one stage ([`Stage::shared`]) and work in a [`Team`] of their own, at the
 //! same time. Tests that kill, seal, pause, or count everything have a stage to themselves ([`Stage::own`]).
 
+mod authority;
 mod canary;
 mod database;
 mod front;
 mod good;
 mod inspect;
+mod stand_in;
 mod team;
 mod workloads;
 
@@ -17,10 +19,12 @@ use lockstep_testbed::{Bed, Operator, OperatorOptions};
 use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 pub use self::{
+    authority::{Pki, SHORT, bytes_of, greets},
     canary::{Canary, hex},
-    database::{LONG, Role, Ttl},
-    front::Front,
+    database::{Credentials, LONG, Role, Ttl},
+    front::{Front, Pause},
     good::{Good, good_data, most_within},
+    stand_in::{Answer, Asked, StandIn},
     team::{Team, text_of},
     workloads::{InStep, env_from, pod_stamp, settle, workload},
 };

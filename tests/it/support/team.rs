@@ -30,6 +30,8 @@ const POLICY: &str = r#"
 path "secret/data/{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}/*" { capabilities = ["read"] }
 path "kv1/{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}/*" { capabilities = ["read"] }
 path "database/creds/{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}-*" { capabilities = ["read"] }
+path "pki-{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}/*" { capabilities = ["update"] }
+path "signing-{{identity.entity.aliases.ACCESSOR.metadata.service_account_namespace}}/sign/*" { capabilities = ["update"] }
 path "sys/leases/revoke" { capabilities = ["update"] }
 path "auth/token/renew-accessor" { capabilities = ["update"] }
 "#;

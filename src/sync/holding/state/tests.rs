@@ -35,6 +35,7 @@ fn record(what: What) -> Record {
         at: date(100_000),
         keys: [("password".to_owned(), "password".to_owned())].into(),
         rotate: None,
+        unproven: false,
     }
 }
 
@@ -340,7 +341,7 @@ fn nothing_in_hand_is_forgotten() {
     assert_eq!(superseded(&held), ["a/2", "a/1"]);
 
     let mut held = in_hand(now);
-    held.written(now);
+    held.written(&[], now);
     assert_eq!(superseded(&held), ["a/1"]);
 
     let mut held = in_hand(now);
@@ -360,14 +361,14 @@ fn what_is_taken_over_is_recorded_alike() {
         now,
     };
     let mut held = in_hand(now);
-    let records = held.records(true);
-    held.written(now);
-    assert_eq!(held.records(false), records);
+    let records = held.records(true, &[]);
+    held.written(&[], now);
+    assert_eq!(held.records(false, &[]), records);
     let mut next = Holdings::default();
     next.take_over(records.clone(), HOUR, moment, 1);
-    assert_eq!(next.records(false), records);
+    assert_eq!(next.records(false, &[]), records);
     next.take_over(records.clone(), HOUR, moment, 1);
-    assert_eq!(next.records(false), records, "taken over once");
+    assert_eq!(next.records(false, &[]), records, "taken over once");
 }
 
 /// A clock that was set back: the record is of the future, and says nothing about how long the lease still lives.

@@ -273,3 +273,71 @@ fn a_changed_auth_object_or_secret_is_another_login() {
     });
     assert_ne!(before, login(&edited));
 }
+
+#[test]
+fn the_fence_of_a_default_login_holds_too() {
+    let fenced = |paths: Value| {
+        let mut spec = kubernetes();
+        put(&mut spec, &json!({"allowedPaths": paths}));
+        put(&mut spec, &json!({"allowedNamespaces": {"names": ["*"]}}));
+        spec
+    };
+    let named = json!({"authRef": {"kind": "ClusterVaultAuth", "name": "default"}});
+    for (kind, extra) in [
+        (AuthKind::ClusterVaultAuth, json!({})),
+        (AuthKind::ClusterVaultAuth, named),
+        (AuthKind::VaultAuth, json!({})),
+    ] {
+        let cluster = |paths: Value| {
+            let auth = match kind {
+                AuthKind::VaultAuth => vault_auth(&fenced(paths)),
+                AuthKind::ClusterVaultAuth => cluster_vault_auth(&fenced(paths)),
+            };
+            Cluster::default().with(kind, "default", auth)
+        };
+        let inside = json!(["secret/data/app", "secret/data/{{namespace}}/*"]);
+        assert!(resolved(&cluster(inside), &extra).is_ok());
+        let outside = refusal(resolved(
+            &cluster(json!(["secret/data/{{namespace}}/*"])),
+            &extra,
+        ));
+        assert!(
+            outside.starts_with("PathNotAllowed spec.sources[main]: "),
+            "{outside}"
+        );
+        let wrong = refusal(resolved(&cluster(json!(["/v1/secret"])), &extra));
+        assert!(
+            wrong.contains("spec.allowedPaths[0]: it starts with a slash"),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn a_login_and_a_source_have_a_namespace_of_vault() {
+    let mut spec = kubernetes();
+    put(&mut spec, &json!({"namespace": "team/"}));
+    let cluster = Cluster::default().with(AuthKind::VaultAuth, "default", vault_auth(&spec));
+    let source = |namespace: &str| {
+        let kv = json!({"mount": "secret", "path": "app"});
+        json!({"sources": [{"name": "main", "namespace": namespace, "kv": kv}]})
+    };
+    let found = resolved(&cluster, &source("team/dev")).unwrap();
+    assert_eq!(found.login.namespace.unwrap().as_str(), "team");
+    let Ask::Read(Place::Kv(place)) = &found.sources[0].ask else {
+        panic!("it is another kind");
+    };
+    assert_eq!(place.namespace.as_ref().unwrap().as_str(), "team/dev");
+    let told = refusal(resolved(&cluster, &source("a//b")));
+    assert!(
+        told.starts_with("InvalidSpec spec.sources[0].namespace: "),
+        "{told}"
+    );
+    put(&mut spec, &json!({"namespace": "../b"}));
+    let cluster = Cluster::default().with(AuthKind::VaultAuth, "default", vault_auth(&spec));
+    let told = refusal(resolved(&cluster, &json!({})));
+    assert!(
+        told.contains("VaultAuth shop/default: spec.namespace: "),
+        "{told}"
+    );
+}
