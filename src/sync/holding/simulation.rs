@@ -728,7 +728,7 @@ fn schedule<S: Strategy<Value = Event>>(event: S) -> impl Strategy<Value = Vec<(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// Faults, crashes, revocations behind our back: nothing is renewed too late, replaced without need, revoked in use or
     /// forgotten, and once all is well again exactly one lease lives, which is the one that the Secret names.
