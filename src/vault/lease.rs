@@ -26,6 +26,9 @@ const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MOST: Duration = Duration::from_mins(1);
 /// Leases that failed together do not come back together.
 const BACKOFF_JITTER: f64 = 0.5;
+/// How long a lease whose lookup is refused is kept beyond the time it surely lives: a part, chosen by the seed, of the
+/// time that is usually left at a renewal.
+const PATIENCE: (f64, f64) = (0.25, 0.75);
 /// Vault counts whole seconds: a renewal that grants this much less than asked for is not cut short.
 const ROUNDING: Duration = Duration::from_secs(2);
 
@@ -48,8 +51,8 @@ pub struct Lease {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
-    /// Taken over; it lives at least until this time unless somebody revoked it.
-    Presumed(Instant),
+    /// Taken over at `since`; it lives at least until this time unless somebody revoked it.
+    Presumed { at_least: Instant, since: Instant },
     /// Vault told us at `contact`.
     Known {
         expires: Instant,
@@ -144,12 +147,12 @@ impl Lease {
         }
     }
 
-    /// A lease of an earlier process, once granted for `ttl`. It lives until `at_least` unless somebody revoked it,
-    /// and longer if it was renewed.
-    pub fn taken_over(ttl: Duration, at_least: Instant, seed: u64) -> Self {
+    /// A lease of an earlier process, once granted for `ttl`, as found at `since`. It lives until `at_least` unless
+    /// somebody revoked it, and longer if it was renewed.
+    pub fn taken_over(ttl: Duration, at_least: Instant, since: Instant, seed: u64) -> Self {
         Self {
             full: ttl,
-            state: State::Presumed(at_least),
+            state: State::Presumed { at_least, since },
             seed,
             failures: 0,
             held_until: None,
@@ -167,7 +170,7 @@ impl Lease {
     pub fn expires(&self) -> Option<Instant> {
         match self.state {
             State::Known { expires, .. } => Some(expires),
-            State::Presumed(_) | State::Gone => None,
+            State::Presumed { .. } | State::Gone => None,
         }
     }
 
@@ -176,7 +179,7 @@ impl Lease {
         match self.state {
             State::Gone => true,
             State::Known { expires, .. } => now >= expires,
-            State::Presumed(_) => false,
+            State::Presumed { .. } => false,
         }
     }
 
@@ -189,7 +192,9 @@ impl Lease {
     pub fn decide(&self, terms: &Terms, now: Instant) -> Step {
         match self.state {
             State::Gone => Step::Replace(Why::Gone),
-            State::Presumed(at_least) => self.decide_presumed(at_least, now),
+            State::Presumed { at_least, since } => {
+                self.decide_presumed(terms, (at_least, since), now)
+            }
             State::Known { expires, .. } if now >= expires => Step::Replace(Why::Expired),
             State::Known {
                 expires,
@@ -204,6 +209,16 @@ impl Lease {
         }
     }
 
+    /// What to try while it is to be replaced because Vault refuses to renew it, and no other can be had.
+    pub fn cling(&self, now: Instant) -> Step {
+        let step = match self.state {
+            State::Known { expires, .. } if now < expires => Step::Renew,
+            State::Presumed { .. } => Step::LookUp,
+            State::Known { .. } | State::Gone => return Step::Replace(Why::Expired),
+        };
+        self.held(now).map_or(step, Step::Wait)
+    }
+
     /// Vault was asked at `asked` and extended it by `ttl`.
     pub fn renewed(&mut self, ttl: Duration, renewable: bool, asked: Instant) {
         let cut_short = ttl + ROUNDING.min(self.full / 10) < self.full;
@@ -215,7 +230,7 @@ impl Lease {
         // A renewal that was cut short stays so: only another renewal can tell better.
         let extends = match self.state {
             State::Known { extends, .. } => extends && renewable,
-            State::Presumed(_) | State::Gone => renewable,
+            State::Presumed { .. } | State::Gone => renewable,
         };
         self.heard(asked + left, extends, asked);
     }
@@ -232,7 +247,7 @@ impl Lease {
         self.denied = error.kind == VaultErrorKind::Denied;
         let left = match self.state {
             State::Known { expires, .. } => expires.saturating_duration_since(now),
-            State::Presumed(_) | State::Gone => BACKOFF_MOST * 4,
+            State::Presumed { .. } | State::Gone => BACKOFF_MOST * 4,
         };
         let most = BACKOFF_MOST.min(left / 4).max(BACKOFF);
         let seed = backoff::seed_for(self.seed, self.failures);
@@ -256,14 +271,30 @@ impl Lease {
         self.refused = false;
     }
 
-    fn decide_presumed(&self, at_least: Instant, now: Instant) -> Step {
-        // Whoever refuses to look it up and has had all the time it surely lives: it cannot be kept knowingly.
+    fn decide_presumed(
+        &self,
+        terms: &Terms,
+        (at_least, since): (Instant, Instant),
+        now: Instant,
+    ) -> Step {
+        let leaves = self.leaves_parent(terms);
+        if self.refused && leaves.is_some_and(|at| now >= at) {
+            return Step::Replace(Why::ParentEnding);
+        }
+        // Whoever refuses to look it up and has had all the time it surely lives: it cannot be kept knowingly. Not all
+        // that were taken over together are given up together, and none for one answer.
         let last = at_least.checked_sub(self.last_chance()).unwrap_or(at_least);
+        let part = PATIENCE.0 + (PATIENCE.1 - PATIENCE.0) * backoff::unit(self.seed);
+        let usual = self.full.mul_f64(1.0 - renew_at(terms));
+        let last = last.max(since + usual.mul_f64(part));
         if self.refused && now >= last {
             return Step::Replace(Why::RenewalRefused);
         }
         match self.held(now) {
-            Some(until) if self.refused => Step::Wait(until.min(last.max(now))),
+            Some(until) if self.refused => {
+                let until = until.min(last);
+                Step::Wait(leaves.map_or(until, |at| until.min(at)))
+            }
             Some(until) => Step::Wait(until),
             None => Step::LookUp,
         }
@@ -302,12 +333,16 @@ impl Lease {
         if wanted == Step::Renew && self.refused && now >= last {
             return Step::Replace(Why::RenewalRefused);
         }
-        match self.held(now) {
-            // Not beyond the end, nor beyond the last moment at which a refusal would be accepted.
-            Some(until) if self.refused && now < last => Step::Wait(until.min(last)),
-            Some(until) => Step::Wait(until.min(expires)),
-            None => wanted,
-        }
+        let until = match self.held(now) {
+            // Not beyond the end, nor beyond the last moment at which a refusal would be accepted …
+            Some(until) if self.refused && now < last => until.min(last),
+            Some(until) => until.min(expires),
+            None => return wanted,
+        };
+        // … nor beyond the moment at which it is replaced whatever Vault says of it.
+        let replaced = (!extends).then_some(due);
+        let leaves = self.leaves_parent(terms);
+        Step::Wait(replaced.into_iter().chain(leaves).fold(until, Instant::min))
     }
 
     /// The next date, when nothing is to be done now.
@@ -328,7 +363,7 @@ impl Lease {
     /// When to renew or replace a lease that ends at `expires`: a part of a full life before that, a little
     /// earlier by the seed.
     fn due(&self, terms: &Terms, expires: Instant) -> Instant {
-        let renew_at = terms.renew_at.clamp(0.1, 0.9);
+        let renew_at = renew_at(terms);
         let early = renew_at * JITTER * backoff::unit(self.seed);
         let margin = self.full.mul_f64(1.0 - renew_at + early);
         expires.checked_sub(margin).unwrap_or(expires)
@@ -343,6 +378,10 @@ impl Lease {
     fn held(&self, now: Instant) -> Option<Instant> {
         self.held_until.filter(|until| now < *until)
     }
+}
+
+fn renew_at(terms: &Terms) -> f64 {
+    terms.renew_at.clamp(0.1, 0.9)
 }
 
 /// Whether Vault answered about this lease, so that it is not a matter of reaching Vault.

@@ -263,8 +263,12 @@ impl TokenState {
         })
     }
 
-    /// Since when the token `accessor` is replaced, and when it ends.
+    /// Since when the token `accessor` is replaced, and when it ends. A login may give the same token again, which is
+    /// not replaced then.
     pub fn former(&self, accessor: &str) -> Option<(Instant, Instant)> {
+        if self.accessor() == Some(accessor) {
+            return None;
+        }
         let mut former = self.former.iter().rev();
         former
             .find(|(name, ..)| name == accessor)

@@ -51,6 +51,8 @@ pub enum Next {
 pub struct Ending {
     /// What.
     pub what: Superseded,
+    /// Since when it is not in the Secret any more.
+    pub replaced: Instant,
     /// Since when this process knows.
     pub known: Instant,
     /// Whether it is revoked, or over.
@@ -64,10 +66,11 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Something that was replaced.
-    pub fn new(what: Superseded, known: Instant) -> Self {
+    /// Something that was replaced, or is being replaced, at `replaced`, as this process knows since `known`.
+    pub fn new(what: Superseded, replaced: Instant, known: Instant) -> Self {
         Self {
             what,
+            replaced,
             known,
             done: false,
             failures: 0,
@@ -76,14 +79,16 @@ impl Ending {
         }
     }
 
-    /// What to do now. `age` is how long ago it was replaced, by the record.
-    pub fn decide(&self, verdict: Verdict, age: Duration, now: Instant) -> Next {
+    /// What to do now.
+    pub fn decide(&self, verdict: Verdict, now: Instant) -> Next {
+        let age = now.saturating_duration_since(self.replaced);
         if age >= self.what.ends_after() && self.failures > 0 {
             return Next::Over;
         }
         let wait = match verdict {
             Verdict::Verified => Duration::ZERO,
-            Verdict::NoneSeen => UNSEEN.saturating_sub(age),
+            // The record tells when its successor was issued, which may be long before that was written.
+            Verdict::NoneSeen => UNSEEN.saturating_sub(now.saturating_duration_since(self.known)),
             Verdict::Pending => LONGEST.saturating_sub(age).min(LOOK),
         };
         let due = (now + wait).max(self.held_until.unwrap_or(now));
@@ -115,7 +120,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::sync::holding::record::{Issued, What};
+    use crate::sync::holding::record::{Issued, Superseded, What};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -132,7 +137,7 @@ mod tests {
             },
             since: Timestamp::UNIX_EPOCH,
         };
-        Ending::new(what, now)
+        Ending::new(what, now, now)
     }
 
     /// One row per verdict and age: what happens.
@@ -143,14 +148,14 @@ mod tests {
         let rows = [
             (Verdict::Verified, 0, Next::Revoke),
             (Verdict::NoneSeen, 0, Next::Wait(now + UNSEEN)),
-            (Verdict::NoneSeen, 119, Next::Wait(now + SECOND)),
+            (Verdict::NoneSeen, 119, Next::Wait(now + UNSEEN)),
             (Verdict::NoneSeen, 120, Next::Revoke),
             (Verdict::Pending, 0, Next::Wait(now + LOOK)),
-            (Verdict::Pending, 3599, Next::Wait(now + SECOND)),
+            (Verdict::Pending, 3599, Next::Wait(now + LONGEST)),
             (Verdict::Pending, 3600, Next::Revoke),
         ];
         for (verdict, age, expected) in rows {
-            let got = ending(day, now).decide(verdict, age * SECOND, now);
+            let got = ending(day, now).decide(verdict, now + age * SECOND);
             assert_eq!(got, expected, "{verdict:?} {age}");
         }
     }
@@ -170,17 +175,34 @@ mod tests {
         ending.failed(VaultErrorKind::Denied, 1, now);
         assert!(ending.denied);
         assert!(matches!(
-            ending.decide(Verdict::Verified, SECOND, now),
+            ending.decide(Verdict::Verified, now + SECOND),
             Next::Wait(_)
         ));
-        let later = now + 10 * SECOND;
         assert_eq!(
-            ending.decide(Verdict::Verified, 11 * SECOND, later),
+            ending.decide(Verdict::Verified, now + 10 * SECOND),
             Next::Revoke
         );
         assert_eq!(
-            ending.decide(Verdict::Verified, 60 * SECOND, later),
+            ending.decide(Verdict::Verified, now + 60 * SECOND),
             Next::Over
         );
+    }
+
+    /// The record says since when: its successor was issued then, and may have been written only now.
+    #[test]
+    fn a_new_process_gives_unseen_users_time_again_but_keeps_the_deadline() {
+        let now = Instant::now() + 2 * LONGEST;
+        let long_ago = now.checked_sub(LONGEST).unwrap();
+        let what = ending(86_400, now).what;
+        let taken_over = Ending::new(what, long_ago, now);
+        let rows = [
+            (Verdict::NoneSeen, 0, Next::Wait(now + UNSEEN)),
+            (Verdict::NoneSeen, 120, Next::Revoke),
+            (Verdict::Pending, 0, Next::Revoke),
+        ];
+        for (verdict, later, expected) in rows {
+            let got = taken_over.decide(verdict, now + later * SECOND);
+            assert!(got == expected, "{verdict:?} {later}: {got:?}");
+        }
     }
 }

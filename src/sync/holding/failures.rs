@@ -25,6 +25,8 @@ impl IssueFailures {
     /// that time.
     pub fn failed(&mut self, error: VaultError, left: Option<Duration>, seed: u64, now: Instant) {
         self.count = self.count.saturating_add(1);
+        // What has ended is no reason to hurry any more.
+        let left = left.filter(|left| !left.is_zero());
         let most = left.map_or(ISSUE_BACKOFF.1, |left| (left / 4).max(ISSUE_BACKOFF.0));
         let most = most.min(ISSUE_BACKOFF.1);
         let longest = backoff::exponential(ISSUE_BACKOFF.0, most, self.count);

@@ -9,7 +9,7 @@ use super::ending::Ending;
 use super::failures::IssueFailures;
 use super::maybe::Maybe;
 use super::record::{Issued, Record, Records, Superseded};
-use super::state::{Holding, Moment};
+use super::state::{Holding, Moment, Need, Todo, Wanted, hold_back};
 use crate::{
     sync::resolve::source::Source,
     vault::{backoff, error::VaultError},
@@ -63,7 +63,37 @@ impl Holdings {
                 issued,
                 since: clock,
             };
-            self.superseded.push(Ending::new(what, now));
+            self.superseded.push(Ending::new(what, now, now));
+        }
+    }
+
+    /// Takes back what was issued for a source and never written, so that the source holds again what the Secret
+    /// holds. Returns it, to be revoked.
+    pub fn take_back(&mut self, name: &str) -> Option<Issued> {
+        let holding = self.sources.get_mut(name)?;
+        let hand = holding.in_hand.take()?;
+        let issued = holding.record.issued.clone();
+        match hand.previous {
+            Some(previous) => *holding = *previous,
+            None => {
+                self.sources.remove(name);
+            }
+        }
+        Some(issued)
+    }
+
+    /// What to do about the source called `name` now. That something could not be issued is forgotten once nothing has
+    /// to be.
+    pub fn decide(&mut self, name: &str, wanted: &Wanted<'_>, now: Instant) -> Todo {
+        let holding = self.sources.get(name);
+        if holding.is_some_and(|holding| !holding.is_to_be_replaced(wanted, now)) {
+            self.failures.remove(name);
+        }
+        let none = IssueFailures::default();
+        let failures = self.failures.get(name).unwrap_or(&none);
+        match holding {
+            Some(holding) => holding.decide(wanted, failures, now),
+            None => hold_back(Need::First, failures, now),
         }
     }
 
@@ -85,8 +115,11 @@ impl Holdings {
                 .or_insert_with(|| Holding::taken_over(record, poll_every, moment, seed));
         }
         let superseded = records.superseded.into_iter();
-        self.superseded
-            .extend(superseded.map(|what| Ending::new(what, moment.now)));
+        self.superseded.extend(superseded.map(|what| {
+            let age = moment.clock.duration_since(what.since).try_into();
+            let replaced = moment.now.checked_sub(age.unwrap_or_default());
+            Ending::new(what, replaced.unwrap_or(moment.now), moment.now)
+        }));
     }
 
     /// What was in hand is in the Secret, together with the record.
@@ -100,22 +133,20 @@ impl Holdings {
             let previous = hand.and_then(|hand| hand.previous);
             let ended = previous.and_then(|previous| ended(previous.record, holding.record.at));
             self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
+                .extend(ended.map(|what| Ending::new(what, now, now)));
         }
     }
 
     /// Sources that are not in the spec any more: what they hold is to be revoked once the Secret is written without them.
     /// Says whether there were any.
-    pub fn drop_others(&mut self, names: &BTreeSet<&str>, Moment { clock, now }: Moment) -> bool {
+    pub fn drop_others(&mut self, names: &BTreeSet<&str>, moment: Moment) -> bool {
         let gone = self
             .sources
             .extract_if(.., |name, _| !names.contains(name.as_str()));
         let gone: Vec<_> = gone.collect();
         let any = !gone.is_empty();
         for (_, holding) in gone {
-            let ended = ended(holding.record, clock);
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
+            self.supersede(holding, moment);
         }
         self.failures
             .retain(|name, _| names.contains(name.as_str()));
@@ -142,21 +173,20 @@ impl Holdings {
     }
 
     /// The object goes: all of it is to be revoked.
-    pub fn drop_all(&mut self, Moment { clock, now }: Moment) {
-        let in_hand = std::mem::take(&mut self.sources);
-        for (_, holding) in in_hand {
-            let previous = holding.in_hand.and_then(|hand| hand.previous);
-            let all = [
-                Some(holding.record),
-                previous.map(|previous| previous.record),
-            ];
-            let ended = all
-                .into_iter()
-                .flatten()
-                .filter_map(|record| ended(record, clock));
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now)));
+    pub fn drop_all(&mut self, moment: Moment) {
+        for (_, holding) in std::mem::take(&mut self.sources) {
+            self.supersede(holding, moment);
         }
+    }
+
+    /// What a source holds is used no more, nor what was used until that is written.
+    fn supersede(&mut self, holding: Holding, Moment { clock, now }: Moment) {
+        let previous = holding.in_hand.and_then(|hand| hand.previous);
+        let previous = previous.map(|previous| previous.record);
+        let records = [Some(holding.record), previous].into_iter().flatten();
+        let ended = records.filter_map(|record| ended(record, clock));
+        self.superseded
+            .extend(ended.map(|what| Ending::new(what, now, now)));
     }
 
     /// Whether there is anything that Vault has to be told of before the object may go.

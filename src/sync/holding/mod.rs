@@ -20,6 +20,8 @@ pub mod maybe;
 mod policy;
 pub mod record;
 mod revoke;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 
 use std::collections::{BTreeSet, HashMap};
@@ -36,7 +38,7 @@ use self::{
     holdings::Holdings,
     maybe::Maybe,
     record::{Issued, Record, What},
-    state::{Fresh, Holding, Moment, Need, Todo, Wanted, decide_first, keys_of},
+    state::{Fresh, Holding, Moment, Need, Todo, Wanted, keys_of},
 };
 use super::{
     Syncer,
@@ -203,7 +205,7 @@ impl Syncer {
                     tended.next(Instant::now().into_std() + LOOK_AGAIN);
                     break;
                 }
-                match decide(held, source, &wanted) {
+                match held.decide(&source.name, &wanted, Instant::now().into_std()) {
                     Todo::Wait(until) => {
                         tended.next(until);
                         break;
@@ -438,16 +440,6 @@ fn told(lease: &mut lease::Lease, source: &str, error: &VaultError) {
             tracing::warn!(source, %error, "a lease was not renewed or looked up");
         }
         lease.failed(error, Instant::now().into_std());
-    }
-}
-
-fn decide(held: &Holdings, source: &Source, wanted: &Wanted<'_>) -> Todo {
-    let none = failures::IssueFailures::default();
-    let failures = held.failures.get(&source.name).unwrap_or(&none);
-    let now = Instant::now().into_std();
-    match held.sources.get(&source.name) {
-        Some(holding) => holding.decide(wanted, failures, now),
-        None => decide_first(failures, now),
     }
 }
 

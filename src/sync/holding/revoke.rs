@@ -1,8 +1,5 @@
 //! Effects: Vault, clock. Ends what nobody uses any more.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
@@ -31,11 +28,10 @@ impl Syncer {
         held: &mut Holdings,
         verdict: Verdict,
     ) -> Option<Instant> {
-        let clock = (self.clock)();
         let mut next = None;
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
             let now = Instant::now().into_std();
-            let until = match ending.decide(verdict, age(ending, clock), now) {
+            let until = match ending.decide(verdict, now) {
                 Next::Wait(until) => Some(until),
                 Next::Over => {
                     ending.revoked();
@@ -71,26 +67,16 @@ impl Syncer {
     }
 
     /// Takes back what was issued but never written, so that the source holds again what the Secret holds.
-    /// If it cannot be revoked, it ends with its TTL.
+    /// If it cannot be revoked, that is tried again.
     pub(in crate::sync) async fn take_back(
         &self,
         identity: &Identity,
         source: &Source,
         held: &mut Holdings,
     ) {
-        let Some(holding) = held.sources.get_mut(&source.name) else {
+        let Some(issued) = held.take_back(&source.name) else {
             return;
         };
-        let Some(hand) = holding.in_hand.take() else {
-            return;
-        };
-        let issued = holding.record.issued.clone();
-        match hand.previous {
-            Some(previous) => *holding = *previous,
-            None => {
-                held.sources.remove(&source.name);
-            }
-        }
         if let Err(error) = self.revoke(identity, &issued).await {
             tracing::warn!(source = source.name, %error, "what was issued and never used was not revoked; it is tried again");
             held.end(issued, self.moment());
@@ -137,17 +123,4 @@ impl Syncer {
             result => result,
         }
     }
-}
-
-/// How long ago it was replaced. A clock that was set back must not keep it for ever: what this process saw counts too.
-fn age(ending: &Ending, clock: Timestamp) -> Duration {
-    let recorded: Duration = clock
-        .duration_since(ending.what.since)
-        .try_into()
-        .unwrap_or_default();
-    recorded.max(
-        Instant::now()
-            .into_std()
-            .saturating_duration_since(ending.known),
-    )
 }

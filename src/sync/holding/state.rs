@@ -174,7 +174,13 @@ impl Holding {
         let life = match &record.issued.what {
             What::Lease { ttl, .. } => {
                 let ttl = Duration::from_secs(*ttl);
-                Life::Lease(Lease::taken_over(ttl, now + left(ttl), seed))
+                // A record of the future tells nothing about the past.
+                let left = if record.at > clock {
+                    Duration::ZERO
+                } else {
+                    left(ttl)
+                };
+                Life::Lease(Lease::taken_over(ttl, now + left, now, seed))
             }
             What::Certificate { .. } => Life::Certificate { seed },
             What::Unleased {} => Life::Polled {
@@ -196,7 +202,13 @@ impl Holding {
                     Step::Wait(until) => Todo::Wait(until),
                     Step::LookUp => Todo::LookUp,
                     Step::Renew => Todo::Renew,
-                    Step::Replace(why) => hold_back(Need::Lease(why), failures, now),
+                    Step::Replace(why) => match hold_back(Need::Lease(why), failures, now) {
+                        // A refusal to renew may end before another one can be had.
+                        Todo::Wait(until) if why == Why::RenewalRefused => cling(lease, until, now),
+                        todo @ (Todo::Wait(_) | Todo::LookUp | Todo::Renew | Todo::Issue(_)) => {
+                            todo
+                        }
+                    },
                 },
                 Life::Certificate { .. } => Todo::Wait(self.ages_at(wanted, now)),
                 Life::Polled { due } => Todo::Wait(*due),
@@ -209,12 +221,19 @@ impl Holding {
                     Step::Wait(next) => Todo::Wait(until.min(next)),
                     Step::LookUp => Todo::LookUp,
                     Step::Renew => Todo::Renew,
+                    Step::Replace(Why::RenewalRefused) => cling(lease, until, now),
                     Step::Replace(_) => held,
                 },
                 Life::Certificate { .. } | Life::Polled { .. } => held,
             },
             todo @ (Todo::LookUp | Todo::Renew | Todo::Issue(_)) => todo,
         }
+    }
+
+    /// Whether something else has to be issued.
+    pub(super) fn is_to_be_replaced(&self, wanted: &Wanted<'_>, now: Instant) -> bool {
+        let lease = self.lease().map(|lease| lease.decide(&wanted.terms, now));
+        matches!(lease, Some(Step::Replace(_))) || self.need(wanted, now).is_some()
     }
 
     /// Why something else has to be issued whatever the lease says.
@@ -378,12 +397,18 @@ pub enum Fresh {
     },
 }
 
-/// What to do about a source that holds nothing.
-pub fn decide_first(failures: &IssueFailures, now: Instant) -> Todo {
-    hold_back(Need::First, failures, now)
+/// What to do with a lease that is to be replaced because Vault refuses to renew it, while no other can be had.
+fn cling(lease: &Lease, until: Instant, now: Instant) -> Todo {
+    match lease.cling(now) {
+        Step::Wait(next) => Todo::Wait(until.min(next)),
+        Step::LookUp => Todo::LookUp,
+        Step::Renew => Todo::Renew,
+        Step::Replace(_) => Todo::Wait(until),
+    }
 }
 
-fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
+/// What is needed is issued unless that failed lately.
+pub(super) fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
     failures.held(now).map_or(Todo::Issue(need), Todo::Wait)
 }
 
@@ -402,3 +427,6 @@ pub fn keys_of<'a>(
     };
     raw.map(name).collect()
 }
+
+#[cfg(test)]
+mod tests;

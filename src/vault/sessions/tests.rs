@@ -3,6 +3,7 @@
 use futures::future::join_all;
 
 use super::*;
+use crate::vault::backoff;
 use crate::vault::error::VaultErrorKind;
 use crate::vault::identity::{IdentityParts, Remedy};
 use crate::vault::path::{MountPath, SecretPath};
@@ -350,4 +351,41 @@ async fn nothing_shows_a_token() {
     let all = format!("{sessions:?} {identity:?} {}", identity.key);
     assert!(!all.contains(CANARY));
     assert!(all.ends_with("shop/default by default at main"));
+}
+
+/// A token is kept exactly while somebody depends on it, whoever comes and goes in whichever order.
+#[tokio::test]
+async fn a_token_is_kept_while_somebody_depends_on_it() {
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let mut dependents = Dependents::default();
+    let mut model: HashMap<String, BTreeSet<&str>> = HashMap::new();
+    let all = ["a", "b", "c", "d"];
+    for step in 0..2000 {
+        let random = backoff::seed_for(7, step);
+        let owner = format!("owner-{}", random % 5);
+        let needs = |(bit, _): &(usize, &&str)| random >> (8 + bit) & 1 == 1;
+        let needed = all.iter().enumerate().filter(needs);
+        let needed: BTreeSet<&str> = needed.map(|(_, name)| *name).collect();
+        for new in dependents.set(&owner, needed.clone()).into_iter().flatten() {
+            let before = model.values().any(|names| names.contains(&*new));
+            assert!(!before, "step {step}: {new} is kept already");
+            dependents.keep(new, (&identity, None), now());
+        }
+        model.insert(owner, needed);
+        for name in all {
+            let needed = model.values().any(|names| names.contains(name));
+            assert_eq!(
+                dependents.get(name).is_some(),
+                needed,
+                "step {step}: {name}"
+            );
+        }
+        assert_eq!(
+            dependents.renewals().count(),
+            all.iter()
+                .filter(|name| dependents.get(name).is_some())
+                .count()
+        );
+    }
 }

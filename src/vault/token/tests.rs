@@ -361,3 +361,72 @@ fn a_token_that_leases_depend_on_is_replaced_halfway_after_its_last_renewal() {
     let renewal = state.renew_at(due).unwrap();
     assert!(matches!(state.decide(renewal), Decision::Renew(_)));
 }
+
+fn named(accessor: &str, ttl: u64, renewable: bool) -> Grant {
+    Grant {
+        accessor: accessor.into(),
+        ..grant(ttl, renewable)
+    }
+}
+
+/// One row per token and age: when a token is replaced that leases depend on.
+#[test]
+fn a_token_that_bears_leases_is_replaced_halfway_if_it_cannot_be_renewed() {
+    for (bears, renewable, age, expected) in [
+        (false, false, 1801, "use"),
+        (true, false, 1799, "use"),
+        (true, false, 1800, "replace"),
+        (true, false, 3585, "log in"),
+        (true, true, 1801, "use"),
+        (true, true, 2400, "renew"),
+        (true, true, 3540, "replace"),
+    ] {
+        let now = Instant::now();
+        let (mut state, _) = logged_in(HOUR, renewable, now);
+        state.bear_leases(bears);
+        let row = format!("bears {bears}, renewable {renewable}, age {age}");
+        let decision = state.decide(now + seconds(age));
+        assert_eq!(word(&decision), expected, "{row}");
+        let at = state.renew_at(now + seconds(age));
+        assert_eq!(
+            at.is_some(),
+            (renewable && age < 3540) || (bears && !renewable),
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn a_failed_login_holds_the_replacement_back() {
+    let now = Instant::now();
+    let (mut state, _) = logged_in(HOUR, false, now);
+    state.bear_leases(true);
+    let halfway = now + seconds(HOUR / 2);
+    let until = state.login_failed(error(), true, halfway);
+    assert_eq!(word(&state.decide(halfway)), "use");
+    assert_eq!(state.renew_at(halfway), Some(until));
+    assert_eq!(word(&state.decide(until)), "replace");
+}
+
+/// One row per second login: what the leases of the first token have to expect.
+#[test]
+fn a_former_token_is_known_until_its_end() {
+    let now = Instant::now();
+    let later = now + seconds(600);
+    let end = now + seconds(HOUR);
+    for (first, ttl, second, expected) in [
+        ("a", HOUR, "b", Some((later, end))),
+        // The same again, as a token from a Secret is: its leases cannot leave it.
+        ("a", HOUR, "a", None),
+        ("", HOUR, "b", None),
+        ("a", 0, "b", None),
+    ] {
+        let mut state = TokenState::new(1);
+        state.logged_in(named(first, ttl, false), now);
+        state.logged_in(named(second, HOUR, false), later);
+        assert_eq!(state.former(first), expected, "{first} {ttl} {second}");
+        assert_eq!(state.former(second), None);
+        state.logged_in(named("c", HOUR, false), end + seconds(1));
+        assert_eq!(state.former(first).filter(|_| first != second), None);
+    }
+}

@@ -215,7 +215,7 @@ impl Team<'_> {
                 .filter_map(|event| event.message)
                 .collect();
             let found = notes.iter().any(|told| told.starts_with(note));
-            found.then_some(()).ok_or(format!("{notes:?}"))
+            found.then_some(()).ok_or_else(|| format!("{notes:?}"))
         };
         eventually(SOON, note, told).await.unwrap();
     }

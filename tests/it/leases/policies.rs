@@ -84,7 +84,7 @@ async fn unkept(lines: &[(&str, &str)], arguments: &[&str]) -> (Vec<VaultRequest
             .iter()
             .all(|done| *done)
             .then_some(())
-            .ok_or(format!("{replaced:?}"))
+            .ok_or_else(|| format!("{replaced:?}"))
     };
     eventually(SOON, "all are replaced", all).await.unwrap();
     let wanted =
