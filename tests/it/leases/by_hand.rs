@@ -72,7 +72,7 @@ async fn what_is_changed_or_deleted_by_hand_is_issued_anew_and_the_old_lease_rev
     let mut before = team.in_step("app", APP, None).await;
     let mut old = team.credentials_other_than("app", None).await;
     let mut lease = role.one_lease().await;
-    for deleted in [false, true] {
+    for deleted in [true, false, true] {
         if deleted {
             team.delete::<Secret>("app").await;
         } else {
