@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{MOST_STEPS, holdings::Holdings, state::Holding};
+use super::{MOST_STEPS, holdings::Holdings, record::Issued, state::Holding};
 use crate::{
     sync::{Object, Syncer},
     vault::{
-        lease::{Parent, Step, Terms},
+        error::VaultError,
+        lease::{self, Parent, Step, Terms},
+        path::VaultNamespace,
+        request::{Request, lease::LeaseId},
         session::Identity,
     },
 };
@@ -61,4 +64,77 @@ impl Syncer {
         }
         Some(Instant::now() + super::LOOK_AGAIN)
     }
+
+    pub(super) async fn look_up(&self, identity: &Identity, name: &str, held: &mut Holdings) {
+        let asked = Instant::now().into_std();
+        let answer = async {
+            let (id, namespace) = lease_id(held, name)?;
+            let request = Request::lease_lookup(&id)?.in_namespace(namespace);
+            self.sessions.send(identity, &request).await?.lease_info()
+        };
+        let answer = answer.await;
+        let Some(lease) = lease_of(held, name) else {
+            return;
+        };
+        match answer {
+            Ok(life) if life.ttl.is_zero() => lease.gone(),
+            Ok(life) => lease.looked_up(life.ttl, life.renewable, asked),
+            Err(error) => told(lease, name, &error),
+        }
+    }
+
+    pub(super) async fn renew(&self, identity: &Identity, name: &str, held: &mut Holdings) {
+        let asked = Instant::now().into_std();
+        let answer = async {
+            let (id, namespace) = lease_id(held, name)?;
+            let full = held.sources.get(name).and_then(Holding::lease);
+            let full = full.map_or(Duration::ZERO, lease::Lease::full);
+            let request = Request::lease_renew(&id, full)?.in_namespace(namespace);
+            self.sessions
+                .send(identity, &request)
+                .await?
+                .lease_renewal()
+        };
+        let answer = answer.await;
+        let Some(lease) = lease_of(held, name) else {
+            return;
+        };
+        match answer {
+            Ok(life) => {
+                tracing::debug!(source = name, ttl = life.ttl.as_secs(), "renewed a lease");
+                lease.renewed(life.ttl, life.renewable, asked);
+                held.errors.remove(name);
+            }
+            Err(error) => {
+                told(lease, name, &error);
+                held.errors.insert(name.to_owned(), error);
+            }
+        }
+    }
+}
+
+/// Vault did not do as it was asked.
+fn told(lease: &mut lease::Lease, source: &str, error: &VaultError) {
+    if lease::says_gone(error) {
+        tracing::info!(source, %error, "a lease is gone");
+        lease.gone();
+    } else {
+        if !error.held_back {
+            tracing::warn!(source, %error, "a lease was not renewed or looked up");
+        }
+        lease.failed(error, Instant::now().into_std());
+    }
+}
+
+fn lease_id(held: &Holdings, name: &str) -> Result<(LeaseId, Option<VaultNamespace>), VaultError> {
+    let issued = held.sources.get(name).map(|holding| &holding.record.issued);
+    let id = issued.and_then(Issued::lease);
+    let namespace = issued.and_then(|issued| issued.namespace.as_deref());
+    let namespace = namespace.and_then(|text| VaultNamespace::parse(text).ok());
+    id.map(|id| (id, namespace))
+        .ok_or_else(|| VaultError::refused("renew-lease", name, "there is no lease"))
+}
+
+fn lease_of<'a>(held: &'a mut Holdings, name: &str) -> Option<&'a mut lease::Lease> {
+    held.sources.get_mut(name)?.lease_mut()
 }

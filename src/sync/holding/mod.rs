@@ -55,9 +55,8 @@ use crate::{
         backoff,
         clock::VaultClock,
         error::VaultError,
-        lease::{self, Parent, Terms},
-        path::VaultNamespace,
-        request::{Request, lease::LeaseId},
+        lease::{Parent, Terms},
+        request::Request,
         response::lease::Granted,
         session::Identity,
     },
@@ -249,53 +248,6 @@ impl Syncer {
         }
     }
 
-    async fn look_up(&self, identity: &Identity, name: &str, held: &mut Holdings) {
-        let asked = Instant::now().into_std();
-        let answer = async {
-            let (id, namespace) = lease_id(held, name)?;
-            let request = Request::lease_lookup(&id)?.in_namespace(namespace);
-            self.sessions.send(identity, &request).await?.lease_info()
-        };
-        let answer = answer.await;
-        let Some(lease) = lease_of(held, name) else {
-            return;
-        };
-        match answer {
-            Ok(life) if life.ttl.is_zero() => lease.gone(),
-            Ok(life) => lease.looked_up(life.ttl, life.renewable, asked),
-            Err(error) => told(lease, name, &error),
-        }
-    }
-
-    async fn renew(&self, identity: &Identity, name: &str, held: &mut Holdings) {
-        let asked = Instant::now().into_std();
-        let answer = async {
-            let (id, namespace) = lease_id(held, name)?;
-            let full = held.sources.get(name).and_then(Holding::lease);
-            let full = full.map_or(Duration::ZERO, lease::Lease::full);
-            let request = Request::lease_renew(&id, full)?.in_namespace(namespace);
-            self.sessions
-                .send(identity, &request)
-                .await?
-                .lease_renewal()
-        };
-        let answer = answer.await;
-        let Some(lease) = lease_of(held, name) else {
-            return;
-        };
-        match answer {
-            Ok(life) => {
-                tracing::debug!(source = name, ttl = life.ttl.as_secs(), "renewed a lease");
-                lease.renewed(life.ttl, life.renewable, asked);
-                held.errors.remove(name);
-            }
-            Err(error) => {
-                told(lease, name, &error);
-                held.errors.insert(name.to_owned(), error);
-            }
-        }
-    }
-
     /// Vault's clock; ours where Vault answers without telling the time.
     fn vault_clock(&self, identity: &Identity) -> Option<VaultClock> {
         let now = Instant::now().into_std();
@@ -428,32 +380,6 @@ impl Syncer {
         self.sessions
             .depend(&scope.object.key.to_string(), scope.identity, parents);
     }
-}
-
-/// Vault did not do as it was asked.
-fn told(lease: &mut lease::Lease, source: &str, error: &VaultError) {
-    if lease::says_gone(error) {
-        tracing::info!(source, %error, "a lease is gone");
-        lease.gone();
-    } else {
-        if !error.held_back {
-            tracing::warn!(source, %error, "a lease was not renewed or looked up");
-        }
-        lease.failed(error, Instant::now().into_std());
-    }
-}
-
-fn lease_id(held: &Holdings, name: &str) -> Result<(LeaseId, Option<VaultNamespace>), VaultError> {
-    let issued = held.sources.get(name).map(|holding| &holding.record.issued);
-    let id = issued.and_then(Issued::lease);
-    let namespace = issued.and_then(|issued| issued.namespace.as_deref());
-    let namespace = namespace.and_then(|text| VaultNamespace::parse(text).ok());
-    id.map(|id| (id, namespace))
-        .ok_or_else(|| VaultError::refused("renew-lease", name, "there is no lease"))
-}
-
-fn lease_of<'a>(held: &'a mut Holdings, name: &str) -> Option<&'a mut lease::Lease> {
-    held.sources.get_mut(name)?.lease_mut()
 }
 
 /// What is wrong with what a source holds, or with what it is to hold.
