@@ -1,6 +1,6 @@
 //! Effects: HTTP to one Vault.
 //!
-//! It owns the connection pool, which [`dial`] makes, the limits and the gate; it knows nothing of tokens
+//! It owns the connection pool, which `dial` makes, the limits and the gate; it knows nothing of tokens
 //! beyond putting one into a header. What cannot be wiped: the buffers of hyper and rustls, which keep
 //! their own copies for a moment.
 
