@@ -315,6 +315,7 @@ impl Operator {
             ours: maybe::Ours::default(),
             verdict: serve::verdict(&looked_at, &self.rollouts.board),
             clock,
+            began: tokio::time::Instant::now(),
             stop: stop.clone(),
         };
         self.wiring.started();

@@ -103,6 +103,8 @@ pub struct Syncer {
     pub ours: holding::maybe::Ours,
     /// How far the workloads are that use the Secret of a `VaultSecret`.
     pub verdict: VerdictOf,
+    /// When this process began to write.
+    pub began: Instant,
     /// The time of day.
     pub clock: fn() -> Timestamp,
     /// Cancelled when the process ends: then Vault is not waited for, but a write that was begun is finished.

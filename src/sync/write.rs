@@ -160,7 +160,9 @@ impl Syncer {
             let since = secret.managed.as_ref().map(|managed| managed.data_since);
             since.is_some() && since == secret.created
         });
-        if first_data && let Some(written) = self.memories.written_at(key) {
+        if first_data {
+            // What this process did not write was written before it began.
+            let written = self.memories.written_at(key).unwrap_or(self.began);
             sleep_until(written + SECOND).await;
         }
     }

@@ -7,7 +7,9 @@ use lockstep_testbed::{Bed, Operator, OperatorOptions, eventually};
 use serde_json::json;
 
 use super::{APP, consumer};
-use crate::support::{Credentials, Front, InStep, Pause, Role, SOON, Stage, Team, Ttl, options};
+use crate::support::{
+    Credentials, Front, InStep, LONG, Pause, Role, SOON, Stage, Team, Ttl, options,
+};
 
 /// Long enough to be renewed by an operator that was just started, short enough to wait for the end of a lost one.
 const SHORT: Ttl = Ttl {
@@ -16,6 +18,17 @@ const SHORT: Ttl = Ttl {
 };
 /// By then a lease that nobody knows has ended.
 const OVER: Duration = Duration::from_mins(1);
+
+/// How long leases live: short where a lost one has to end by itself, or is to be renewed; else so long that only who
+/// knows a lease can have ended it.
+fn ttl(during: During, pause: Pause, words: Words) -> Ttl {
+    let lost = [(Pause::Answer, ISSUE), (Pause::Request, WRITE)];
+    if during == During::Renewal || lost.contains(&(pause, words)) {
+        SHORT
+    } else {
+        LONG
+    }
+}
 
 /// What the operator is doing when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,14 +156,15 @@ async fn an_operator_killed_anywhere_leaves_one_lease_per_source_and_restarts_no
     let mut survivors = Vec::new();
     for (number, team) in teams.iter().enumerate() {
         let pause = [Pause::Request, Pause::Answer][number % 2];
-        let (during, with, words) = POINTS[number / 2];
-        let what = format!("{during:?}, {pause:?} of {}", words.join(" … "));
-        let words: Vec<_> = words
+        let (during, with, spoken) = POINTS[number / 2];
+        let what = format!("{during:?}, {pause:?} of {}", spoken.join(" … "));
+        let words: Vec<_> = spoken
             .iter()
             .map(|word| word.replace("NS", &team.namespace))
             .collect();
         let kill = (operator, pause, (with, words.as_slice()));
-        let (next, survivor) = at(&scene, kill, during, team).await;
+        let life = (during, ttl(during, pause, spoken));
+        let (next, survivor) = at(&scene, kill, life, team).await;
         operator = next;
         survivors.extend(survivor.map(|(role, login, workload)| Survivor {
             what,
@@ -172,10 +186,10 @@ type Left<'a> = (Role<'a>, Credentials, Option<InStep>);
 async fn at<'a>(
     scene: &Scene<'_>,
     (operator, pause, place): Kill<'_>,
-    during: During,
+    (during, ttl): (During, Ttl),
     team: &'a Team<'a>,
 ) -> (Operator, Option<Left<'a>>) {
-    let role = Role::new(team, "app", SHORT).await;
+    let role = Role::new(team, "app", ttl).await;
     let mut source = role.source();
     if during == During::Renewal {
         source["renewAt"] = json!("10%");
