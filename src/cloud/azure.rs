@@ -1,7 +1,7 @@
 //! Pure: Azure. A login to Vault is an access token of Entra ID for the resource that Vault was told.
 
 use http::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use url::form_urlencoded;
 
 use super::{
@@ -155,16 +155,6 @@ pub fn managed(
         headers: vec![("metadata", Sensitive::new("true"))],
         body: None,
     })
-}
-
-/// The token in the answer to [`federated`] or [`managed`], `None` if it holds none.
-pub fn granted(answer: &Sensitive) -> Option<Sensitive> {
-    #[derive(Deserialize)]
-    struct Granted {
-        access_token: String,
-    }
-    let granted: Granted = serde_json::from_str(answer.expose_text()?).ok()?;
-    Some(Sensitive::new(granted.access_token)).filter(|token| !token.is_empty())
 }
 
 fn no_address() -> CredentialError {

@@ -77,6 +77,16 @@ fn authority(url: &Url) -> &str {
     url.host_str().unwrap_or_default()
 }
 
+/// The access token in the answer to an exchange of OAuth (RFC 6749, section 5.1); `None` if it holds none.
+pub fn granted(answer: &Sensitive) -> Option<Sensitive> {
+    #[derive(Deserialize)]
+    struct Granted {
+        access_token: String,
+    }
+    let granted: Granted = serde_json::from_str(answer.expose_text()?).ok()?;
+    Some(Sensitive::new(granted.access_token)).filter(|token| !token.is_empty())
+}
+
 /// What the body of a refusal says, in the words of the cloud, if it can be shown.
 fn explanation(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;

@@ -287,16 +287,6 @@ pub fn sign_jwt(
     })
 }
 
-/// The token in the answer to [`access_token`], `None` if it holds none.
-pub fn granted(answer: &Sensitive) -> Option<Sensitive> {
-    #[derive(Deserialize)]
-    struct Granted {
-        access_token: String,
-    }
-    let granted: Granted = serde_json::from_str(answer.expose_text()?).ok()?;
-    Some(Sensitive::new(granted.access_token)).filter(|token| !token.is_empty())
-}
-
 /// The JWT in the answer to [`sign_jwt`], `None` if it holds none.
 pub fn signed(answer: &Sensitive) -> Option<Sensitive> {
     #[derive(Deserialize)]

@@ -50,18 +50,7 @@ pub(super) fn unread(key: &ObjectKey, source: &Source, failure: ReadFailure) -> 
             tracing::debug!(object = %key, source, attempts, error = %error, "a source was not read");
         }
     }
-    // What goes into a status must not change from try to try, or each try would be a write.
-    let message = if error.concerns_connection() {
-        error.kind.phrase().to_owned()
-    } else {
-        error.to_string()
-    };
-    let failure = SourceFailure {
-        source: source.name.clone(),
-        kind: error.kind,
-        message,
-        over: false,
-    };
+    let failure = SourceFailure::of(&source.name, &error);
     Stop::Unread(failure, retry_at.into())
 }
 

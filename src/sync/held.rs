@@ -13,11 +13,7 @@ use super::{
     Object, ReadSource, Stop, Syncer, apply,
     conclude::{issue_failed, statuses},
     desired::Wanted,
-    holding::{
-        LaidOut, issuing, missing_policy,
-        record::Records,
-        {holdings::Holdings, state::Need},
-    },
+    holding::{LaidOut, holdings::Holdings, issuing, missing_policy, record::Records, state::Need},
     outcome::{InStep, SourceFailure},
     render::Data,
     resolve::{
@@ -134,9 +130,22 @@ impl Syncer {
         let Scope {
             object, resolved, ..
         } = scope;
-        let records = records_of(object, secret).believed(&self.revisions, object.key);
-        held.take_over(records, resolved.interval, self.moment(), object.seed);
+        self.learn(object, held, secret, resolved.interval);
         self.depend(scope, held);
+    }
+
+    /// The same for an object whose leases nobody will need. The proof of a record costs something: it is looked at once.
+    pub(super) fn learn(
+        &self,
+        object: &Object<'_>,
+        held: &mut Holdings,
+        secret: Option<&SecretView>,
+        poll_every: Duration,
+    ) {
+        if !held.taken_over {
+            let records = records_of(object, secret).believed(&self.revisions, object.key);
+            held.take_over(records, poll_every, self.moment(), object.seed);
+        }
     }
 
     async fn pass_held(&self, scope: Scope<'_>, held: &mut Holdings) -> Result<Passed, Stop> {

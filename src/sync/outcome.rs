@@ -3,7 +3,11 @@
 use jiff::Timestamp;
 
 use super::{plan::ApplyReason, refusal::Refusal};
-use crate::{api::source::SourceStatus, revision::Revision, vault::error::VaultErrorKind};
+use crate::{
+    api::source::SourceStatus,
+    revision::Revision,
+    vault::error::{VaultError, VaultErrorKind},
+};
 
 /// What one pass did.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +61,22 @@ pub struct SourceFailure {
     pub message: String,
     /// Whether what the Secret holds for this source is known to work no longer.
     pub over: bool,
+}
+
+impl SourceFailure {
+    /// How an error about `source` reads in a status. Nothing in it changes from try to try, or each try would be a write.
+    pub fn of(source: &str, error: &VaultError) -> Self {
+        Self {
+            source: source.to_owned(),
+            kind: error.kind,
+            message: if error.concerns_connection() {
+                error.kind.phrase().to_owned()
+            } else {
+                error.to_string()
+            },
+            over: false,
+        }
+    }
 }
 
 impl Outcome {

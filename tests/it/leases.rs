@@ -9,7 +9,7 @@ mod outages;
 mod policies;
 
 use lockstep::api::{vault_auth::VaultAuth, vault_secret::VaultSecret};
-use lockstep_testbed::{Bed, eventually};
+use lockstep_testbed::{AuditMark, Bed, VaultRequest, eventually};
 use serde_json::json;
 
 use crate::support::{LONG, Role, SOON, Stage, Team, Ttl, env_from, options, workload};
@@ -20,6 +20,17 @@ const APP: (&str, &str) = ("Deployment", "app");
 async fn consumer(team: &Team<'_>) {
     team.apply(&workload(APP.0, APP.1, &env_from(&["app"])))
         .await;
+}
+
+/// Waits until Vault was asked so often for `path` by others than root since `mark`.
+async fn vault_is_asked(stage: &Stage, mark: AuditMark, path: &str, often: usize) {
+    eventually(SOON, &format!("{often} of {path}"), async || {
+        let asked = |request: &VaultRequest| request.path == path && !request.is_root;
+        let seen = stage.vault_audit_since(mark, asked).unwrap().len();
+        if seen >= often { Ok(()) } else { Err(seen) }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -42,20 +53,7 @@ async fn a_lease_is_renewed_and_its_login_goes_on_working() {
         Some(lease.as_str())
     );
 
-    eventually(SOON, "it is renewed three times", async || {
-        let renewals = stage
-            .vault_audit_since(mark, |request| {
-                request.path == "sys/leases/renew" && !request.is_root
-            })
-            .unwrap();
-        if renewals.len() >= 3 {
-            Ok(())
-        } else {
-            Err(renewals.len())
-        }
-    })
-    .await
-    .unwrap();
+    vault_is_asked(stage, mark, "sys/leases/renew", 3).await;
     assert_eq!(role.leases().await, [lease], "nothing else was issued");
     assert_eq!(team.credentials("app").await, Some(login.clone()));
     assert!(team.logs_in(&login).await);
@@ -110,30 +108,8 @@ async fn a_new_operator_keeps_every_lease_and_restarts_nothing() {
         let writes = stage.audit_mark().await.unwrap();
         operator = Bed::operator(&stage, &options(vec!["--leader-election=false".into()])).unwrap();
         operator.wait_ready(SOON).await.unwrap();
-        eventually(SOON, "the lease is looked up", async || {
-            let seen = stage
-                .vault_audit_since(mark, |request| request.path == "sys/leases/lookup")
-                .unwrap();
-            if seen.is_empty() {
-                Err("not yet")
-            } else {
-                Ok(())
-            }
-        })
-        .await
-        .unwrap();
-        eventually(SOON, "the old token is renewed", async || {
-            let seen = stage
-                .vault_audit_since(mark, |request| request.path == "auth/token/renew-accessor")
-                .unwrap();
-            if seen.is_empty() {
-                Err("not yet")
-            } else {
-                Ok(())
-            }
-        })
-        .await
-        .unwrap();
+        vault_is_asked(&stage, mark, "sys/leases/lookup", 1).await;
+        vault_is_asked(&stage, mark, "auth/token/renew-accessor", 1).await;
         assert_eq!(role.leases().await, std::slice::from_ref(&lease));
         assert_eq!(team.credentials("app").await, Some(login.clone()));
         team.not_restarted(&before).await;

@@ -1,6 +1,7 @@
 //! Pure: requests to Azure, against the documented shapes.
 
 use super::*;
+use crate::cloud::exchange::granted;
 
 const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
 const CLIENT: &str = "6731de76-14a6-49ae-97bc-6eba6914391e";

@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cloud::exchange::granted;
 
 const POOL: &str =
     "projects/123456789012/locations/global/workloadIdentityPools/k8s/providers/prod";

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Credentials, LIMIT, edit, retry, secret_data, value_of};
 use crate::{
-    cloud::{aws, azure, gcp},
+    cloud::{aws, azure, exchange, gcp},
     names::ObjectKey,
     sensitive::Sensitive,
     sync::resolve::{
@@ -134,7 +134,10 @@ impl Credentials {
             .await?;
         let endpoints = &self.clouds.endpoints;
         let exchange = gcp::access_token(endpoints, provider, &token)?;
-        let access = self.clouds.ask(&exchange, "a token", gcp::granted).await?;
+        let access = self
+            .clouds
+            .ask(&exchange, "a token", exchange::granted)
+            .await?;
         let exchange = gcp::sign_jwt(endpoints, &email, role, &access, clock())?;
         self.clouds.ask(&exchange, "a JWT", gcp::signed).await
     }
@@ -180,7 +183,9 @@ impl Credentials {
                 azure::federated(endpoints, client, resource, &token)?
             }
         };
-        self.clouds.ask(&exchange, "a token", azure::granted).await
+        self.clouds
+            .ask(&exchange, "a token", exchange::granted)
+            .await
     }
 
     /// What the login says, or else the annotation at `place`.

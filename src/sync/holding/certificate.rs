@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::{
-    failure_of,
     holdings::Holdings,
     record::{Record, What},
     state::{Fresh, keys_of},
@@ -182,7 +181,7 @@ impl Syncer {
                 }
                 Err(error) => {
                     tracing::warn!(object = %object.key, source = source.name, %error, "the key stores were not made");
-                    laid_out.failure = Some(failure_of(source, &error));
+                    laid_out.failure = Some(SourceFailure::of(&source.name, &error));
                 }
             }
         }

@@ -42,11 +42,6 @@ impl IssueFailures {
         self.held_until = Some(now + GIVEN_UP);
     }
 
-    /// Something was issued.
-    pub fn succeeded(&mut self) {
-        *self = Self::default();
-    }
-
     /// When it may be tried again, if that is later than now.
     pub fn held(&self, now: Instant) -> Option<Instant> {
         self.held_until.filter(|until| now < *until)

@@ -9,10 +9,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{
-    ending::{self, Ending},
-    record::Records,
-};
+use super::ending::{self, Ending};
 use crate::{
     api::vault_secret::VaultSecret,
     names::{FINALIZER, FINALIZER_MANAGER},
@@ -74,12 +71,7 @@ impl Syncer {
         };
         let target = resolve::target_name(object.key, spec);
         let secret = self.observe(object, target);
-        let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
-        let ours = managed.filter(|managed| managed.vault_secret == object.key.name);
-        let records = ours.and_then(|managed| managed.holdings.as_ref());
-        let records = records.map_or_else(Records::default, |holdings| holdings.records.clone());
-        let records = records.believed(&self.revisions, object.key);
-        held.take_over(records, self.default_interval, self.moment(), object.seed);
+        self.learn(object, &mut held, secret.as_deref(), self.default_interval);
         // A Secret that stays stays usable as long as Vault lets it.
         if resolve::retains(spec) {
             self.sessions.spare(&object.key.to_string());

@@ -158,16 +158,8 @@ impl Holdings {
     pub fn drop_in_hand(&mut self, moment: Moment) {
         let names: Vec<_> = self.sources.keys().cloned().collect();
         for name in names {
-            let Some(mut holding) = self.sources.remove(&name) else {
-                continue;
-            };
-            let Some(hand) = holding.in_hand.take() else {
-                self.sources.insert(name, holding);
-                continue;
-            };
-            self.end(holding.record.issued, moment);
-            if let Some(previous) = hand.previous {
-                self.sources.insert(name, *previous);
+            if let Some(issued) = self.take_back(&name) {
+                self.end(issued, moment);
             }
         }
     }
@@ -187,11 +179,6 @@ impl Holdings {
         let ended = records.filter_map(|record| ended(record, clock));
         self.superseded
             .extend(ended.map(|what| Ending::new(what, now, now)));
-    }
-
-    /// Whether there is anything that Vault has to be told of before the object may go.
-    pub fn is_empty(&self) -> bool {
-        self.sources.is_empty() && self.superseded.iter().all(|ending| ending.done)
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{MOST_STEPS, holdings::Holdings, record::Issued, state::Holding};
+use super::{MOST_STEPS, holdings::Holdings, state::Holding};
 use crate::{
     sync::{Object, Syncer},
     vault::{
         error::VaultError,
-        lease::{self, Parent, Step, Terms},
+        lease::{self, Step, Terms},
         path::VaultNamespace,
         request::{Request, lease::LeaseId},
         session::Identity,
@@ -48,14 +48,12 @@ impl Syncer {
     ) -> Option<Instant> {
         for _ in 0..MOST_STEPS {
             let holding = held.sources.get(name)?;
-            let parent = holding.record.issued.parent();
             let terms = Terms {
                 renew_at: RENEW_AT,
                 check_every: CHECK_EVERY,
-                parent: parent.map_or(Parent::Lives, |accessor| self.sessions.parent(accessor)),
+                parent: self.parent(Some(holding)),
             };
-            let lease = held.sources.get(name).and_then(Holding::lease)?;
-            match lease.decide(&terms, Instant::now().into_std()) {
+            match holding.lease()?.decide(&terms, Instant::now().into_std()) {
                 Step::Wait(until) => return Some(Instant::from_std(until)),
                 Step::LookUp => self.look_up(identity, name, held).await,
                 Step::Renew => self.renew(identity, name, held).await,
@@ -128,10 +126,8 @@ fn told(lease: &mut lease::Lease, source: &str, error: &VaultError) {
 
 fn lease_id(held: &Holdings, name: &str) -> Result<(LeaseId, Option<VaultNamespace>), VaultError> {
     let issued = held.sources.get(name).map(|holding| &holding.record.issued);
-    let id = issued.and_then(Issued::lease);
-    let namespace = issued.and_then(|issued| issued.namespace.as_deref());
-    let namespace = namespace.and_then(|text| VaultNamespace::parse(text).ok());
-    id.map(|id| (id, namespace))
+    issued
+        .and_then(|issued| Some((issued.lease()?, issued.vault_namespace())))
         .ok_or_else(|| VaultError::refused("renew-lease", name, "there is no lease"))
 }
 

@@ -25,7 +25,7 @@ mod simulation;
 pub mod state;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -73,10 +73,15 @@ const MOST_STEPS: usize = 3;
 
 /// What is held for all objects.
 #[derive(Default)]
-pub struct Table(
-    Mutex<HashMap<ObjectKey, (String, Shared)>>,
-    Mutex<HashMap<ObjectKey, Identity>>,
-);
+pub struct Table(Mutex<HashMap<ObjectKey, Entry>>);
+
+/// What is held for one object of this UID.
+struct Entry {
+    uid: String,
+    held: Shared,
+    /// As whom it was kept last.
+    identity: Option<Identity>,
+}
 
 /// What is held for one object. One pass at a time has it.
 type Shared = Arc<tokio::sync::Mutex<Holdings>>;
@@ -84,51 +89,51 @@ type Shared = Arc<tokio::sync::Mutex<Holdings>>;
 impl Table {
     /// What is held for the object `key` with this UID; nothing yet if it is new.
     pub fn of(&self, key: &ObjectKey, uid: &str) -> Shared {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = table
-            .entry(key.clone())
-            .or_insert_with(|| (uid.to_owned(), Shared::default()));
-        if entry.0 != uid {
-            *entry = (uid.to_owned(), Shared::default());
+        let new = || Entry {
+            uid: uid.to_owned(),
+            held: Shared::default(),
+            identity: None,
+        };
+        let mut table = self.lock();
+        let entry = table.entry(key.clone()).or_insert_with(new);
+        if entry.uid != uid {
+            *entry = new();
         }
-        Arc::clone(&entry.1)
+        Arc::clone(&entry.held)
     }
 
     /// Whether anything may be held for `key`.
     pub fn knows(&self, key: &ObjectKey) -> bool {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.contains_key(key)
+        self.lock().contains_key(key)
     }
 
     /// Notes as whom what is held for `key` is kept.
     fn serve(&self, key: &ObjectKey, identity: &Identity) {
-        let mut served = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        served.insert(key.clone(), identity.clone());
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.identity = Some(identity.clone());
+        }
     }
 
     /// As whom what is held for `key` was kept last.
     fn identity(&self, key: &ObjectKey) -> Option<Identity> {
-        let served = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        served.get(key).cloned()
+        self.lock().get(key)?.identity.clone()
     }
 
     /// Nothing is held for `key` any more.
     pub fn forget(&self, key: &ObjectKey) {
-        let mut served = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        served.remove(key);
-        drop(served);
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        table.remove(key);
+        self.lock().remove(key);
     }
 
     /// When the sources of `key` are to be tended again, if the last pass got as far as to tend them.
     pub(super) async fn take_tend_at(&self, key: &ObjectKey) -> Option<Instant> {
-        let held = {
-            let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(&table.get(key)?.1)
-        };
+        let held = Arc::clone(&self.lock().get(key)?.held);
         let at = held.lock().await.tend_at.take();
         at.map(Instant::from_std)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Entry>> {
+        // Each change is complete in itself.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,12 +245,17 @@ impl Syncer {
     }
 
     fn terms(&self, resolved: &Resolved, ask: &IssueAsk, holding: Option<&Holding>) -> Terms {
-        let parent = holding.and_then(|holding| holding.record.issued.parent());
         Terms {
             renew_at: ask.renew_at(),
             check_every: resolved.interval.max(CHECK_LEAST),
-            parent: parent.map_or(Parent::Lives, |accessor| self.sessions.parent(accessor)),
+            parent: self.parent(holding),
         }
+    }
+
+    /// The life of the token that a lease was issued with.
+    fn parent(&self, holding: Option<&Holding>) -> Parent {
+        let accessor = holding.and_then(|holding| holding.record.issued.parent());
+        accessor.map_or(Parent::Lives, |accessor| self.sessions.parent(accessor))
     }
 
     /// Vault's clock; ours where Vault answers without telling the time.
@@ -399,24 +409,10 @@ fn trouble(held: &Holdings, source: &Source, vault: Option<VaultClock>) -> Optio
 
 /// How an error about what is held reads in a status.
 pub(super) fn failure(held: &Holdings, source: &Source, error: &VaultError) -> SourceFailure {
-    let mut failure = failure_of(source, error);
+    let mut failure = SourceFailure::of(&source.name, error);
     let open = |maybe: &Maybe| maybe.source == source.name && maybe.due().is_some();
     if held.maybes.iter().any(open) {
         failure.message = format!("{}; {UNANSWERED}", failure.message);
     }
     failure
-}
-
-/// How an error reads in a status: nothing in it changes from try to try.
-fn failure_of(source: &Source, error: &VaultError) -> SourceFailure {
-    SourceFailure {
-        source: source.name.clone(),
-        kind: error.kind,
-        message: if error.concerns_connection() {
-            error.kind.phrase().to_owned()
-        } else {
-            error.to_string()
-        },
-        over: false,
-    }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    names::ObjectKey, pki::certificate::Facts, revision::RevisionKey,
+    names::ObjectKey, pki::certificate::Facts, revision::RevisionKey, vault::path::VaultNamespace,
     vault::request::lease::LeaseId,
 };
 
@@ -176,20 +176,6 @@ impl Records {
         }
         serde_json::to_string(self).ok()
     }
-
-    /// Every lease of the record that is in use, by source.
-    pub fn leases(&self) -> impl Iterator<Item = (&str, &Record)> {
-        let held = self.held.iter();
-        held.filter(|(_, record)| matches!(record.issued.what, What::Lease { .. }))
-            .map(|(source, record)| (source.as_str(), record))
-    }
-
-    /// Accessors of the tokens that what is in use depends on.
-    pub fn parents(&self) -> impl Iterator<Item = &str> {
-        self.held
-            .values()
-            .filter_map(|record| record.issued.parent())
-    }
 }
 
 impl Issued {
@@ -199,6 +185,11 @@ impl Issued {
             What::Lease { parent, .. } | What::Certificate { parent, .. } => parent.as_deref(),
             What::Unleased {} => None,
         }
+    }
+
+    /// The namespace of Vault it was issued in; that of the login when `None`.
+    pub fn vault_namespace(&self) -> Option<VaultNamespace> {
+        VaultNamespace::parse(self.namespace.as_deref()?).ok()
     }
 
     /// The lease, if it has one.

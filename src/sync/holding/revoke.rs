@@ -10,13 +10,7 @@ use super::{
 };
 use crate::{
     sync::{Object, Syncer, held::Scope, resolve::source::Source},
-    vault::{
-        error::VaultError,
-        lease,
-        path::{MountPath, VaultNamespace},
-        request::Request,
-        session::Identity,
-    },
+    vault::{error::VaultError, lease, path::MountPath, request::Request, session::Identity},
 };
 
 impl Syncer {
@@ -114,9 +108,7 @@ impl Syncer {
                 None => return Ok(()),
             },
         };
-        let namespace = issued.namespace.as_deref();
-        let namespace = namespace.and_then(|text| VaultNamespace::parse(text).ok());
-        let request = request.in_namespace(namespace);
+        let request = request.in_namespace(issued.vault_namespace());
         let result = self.sessions.send(identity, &request).await.map(|_| ());
         match result {
             Err(error) if lease::says_gone(&error) => Ok(()),

@@ -5,19 +5,24 @@ use serde_json::json;
 
 use lockstep_testbed::eventually;
 
-use crate::support::{SOON, Stage, env_from, settle, workload};
+use crate::support::{InStep, SOON, Stage, Team, env_from, settle, workload};
+
+/// A Deployment that is in step with the first data of the Secret it uses.
+async fn running(team: &Team<'_>, settled: &str) -> InStep {
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle(settled)).await;
+    team.ready("app").await;
+    team.apply(&workload("Deployment", "app", &env_from(&["app"])))
+        .await;
+    team.in_step("app", ("Deployment", "app"), None).await
+}
 
 #[tokio::test]
 async fn data_that_changes_and_changes_back_restarts_what_started_in_between() {
     let stage = Stage::shared().await;
     let team = stage.team("back").await;
-    team.put("app", &json!({"password": "one"})).await;
     // Long enough for a pod to come between the two changes.
-    team.vault_secret("app", settle("8s")).await;
-    team.ready("app").await;
-    team.apply(&workload("Deployment", "app", &env_from(&["app"])))
-        .await;
-    let before = team.in_step("app", ("Deployment", "app"), None).await;
+    let before = running(&team, "8s").await;
 
     team.put("app", &json!({"password": "two"})).await;
     team.secret_with("app", "password", "two").await;
@@ -35,12 +40,7 @@ async fn data_that_changes_and_changes_back_restarts_what_started_in_between() {
 async fn a_rollout_that_is_undone_is_not_fought_over() {
     let stage = Stage::shared().await;
     let team = stage.team("undo").await;
-    team.put("app", &json!({"password": "one"})).await;
-    team.vault_secret("app", settle("1s")).await;
-    team.ready("app").await;
-    team.apply(&workload("Deployment", "app", &env_from(&["app"])))
-        .await;
-    let before = team.in_step("app", ("Deployment", "app"), None).await;
+    let before = running(&team, "1s").await;
     team.put("app", &json!({"password": "two"})).await;
     team.secret_with("app", "password", "two").await;
     team.restarted_once("app", &before).await;
