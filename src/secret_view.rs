@@ -63,6 +63,11 @@ pub struct Holdings {
 }
 
 impl SecretView {
+    /// Its UID and resource version.
+    pub fn version(&self) -> (String, String) {
+        (self.uid.clone(), self.resource_version.clone())
+    }
+
     /// Reads the metadata of a Secret.
     pub fn project(metadata: &ObjectMeta) -> Self {
         Self {

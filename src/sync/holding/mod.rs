@@ -115,7 +115,7 @@ impl Table {
     }
 
     /// As whom what is held for `key` was kept last.
-    fn identity(&self, key: &ObjectKey) -> Option<Identity> {
+    pub(super) fn identity(&self, key: &ObjectKey) -> Option<Identity> {
         self.lock().get(key)?.identity.clone()
     }
 

@@ -52,6 +52,8 @@ pub struct InHand {
     pub since: Instant,
     /// What is used until these are written.
     pub previous: Option<Box<Holding>>,
+    /// Whether a write was tried of which nobody knows what became.
+    pub tried: bool,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl Holding {
                 data,
                 since: asked,
                 previous: previous.map(Box::new),
+                tried: false,
             }),
         }
     }
