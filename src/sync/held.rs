@@ -18,9 +18,10 @@ use super::{
         holdings::{Agreed, Holdings},
         issuing, missing_policy,
         record::Records,
-        state::Need,
+        state::{Holding, Need},
     },
     outcome::{InStep, SourceFailure},
+    refusal::Refusal,
     render::Data,
     resolve::{
         Resolved,
@@ -190,6 +191,10 @@ impl Syncer {
         let tend = self.tend(scope, held, intact);
         let tended = self.stop.run_until_cancelled(tend).await;
         let tended = tended.ok_or(Stop::Ending)?;
+        let holdings = holdings_of(secret.as_deref());
+        if let Some(lost) = held.fought_over(Instant::now().into_std()) {
+            return Err(fought_over(&resolved.target.name, lost, holdings).into());
+        }
         let next = shared.next(tended.next);
         let trouble = shared.failure().or_else(|| tended.failure.clone());
         let quiet = tended.is_quiet() && !in_hand && !dropped;
@@ -254,7 +259,8 @@ impl Syncer {
         };
         match written.await {
             Ok(in_step) => {
-                held.written(&resolved.sources, Instant::now().into_std());
+                let writes = in_step.applied.is_some();
+                held.written(&resolved.sources, writes, Instant::now().into_std());
                 Ok((in_step, laid_out.failure()))
             }
             Err(stop) => {
@@ -390,6 +396,20 @@ impl Syncer {
             values.fingerprints = None;
         }
         Ok(values)
+    }
+}
+
+/// Somebody else takes the values of a source out of the Secret, again and again.
+fn fought_over(target: &str, lost: &Holding, holdings: Option<&secret_view::Holdings>) -> Refusal {
+    let keys = lost.record.keys.values();
+    let taken = holdings.map(|holdings| &holdings.taken);
+    let by = keys.filter_map(|key| taken?.get_key_value(key)).next();
+    Refusal::TargetFoughtOver {
+        name: target.to_owned(),
+        how: match by {
+            Some((key, manager)) => format!("its key {key} is changed by {manager:?}"),
+            None => "what Vault issued for it is changed or deleted".to_owned(),
+        },
     }
 }
 

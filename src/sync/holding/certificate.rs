@@ -249,7 +249,6 @@ mod tests {
     use jiff::Timestamp;
 
     use super::super::{
-        failures::IssueFailures,
         record::Issued,
         state::{Holding, Moment as At, Need, Todo, Wanted},
     };
@@ -315,7 +314,7 @@ mod tests {
             keys: &keys,
             intact: Some(intact),
         };
-        held(None, now).decide(&wanted, &IssueFailures::default(), now)
+        held(None, now).decide(&wanted, None, now)
     }
 
     #[test]

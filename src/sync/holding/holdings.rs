@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::ending::Ending;
-use super::failures::IssueFailures;
+use super::failures::{IssueFailures, Losses};
 use super::maybe::Maybe;
 use super::record::{Believed, Issued, Record, Records, Superseded};
 use super::state::{Holding, Moment, Need, Todo, Wanted, hold_back};
@@ -24,6 +24,8 @@ pub struct Holdings {
     pub errors: BTreeMap<String, VaultError>,
     /// Failures to issue, by the name of the source.
     pub failures: BTreeMap<String, IssueFailures>,
+    /// How often somebody else took the values out of the Secret, by the name of the source.
+    pub losses: BTreeMap<String, Losses>,
     /// What was replaced and is not revoked yet.
     pub superseded: Vec<Ending>,
     /// What may have been issued although no answer came.
@@ -70,7 +72,7 @@ impl Holdings {
         });
         Records {
             held: held
-                .map(|(name, holding)| (name.clone(), holding.record_for(name, sources)))
+                .map(|(name, holding)| (name.clone(), holding.record_for(name, sources, writes)))
                 .collect(),
             superseded: known.chain(replaced).collect(),
             seal: None,
@@ -113,12 +115,26 @@ impl Holdings {
         if holding.is_some_and(|holding| !holding.is_to_be_replaced(wanted, now)) {
             self.failures.remove(name);
         }
-        let none = IssueFailures::default();
-        let failures = self.failures.get(name).unwrap_or(&none);
-        match holding {
-            Some(holding) => holding.decide(wanted, failures, now),
-            None => hold_back(Need::First, failures, now),
-        }
+        let failures = self.failures.get(name);
+        let failed = failures.and_then(|failures| failures.held(now));
+        let Some(holding) = holding else {
+            return hold_back(Need::First, failed);
+        };
+        let lost = if holding.has_lost(wanted, now) {
+            let losses = self.losses.entry(name.to_owned());
+            losses.or_default().lost(now)
+        } else {
+            self.losses.get_mut(name).map(Losses::found);
+            None
+        };
+        holding.decide(wanted, failed.max(lost), now)
+    }
+
+    /// A source whose values are lost again and again, and stay so for now.
+    pub fn fought_over(&self, now: Instant) -> Option<&Holding> {
+        let mut losses = self.losses.iter();
+        let (name, _) = losses.find(|(_, losses)| losses.held(now).is_some())?;
+        self.sources.get(name)
     }
 
     /// The sources are to be tended again by then at the latest.
@@ -203,12 +219,13 @@ impl Holdings {
         }
     }
 
-    /// What was in hand is in the Secret, together with the record.
-    pub fn written(&mut self, sources: &[Source], now: Instant) {
+    /// What was in hand is in the Secret, together with the record. `writes` says whether that took a write, or all of it
+    /// was there already.
+    pub fn written(&mut self, sources: &[Source], writes: bool, now: Instant) {
         for (name, holding) in &mut self.sources {
-            holding.record = holding.record_for(name, sources);
+            holding.record = holding.record_for(name, sources, writes);
         }
-        self.superseded.retain(|ending| !ending.done);
+        self.superseded.retain(|ending| !(writes && ending.done));
         for holding in self.sources.values_mut() {
             self.superseded.extend(settle(holding, now));
         }
@@ -228,6 +245,7 @@ impl Holdings {
         self.failures
             .retain(|name, _| names.contains(name.as_str()));
         self.errors.retain(|name, _| names.contains(name.as_str()));
+        self.losses.retain(|name, _| names.contains(name.as_str()));
         any
     }
 

@@ -364,6 +364,7 @@ impl World {
             self.held.agree(live, INTERVAL, moment, self.seed);
             self.held.agreed = agreed(number);
         }
+        self.give_up_stuck();
         let mut next = self.now() + INTERVAL;
         let mut issue = None;
         for _ in 0..super::MOST_STEPS {
@@ -497,13 +498,7 @@ impl World {
             self.may_replace(need),
             "{need:?} is no reason to replace it"
         );
-        let moment = self.moment();
-        if let Some(TakenBack { issued, tried }) = self.held.take_back(SOURCE)
-            && (tried || self.vault.revoke(id_of(&issued)).is_err())
-        {
-            self.held.end(issued, moment);
-            self.not_taken_back += 1;
-        }
+        self.take_back();
         let asked = self.now();
         match self.vault.issue() {
             Ok((id, parent)) => {
@@ -543,6 +538,25 @@ impl World {
         Ok(())
     }
 
+    fn take_back(&mut self) {
+        let moment = self.moment();
+        if let Some(TakenBack { issued, tried }) = self.held.take_back(SOURCE)
+            && (tried || self.vault.revoke(id_of(&issued)).is_err())
+        {
+            self.held.end(issued, moment);
+            self.not_taken_back += 1;
+        }
+    }
+
+    fn give_up_stuck(&mut self) {
+        let (now, holding) = (self.now(), self.held.sources.get(SOURCE));
+        if holding.is_some_and(|holding| holding.is_stuck(now)) {
+            self.take_back();
+            let failures = self.held.failures.entry(SOURCE.to_owned());
+            failures.or_default().gave_up(now);
+        }
+    }
+
     fn try_write(&mut self) -> Result<(), Dead> {
         if self.writes_refused || !self.agrees() {
             return Ok(());
@@ -555,7 +569,7 @@ impl World {
             self.told = self.versions.len() - 1;
             self.relabel = false;
             let now = self.now();
-            self.held.written(&[], now);
+            self.held.written(&[], true, now);
         }
         Ok(())
     }

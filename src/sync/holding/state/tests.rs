@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     sync::holding::{
+        failures::IssueFailures,
         holdings::{Holdings, TakenBack},
         record::{Believed, Issued, Records, Superseded},
     },
@@ -344,7 +345,7 @@ fn nothing_in_hand_is_forgotten() {
     assert_eq!(superseded(&held), ["a/2", "a/1"]);
 
     let mut held = in_hand(now);
-    held.written(&[], now);
+    held.written(&[], true, now);
     assert_eq!(superseded(&held), ["a/1"]);
 
     let mut held = in_hand(now);
@@ -365,7 +366,7 @@ fn what_is_taken_over_is_recorded_alike() {
     };
     let mut held = in_hand(now);
     let records = held.records(true, &[]);
-    held.written(&[], now);
+    held.written(&[], true, now);
     assert_eq!(held.records(false, &[]), records);
     let mut next = Holdings::default();
     for _ in 0..2 {
@@ -375,6 +376,60 @@ fn what_is_taken_over_is_recorded_alike() {
         };
         next.agree(live, HOUR, moment, 1);
         assert_eq!(next.records(false, &[]), records);
+    }
+}
+
+/// Values that somebody else takes out of the Secret again and again are not issued each time; the lease is kept meanwhile.
+#[test]
+fn who_fights_over_the_values_gets_no_endless_leases() {
+    let now = Instant::now();
+    let mut case = case(Need::ValuesLost, now);
+    for _ in 0..3 {
+        assert_eq!(case.decide(now), Todo::Issue(Need::ValuesLost));
+        case.held.losses.get_mut(NAME).unwrap().healed(now);
+        assert!(case.held.fought_over(now).is_none());
+    }
+    let minute = 60 * SECOND;
+    assert_eq!(case.decide(now), Todo::Wait(now + minute));
+    assert!(case.held.fought_over(now).is_some());
+    let failures = case.held.failures.entry(NAME.to_owned()).or_default();
+    failures.failed(error(), None, 1, now);
+    assert_eq!(
+        case.decide(now),
+        Todo::Wait(now + minute),
+        "the later of both"
+    );
+    case.held.failures.clear();
+    // Whatever else asks for another one does not wait.
+    case.ask = "b";
+    assert_eq!(case.decide(now), Todo::Issue(Need::AskChanged));
+    case.ask = "a";
+    case.intact = ["password".to_owned()].into();
+    assert_eq!(case.decide(now), Todo::Wait(now + case.terms.check_every));
+    assert!(case.held.fought_over(now).is_none());
+}
+
+/// What has no lease is asked for again and again: only other data is worth a write.
+#[test]
+fn what_is_polled_is_recorded_anew_only_with_another_write() {
+    let now = Instant::now();
+    let polled = |second| Record {
+        at: date(second),
+        ..record(What::Unleased {})
+    };
+    let issued = |record, previous| {
+        let fresh = Fresh::Unleased { poll_again: now };
+        Holding::issued(record, (Data::new(), fresh), previous, now, 1)
+    };
+    for (writes, second) in [(false, 1), (true, 2)] {
+        let mut held = holdings(Some(issued(polled(1), None)));
+        held.written(&[], true, now);
+        let before = held.sources.remove(NAME);
+        held.sources
+            .insert(NAME.to_owned(), issued(polled(2), before));
+        assert_eq!(held.records(writes, &[]).held[NAME].at, date(second));
+        held.written(&[], writes, now);
+        assert_eq!(held.records(false, &[]).held[NAME].at, date(second));
     }
 }
 
