@@ -1,7 +1,7 @@
 //! Pure: what is kept in memory of a Secret. Its metadata says enough; values are never watched.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -60,9 +60,16 @@ pub struct Holdings {
     pub records: Records,
     /// The keys of the data that hold what we wrote: whoever changes or deletes one takes it from us.
     pub intact: BTreeSet<String>,
+    /// Which field manager holds a key now that we wrote.
+    pub taken: BTreeMap<String, String>,
 }
 
 impl SecretView {
+    /// Its UID and resource version.
+    pub fn version(&self) -> (String, String) {
+        (self.uid.clone(), self.resource_version.clone())
+    }
+
     /// Reads the metadata of a Secret.
     pub fn project(metadata: &ObjectMeta) -> Self {
         Self {
@@ -96,9 +103,12 @@ impl Managed {
             merged: annotations.contains_key(MERGED),
             remove_keys: annotations.contains_key(REMOVE_KEYS),
             holdings: annotations.get(HOLDINGS).map(|text| {
+                let records = Records::parse(text).unwrap_or_default();
+                let intact = owned_data(metadata);
                 Arc::new(Holdings {
-                    records: Records::parse(text).unwrap_or_default(),
-                    intact: owned_data(metadata),
+                    taken: taken(metadata, &records, &intact),
+                    records,
+                    intact,
                 })
             }),
             fields: fields.map_or(0, |fields| {
@@ -146,14 +156,38 @@ fn owned_fields(fields: &Value, metadata: &ObjectMeta) -> BTreeSet<String> {
 
 /// The keys of the data that are as we wrote them last.
 pub fn owned_data(metadata: &ObjectMeta) -> BTreeSet<String> {
-    let fields = own_entry(metadata).and_then(|entry| entry.fields_v1.as_ref());
-    let Some(fields) = fields.map(|fields| &fields.0) else {
-        return BTreeSet::new();
-    };
-    let data = fields.get("f:data").and_then(Value::as_object);
+    let keys = own_entry(metadata).into_iter().flat_map(data_keys);
+    keys.map(str::to_owned).collect()
+}
+
+/// The keys of the data that this field manager holds.
+fn data_keys(entry: &ManagedFieldsEntry) -> impl Iterator<Item = &str> {
+    let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+    let data = fields.and_then(|fields| fields.get("f:data")?.as_object());
     let names = data.into_iter().flat_map(|data| data.keys());
-    names
-        .filter_map(|name| Some(name.strip_prefix("f:")?.to_owned()))
+    names.filter_map(|name| name.strip_prefix("f:"))
+}
+
+/// Who holds the keys that are recorded and not intact.
+fn taken(
+    metadata: &ObjectMeta,
+    records: &Records,
+    intact: &BTreeSet<String>,
+) -> BTreeMap<String, String> {
+    let recorded = records
+        .held
+        .values()
+        .flat_map(|record| record.keys.values());
+    let lost: BTreeSet<&str> = recorded
+        .filter(|key| !intact.contains(*key))
+        .map(String::as_str)
+        .collect();
+    let entries = metadata.managed_fields.iter().flatten();
+    let held = entries.filter(|_| !lost.is_empty()).flat_map(|entry| {
+        let manager = entry.manager.clone().unwrap_or_default();
+        data_keys(entry).map(move |key| (key.to_owned(), manager.clone()))
+    });
+    held.filter(|(key, _)| lost.contains(key.as_str()))
         .collect()
 }
 
@@ -269,6 +303,18 @@ mod tests {
             .managed
             .unwrap();
         assert_eq!(kept.data_since.to_string(), "2025-12-31T00:00:00Z");
+    }
+
+    #[test]
+    fn who_took_a_recorded_key_is_known() {
+        let records = r#"{"held": {"db": {"ask": "a", "unleased": {}, "at": "2026-01-01T00:00:00Z",
+            "keys": {"x": "other", "y": "a", "z": "gone"}}}}"#;
+        let data = json!({"f:a": {}});
+        let seen = SecretView::project(&metadata(SECRET_MANAGER, &data, Some((HOLDINGS, records))));
+        let holdings = seen.managed.unwrap().holdings.unwrap();
+        assert_eq!(holdings.intact, ["a".to_owned()].into());
+        let taken = [("other".to_owned(), "kubectl".to_owned())].into();
+        assert_eq!(holdings.taken, taken);
     }
 
     #[test]

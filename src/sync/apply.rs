@@ -9,7 +9,10 @@ use kube::{
 };
 use tokio::time::timeout;
 
-use super::{desired::DesiredSecret, merge, plan::Apply, refusal::Refusal, render::Data};
+use super::{
+    desired::DesiredSecret, holding::record::Records, merge, plan::Apply, refusal::Refusal,
+    render::Data,
+};
 use crate::{
     api::vault_secret::CreationPolicy,
     names::{ObjectKey, SECRET_MANAGER},
@@ -31,6 +34,9 @@ pub enum ApplyError {
     /// The user has to change something.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The Secret is not any more the one that was to be written over.
+    #[error("Secret {0} changed meanwhile")]
+    Outdated(String),
     /// It may work later.
     #[error("cannot write Secret {name}: {why}")]
     Failed {
@@ -57,7 +63,8 @@ pub async fn apply(
     if desired.creation == CreationPolicy::Merge {
         let live = live(&api, &desired.key.name).await?;
         merge::check(&live, &desired.key.name, desired.keys())?;
-        secret.metadata.resource_version = live.metadata.resource_version;
+        let over = &mut secret.metadata.resource_version;
+        *over = over.take().or(live.metadata.resource_version);
     }
     let written = timeout(
         LIMIT,
@@ -81,6 +88,8 @@ pub struct Live {
     pub data: Data,
     /// The keys that are still as we wrote them.
     pub intact: BTreeSet<String>,
+    /// UID and resource version; `None` if there is no Secret.
+    pub version: Option<(String, String)>,
 }
 
 /// What the Secret holds now; nothing if there is none.
@@ -93,12 +102,26 @@ pub async fn live_data(client: &Client, key: &ObjectKey) -> Result<Live, ApplyEr
     };
     let data = secret.data.unwrap_or_default();
     Ok(Live {
+        version: Some(SecretView::project(&secret.metadata).version()),
         intact: secret_view::owned_data(&secret.metadata),
         data: data
             .into_iter()
             .map(|(key, value)| (key, Sensitive::new(value.0)))
             .collect(),
     })
+}
+
+/// What the Secret says at this moment of what was issued for it; nothing if there is none.
+pub async fn live_records(client: &Client, key: &ObjectKey) -> Result<Records, ApplyError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
+    let metadata = match timeout(LIMIT, api.get_metadata_opt(&key.name)).await {
+        Ok(Ok(found)) => found.map(|found| found.metadata),
+        Ok(Err(error)) => return Err(classify(&key.name, &error)),
+        Err(_) => return Err(unanswered(&key.name)),
+    };
+    let managed = metadata.and_then(|metadata| SecretView::project(&metadata).managed);
+    let holdings = managed.and_then(|managed| managed.holdings);
+    Ok(holdings.map_or_else(Records::default, |holdings| holdings.records.clone()))
 }
 
 /// Takes our keys out of a Secret that was only merged into; the rest of it stays.
@@ -125,10 +148,6 @@ pub async fn release(
 
 /// The Secret as it is now. What is written next names its version, so that nobody can come between.
 async fn live(api: &Api<Secret>, name: &str) -> Result<Secret, ApplyError> {
-    let failed = |why: &str| ApplyError::Failed {
-        name: name.to_owned(),
-        why: why.to_owned(),
-    };
     match timeout(LIMIT, api.get_opt(name)).await {
         Ok(Ok(Some(secret))) => Ok(secret),
         Ok(Ok(None)) => Err(Refusal::TargetMissing {
@@ -136,7 +155,14 @@ async fn live(api: &Api<Secret>, name: &str) -> Result<Secret, ApplyError> {
         }
         .into()),
         Ok(Err(error)) => Err(classify(name, &error)),
-        Err(_) => Err(failed("no answer from the apiserver in time")),
+        Err(_) => Err(unanswered(name)),
+    }
+}
+
+fn unanswered(name: &str) -> ApplyError {
+    ApplyError::Failed {
+        name: name.to_owned(),
+        why: "no answer from the apiserver in time".to_owned(),
     }
 }
 
@@ -146,10 +172,7 @@ fn record(metrics: &Metrics, name: &str, written: Written) -> Result<Secret, App
     let result = match written {
         Ok(Ok(secret)) => Ok(secret),
         Ok(Err(error)) => Err(classify(name, &error)),
-        Err(_) => Err(ApplyError::Failed {
-            name: name.to_owned(),
-            why: "no answer from the apiserver in time".to_owned(),
-        }),
+        Err(_) => Err(unanswered(name)),
     };
     metrics.apiserver_write("secrets", if result.is_ok() { "ok" } else { "error" });
     result
@@ -170,6 +193,7 @@ fn classify(name: &str, error: &kube::Error) -> ApplyError {
             why: shorten(&status.message),
         }
         .into(),
+        409 if status.reason == "Conflict" => ApplyError::Outdated(name),
         422 | 400 => Refusal::TargetInvalid {
             name,
             why: invalid_fields(status),

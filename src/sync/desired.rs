@@ -49,6 +49,7 @@ pub struct DesiredSecret {
     type_: Option<String>,
     owner: Option<OwnerReference>,
     data: Data,
+    over: Option<String>,
 }
 
 impl DesiredSecret {
@@ -92,6 +93,7 @@ impl DesiredSecret {
             type_,
             owner,
             data,
+            over: None,
         };
         desired.wanted.fields = desired.fields();
         desired
@@ -109,6 +111,11 @@ impl DesiredSecret {
             .chain(self.type_.iter().map(|_| TYPE_FIELD.to_owned()))
             .collect();
         fields_digest(&fields)
+    }
+
+    /// Lets it be written over no other version than this.
+    pub fn set_over(&mut self, resource_version: &str) {
+        self.over = Some(resource_version.to_owned());
     }
 
     /// Has the Secret say this of what was issued for it.
@@ -155,6 +162,7 @@ impl DesiredSecret {
                 namespace: Some(self.key.namespace.clone()),
                 labels: (!self.labels.is_empty()).then(|| self.labels.clone()),
                 annotations: Some(annotations),
+                resource_version: self.over.clone(),
                 owner_references: self.owner.clone().map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },

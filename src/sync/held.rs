@@ -13,8 +13,15 @@ use super::{
     Object, ReadSource, Stop, Syncer, apply,
     conclude::{issue_failed, statuses},
     desired::Wanted,
-    holding::{LaidOut, holdings::Holdings, issuing, missing_policy, record::Records, state::Need},
+    holding::{
+        LaidOut,
+        holdings::{Agreed, Holdings},
+        issuing, missing_policy,
+        record::Records,
+        state::{Holding, Need},
+    },
     outcome::{InStep, SourceFailure},
+    refusal::Refusal,
     render::Data,
     resolve::{
         Resolved,
@@ -92,15 +99,32 @@ impl Syncer {
         let mut held = held.lock().await;
         let secret = self.observe(object, &resolved.target.name);
         self.take_over(scope, &mut held, secret.as_deref());
-        let mut passed = self.pass_held(scope, &mut held).await?;
-        let secret = self.observe(object, &resolved.target.name);
-        let verdict = (self.verdict)(object.key, secret.as_deref());
-        let end = self.end_superseded(object, identity, &mut held, verdict);
+        let passed = self.pass_held(scope, &mut held).await;
+        // What was replaced is no matter of what became of the rest.
+        let target = &resolved.target.name;
+        let end = self.end_superseded((object, target), identity, &mut held);
         let ended = self.stop.run_until_cancelled(end).await.flatten();
+        let mut passed = passed.inspect_err(|_| held.tend_by(ended))?;
         passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
         passed.in_step.missing_policy =
             missing_policy(&held, |accessor| self.sessions.may_not_keep(accessor));
         Ok(passed)
+    }
+
+    /// Keeps what is held, and ends what was replaced, of an object whose spec cannot be acted on.
+    pub(super) async fn keep_refused(
+        &self,
+        object: &Object<'_>,
+        spec: &VaultSecretSpec,
+    ) -> Option<Instant> {
+        let next = self.keep_held(object).await;
+        let identity = self.holdings.identity(object.key)?;
+        let held = self.holdings.of(object.key, &object.view.uid);
+        let mut held = held.lock().await;
+        let target = super::resolve::target_name(object.key, spec);
+        let end = self.end_superseded((object, target), &identity, &mut held);
+        let ended = self.stop.run_until_cancelled(end).await.flatten();
+        next.into_iter().chain(ended).min()
     }
 
     /// Keeps the leases of an object that is suspended, and nothing else.
@@ -125,7 +149,7 @@ impl Syncer {
         self.keep_held(object).await
     }
 
-    /// Learns from the record in the Secret what earlier processes left.
+    /// Learns from the record in the Secret what earlier processes, and answers that were lost, left there.
     fn take_over(&self, scope: Scope<'_>, held: &mut Holdings, secret: Option<&SecretView>) {
         let Scope {
             object, resolved, ..
@@ -134,7 +158,7 @@ impl Syncer {
         self.depend(scope, held);
     }
 
-    /// The same for an object whose leases nobody will need. The proof of a record costs something: it is looked at once.
+    /// The same for an object whose leases nobody will need. The proof of a record costs something: each is looked at once.
     pub(super) fn learn(
         &self,
         object: &Object<'_>,
@@ -142,9 +166,14 @@ impl Syncer {
         secret: Option<&SecretView>,
         poll_every: Duration,
     ) {
-        if !held.taken_over {
-            let records = records_of(object, secret).believed(&self.revisions, object.key);
-            held.take_over(records, poll_every, self.moment(), object.seed);
+        let seen = secret.map_or(Agreed::NoSecret, |secret| {
+            let (uid, version) = secret.version();
+            Agreed::Secret(uid, version)
+        });
+        if held.agreed != seen {
+            let live = records_of(object, secret).believed(&self.revisions, object.key);
+            held.agree(live, poll_every, self.moment(), object.seed);
+            held.agreed = seen;
         }
     }
 
@@ -162,6 +191,10 @@ impl Syncer {
         let tend = self.tend(scope, held, intact);
         let tended = self.stop.run_until_cancelled(tend).await;
         let tended = tended.ok_or(Stop::Ending)?;
+        let holdings = holdings_of(secret.as_deref());
+        if let Some(lost) = held.fought_over(Instant::now().into_std()) {
+            return Err(fought_over(&resolved.target.name, lost, holdings).into());
+        }
         let next = shared.next(tended.next);
         let trouble = shared.failure().or_else(|| tended.failure.clone());
         let quiet = tended.is_quiet() && !in_hand && !dropped;
@@ -226,10 +259,14 @@ impl Syncer {
         };
         match written.await {
             Ok(in_step) => {
-                held.written(&resolved.sources, Instant::now().into_std());
+                let writes = in_step.applied.is_some();
+                held.written(&resolved.sources, writes, Instant::now().into_std());
                 Ok((in_step, laid_out.failure()))
             }
             Err(stop) => {
+                if matches!(stop, Stop::Unwritten(_)) {
+                    held.tried();
+                }
                 laid_out.undo(held);
                 Err(stop)
             }
@@ -291,6 +328,24 @@ impl Syncer {
         }
     }
 
+    /// The Secret as it is at this moment, if that is the one whose record is known: data of another one may belong to
+    /// another lease.
+    pub(super) async fn live(
+        &self,
+        object: &Object<'_>,
+        target: &str,
+        held: &Holdings,
+    ) -> Result<apply::Live, Stop> {
+        let key = ObjectKey::new(&object.key.namespace, target);
+        let live = apply::live_data(&self.client, &key).await?;
+        let known = match &held.agreed {
+            Agreed::Secret(uid, version) => live.version == Some((uid.clone(), version.clone())),
+            Agreed::NoSecret | Agreed::Not => live.version.is_none(),
+        };
+        // The watch shows it soon.
+        known.then_some(live).ok_or(Stop::Pending)
+    }
+
     /// The values of every source: just read, in hand, or as they stand in the Secret.
     async fn values<'a>(
         &self,
@@ -308,11 +363,12 @@ impl Syncer {
         };
         let lacks = |name: &str| !held.sources.contains_key(name);
         let mut issued = issuing(resolved).map(|(source, _)| source.name.as_str());
-        let needs_live = shared.failed.is_some() || issued.any(|name| carries(name) || lacks(name));
+        let needs_live = shared.failed.is_some()
+            || held.agreed == Agreed::NoSecret
+            || issued.any(|name| carries(name) || lacks(name));
         let mut lacks_one = false;
         let live = if needs_live {
-            let key = ObjectKey::new(&object.key.namespace, &resolved.target.name);
-            apply::live_data(&self.client, &key).await?
+            self.live(object, &resolved.target.name, held).await?
         } else {
             apply::Live::default()
         };
@@ -340,6 +396,20 @@ impl Syncer {
             values.fingerprints = None;
         }
         Ok(values)
+    }
+}
+
+/// Somebody else takes the values of a source out of the Secret, again and again.
+fn fought_over(target: &str, lost: &Holding, holdings: Option<&secret_view::Holdings>) -> Refusal {
+    let keys = lost.record.keys.values();
+    let taken = holdings.map(|holdings| &holdings.taken);
+    let by = keys.filter_map(|key| taken?.get_key_value(key)).next();
+    Refusal::TargetFoughtOver {
+        name: target.to_owned(),
+        how: match by {
+            Some((key, manager)) => format!("its key {key} is changed by {manager:?}"),
+            None => "what Vault issued for it is changed or deleted".to_owned(),
+        },
     }
 }
 

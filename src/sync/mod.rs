@@ -141,6 +141,7 @@ impl From<ApplyError> for Stop {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Refused(refusal) => Self::Refused(refusal),
+            ApplyError::Outdated(_) => Self::Pending,
             failed @ ApplyError::Failed { .. } => Self::Unwritten(failed.to_string()),
         }
     }
@@ -220,7 +221,10 @@ impl Syncer {
         object.start = self.memories.begin(key, view, Instant::now());
         let result = self.sync(&object, &spec).await;
         // A Secret that cannot be written is no reason to let a lease end.
-        let tend = self.holdings.take_tend_at(key).await;
+        let mut tend = self.holdings.take_tend_at(key).await;
+        if result.is_err() && tend.is_none() {
+            tend = self.keep_refused(&object, &spec).await;
+        }
         let (outcome, next) = self.conclude(&object, result)?;
         Some((outcome, next.into_iter().chain(tend).min()))
     }

@@ -177,6 +177,16 @@ pub enum Refusal {
         /// The apiserver's words: field and field manager.
         why: String,
     },
+    /// Somebody else changes what was issued for the Secret, again and again.
+    #[error(
+        "spec.target.name: Secret {name}: {how} again and again, and each time what Vault issued is lost; it is issued anew, but at most once an hour in the end; have whoever does it leave this Secret alone, or choose another name"
+    )]
+    TargetFoughtOver {
+        /// Name of the Secret.
+        name: String,
+        /// What happens, with the key and the field manager if they are known.
+        how: String,
+    },
     /// The apiserver refuses the Secret as it would be.
     #[error("spec.target: the apiserver refuses Secret {name}: {why}")]
     TargetInvalid {
@@ -207,7 +217,7 @@ impl Refusal {
             Self::TargetForeign { .. } => "TargetForeign",
             Self::TargetTaken { .. } => "TargetTaken",
             Self::TargetMissing { .. } => "TargetMissing",
-            Self::TargetConflict { .. } => "TargetConflict",
+            Self::TargetConflict { .. } | Self::TargetFoughtOver { .. } => "TargetConflict",
             Self::TargetInvalid { .. } => "TargetInvalid",
         }
     }

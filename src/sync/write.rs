@@ -9,7 +9,10 @@ use super::{
     apply::{self, AppliedSecret, ApplyError},
     conclude::in_step,
     desired::{DesiredSecret, Wanted},
-    holding::{holdings::Holdings, record::Records},
+    holding::{
+        holdings::{Agreed, Holdings},
+        record::Records,
+    },
     memory::{Known, Write},
     outcome::InStep,
     plan::{self, Apply, ApplyReason, Observed, SecretAction},
@@ -93,6 +96,9 @@ impl Syncer {
             SecretAction::Nothing => (secret, None),
             SecretAction::Apply(how) => {
                 desired.set_records(&records(true));
+                if let Some(Agreed::Secret(_, version)) = held.map(|held| &held.agreed) {
+                    desired.set_over(version);
+                }
                 let written = self.apply_dated(object, &desired, how, secret.as_deref());
                 let (secret, why) = written.await?;
                 (Some(secret), Some(why))

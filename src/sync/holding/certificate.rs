@@ -10,7 +10,6 @@ use super::{
     state::{Fresh, keys_of},
 };
 use crate::{
-    names::ObjectKey,
     pki::{
         ask::Ask,
         certificate::Bundle,
@@ -18,7 +17,7 @@ use crate::{
         layout::{Keystores, layout},
     },
     sync::{
-        Stop, Syncer, apply,
+        Stop, Syncer,
         credentials::secret_value,
         held::Scope,
         outcome::SourceFailure,
@@ -152,8 +151,7 @@ impl Syncer {
         if sources.is_empty() {
             return Ok(laid_out);
         }
-        let key = ObjectKey::new(&object.key.namespace, &resolved.target.name);
-        let live = apply::live_data(&self.client, &key).await?;
+        let live = self.live(object, &resolved.target.name, held).await?;
         for source in sources {
             let SourceAsk::Issue(IssueAsk {
                 what: IssueWhat::Pki(pki),
@@ -251,7 +249,6 @@ mod tests {
     use jiff::Timestamp;
 
     use super::super::{
-        failures::IssueFailures,
         record::Issued,
         state::{Holding, Moment as At, Need, Todo, Wanted},
     };
@@ -317,7 +314,7 @@ mod tests {
             keys: &keys,
             intact: Some(intact),
         };
-        held(None, now).decide(&wanted, &IssueFailures::default(), now)
+        held(None, now).decide(&wanted, None, now)
     }
 
     #[test]

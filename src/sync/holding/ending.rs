@@ -13,6 +13,8 @@ const LONGEST: Duration = Duration::from_hours(1);
 /// Waiting after a failure: five seconds, doubling to ten minutes.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(10));
 const JITTER: f64 = 0.3;
+/// How soon to look again at what the Secret itself still holds. A change of the Secret is an event, too.
+const HELD: Duration = Duration::from_secs(30);
 /// How soon to look at a rollout again.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -97,6 +99,11 @@ impl Ending {
         } else {
             Next::Revoke
         }
+    }
+
+    /// The Secret still holds it, or nobody can say: it is looked at again.
+    pub fn is_still_held(&mut self, now: Instant) {
+        self.held_until = Some(now + HELD);
     }
 
     /// It is revoked, or gone.

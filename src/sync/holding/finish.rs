@@ -12,8 +12,12 @@ use tokio::time::{Instant, timeout};
 use super::ending::{self, Ending};
 use crate::{
     api::vault_secret::VaultSecret,
-    names::{FINALIZER, FINALIZER_MANAGER},
-    sync::{Object, Syncer, apply::ApplyError, resolve},
+    names::{FINALIZER, FINALIZER_MANAGER, ObjectKey},
+    sync::{
+        Object, Syncer,
+        apply::{self, ApplyError},
+        resolve,
+    },
     vault::session::Identity,
 };
 
@@ -76,18 +80,22 @@ impl Syncer {
         if resolve::retains(spec) {
             self.sessions.spare(&object.key.to_string());
             held.drop_in_hand(self.moment());
+            let key = ObjectKey::new(&object.key.namespace, target);
+            match apply::live_records(&self.client, &key).await {
+                Ok(live) => held.keep_named(&live),
+                Err(_) => return held.open(),
+            }
         } else {
             held.drop_all(self.moment());
         }
-        let open = held.superseded.iter().filter(|ending| !ending.done).count();
         let identity = match self.asks_as(object, spec) {
-            Ok((_, identity)) if open > 0 => identity,
-            _ => return open,
+            Ok((_, identity)) if held.open() > 0 => identity,
+            _ => return held.open(),
         };
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
             self.end_now(object, &identity, ending).await;
         }
-        held.superseded.iter().filter(|ending| !ending.done).count()
+        held.open()
     }
 
     async fn end_now(&self, object: &Object<'_>, identity: &Identity, ending: &mut Ending) {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::ending::Ending;
-use super::failures::IssueFailures;
+use super::failures::{IssueFailures, Losses};
 use super::maybe::Maybe;
-use super::record::{Issued, Record, Records, Superseded};
+use super::record::{Believed, Issued, Record, Records, Superseded};
 use super::state::{Holding, Moment, Need, Todo, Wanted, hold_back};
 use crate::{
     sync::resolve::source::Source,
@@ -24,14 +24,37 @@ pub struct Holdings {
     pub errors: BTreeMap<String, VaultError>,
     /// Failures to issue, by the name of the source.
     pub failures: BTreeMap<String, IssueFailures>,
+    /// How often somebody else took the values out of the Secret, by the name of the source.
+    pub losses: BTreeMap<String, Losses>,
     /// What was replaced and is not revoked yet.
     pub superseded: Vec<Ending>,
     /// What may have been issued although no answer came.
     pub maybes: Vec<Maybe>,
     /// When the sources are to be tended again, whatever becomes of the Secret.
     pub tend_at: Option<Instant>,
-    /// Whether the record of the Secret was looked at.
-    pub taken_over: bool,
+    /// The version of the Secret whose record this agrees with. Whatever is written is written over this one.
+    pub agreed: Agreed,
+}
+
+/// With what the holdings agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Agreed {
+    /// No Secret was looked at yet.
+    #[default]
+    Not,
+    /// There is no Secret.
+    NoSecret,
+    /// With the Secret of this UID and resource version.
+    Secret(String, String),
+}
+
+/// What was issued for a source, was never written as far as is known, and is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenBack {
+    /// What.
+    pub issued: Issued,
+    /// Whether a write of it was tried, so that the Secret may hold it all the same.
+    pub tried: bool,
 }
 
 impl Holdings {
@@ -49,7 +72,7 @@ impl Holdings {
         });
         Records {
             held: held
-                .map(|(name, holding)| (name.clone(), holding.record_for(name, sources)))
+                .map(|(name, holding)| (name.clone(), holding.record_for(name, sources, writes)))
                 .collect(),
             superseded: known.chain(replaced).collect(),
             seal: None,
@@ -69,10 +92,13 @@ impl Holdings {
 
     /// Takes back what was issued for a source and never written, so that the source holds again what the Secret
     /// holds. Returns it, to be revoked.
-    pub fn take_back(&mut self, name: &str) -> Option<Issued> {
+    pub fn take_back(&mut self, name: &str) -> Option<TakenBack> {
         let holding = self.sources.get_mut(name)?;
         let hand = holding.in_hand.take()?;
-        let issued = holding.record.issued.clone();
+        let issued = TakenBack {
+            issued: holding.record.issued.clone(),
+            tried: hand.tried,
+        };
         match hand.previous {
             Some(previous) => *holding = *previous,
             None => {
@@ -89,12 +115,32 @@ impl Holdings {
         if holding.is_some_and(|holding| !holding.is_to_be_replaced(wanted, now)) {
             self.failures.remove(name);
         }
-        let none = IssueFailures::default();
-        let failures = self.failures.get(name).unwrap_or(&none);
-        match holding {
-            Some(holding) => holding.decide(wanted, failures, now),
-            None => hold_back(Need::First, failures, now),
-        }
+        let failures = self.failures.get(name);
+        let failed = failures.and_then(|failures| failures.held(now));
+        let Some(holding) = holding else {
+            return hold_back(Need::First, failed);
+        };
+        let lost = if holding.has_lost(wanted, now) {
+            let losses = self.losses.entry(name.to_owned());
+            losses.or_default().lost(now)
+        } else {
+            self.losses.get_mut(name).map(Losses::found);
+            None
+        };
+        holding.decide(wanted, failed.max(lost), now)
+    }
+
+    /// A source whose values are lost again and again, and stay so for now.
+    pub fn fought_over(&self, now: Instant) -> Option<&Holding> {
+        let mut losses = self.losses.iter();
+        let (name, _) = losses.find(|(_, losses)| losses.held(now).is_some())?;
+        self.sources.get(name)
+    }
+
+    /// The sources are to be tended again by then at the latest.
+    pub fn tend_by(&mut self, at: Option<tokio::time::Instant>) {
+        let at = at.map(tokio::time::Instant::into_std);
+        self.tend_at = self.tend_at.into_iter().chain(at).min();
     }
 
     /// Whether anything waits to be written.
@@ -103,37 +149,85 @@ impl Holdings {
         sources.any(|holding| holding.in_hand.is_some())
     }
 
-    /// Takes over what the record of the Secret says, once. What this process knows itself counts more.
-    pub fn take_over(&mut self, records: Records, poll_every: Duration, moment: Moment, seed: u64) {
-        if std::mem::replace(&mut self.taken_over, true) {
-            return;
+    /// Takes up the record of the Secret, such as it is now. What it names is in use, whoever wrote it: it is never
+    /// revoked because this process thought otherwise, and what this process thought was in use ends after it.
+    pub fn agree(&mut self, live: Believed, poll_every: Duration, moment: Moment, seed: u64) {
+        let Believed { records, proven } = live;
+        if proven {
+            self.keep_named(&records);
         }
         for (name, record) in records.held {
             let seed = backoff::seed_of(&(seed, &name));
-            self.sources
-                .entry(name)
-                .or_insert_with(|| Holding::taken_over(record, poll_every, moment, seed));
+            let new = |record| Holding::taken_over(record, poll_every, moment, seed);
+            match self.sources.remove(&name) {
+                None => _ = self.sources.insert(name, new(record)),
+                Some(mut holding) => {
+                    if holding.record.is(&record) {
+                        // It was written, although no answer came.
+                        self.superseded.extend(settle(&mut holding, moment.now));
+                    } else if proven {
+                        holding = self.meet(holding, new(record), moment);
+                    }
+                    self.sources.insert(name, holding);
+                }
+            }
         }
-        let superseded = records.superseded.into_iter();
-        self.superseded.extend(superseded.map(|what| {
+        for what in records.superseded {
+            if self.knows(&what.issued) {
+                continue;
+            }
             let age = moment.clock.duration_since(what.since).try_into();
             let replaced = moment.now.checked_sub(age.unwrap_or_default());
-            Ending::new(what, replaced.unwrap_or(moment.now), moment.now)
-        }));
+            let replaced = replaced.unwrap_or(moment.now);
+            self.superseded
+                .push(Ending::new(what, replaced, moment.now));
+        }
     }
 
-    /// What was in hand is in the Secret, together with the record.
-    pub fn written(&mut self, sources: &[Source], now: Instant) {
-        for (name, holding) in &mut self.sources {
-            holding.record = holding.record_for(name, sources);
+    /// The Secret holds `live` where this process has `holding`.
+    fn meet(&mut self, mut holding: Holding, live: Holding, moment: Moment) -> Holding {
+        let Some(hand) = &mut holding.in_hand else {
+            self.supersede(holding, moment);
+            return live;
+        };
+        let previous = hand.previous.as_ref();
+        if previous.is_none_or(|previous| !previous.record.is(&live.record))
+            && let Some(previous) = hand.previous.replace(Box::new(live))
+        {
+            self.supersede(*previous, moment);
         }
-        self.superseded.retain(|ending| !ending.done);
+        holding
+    }
+
+    /// Whether `issued` is in use, in hand, or to be revoked.
+    fn knows(&self, issued: &Issued) -> bool {
+        let used = self.sources.values().flat_map(|holding| {
+            let hand = holding.in_hand.as_ref();
+            let previous = hand.and_then(|hand| hand.previous.as_deref());
+            [Some(holding), previous].into_iter().flatten()
+        });
+        let mut used = used.map(|holding| &holding.record.issued);
+        let mut ending = self.superseded.iter().map(|ending| &ending.what.issued);
+        used.any(|known| known.is(issued)) || ending.any(|known| known.is(issued))
+    }
+
+    /// A write was tried of which nobody knows what became.
+    pub fn tried(&mut self) {
+        let hands = self.sources.values_mut();
+        for hand in hands.filter_map(|holding| holding.in_hand.as_mut()) {
+            hand.tried = true;
+        }
+    }
+
+    /// What was in hand is in the Secret, together with the record. `writes` says whether that took a write, or all of it
+    /// was there already.
+    pub fn written(&mut self, sources: &[Source], writes: bool, now: Instant) {
+        for (name, holding) in &mut self.sources {
+            holding.record = holding.record_for(name, sources, writes);
+        }
+        self.superseded.retain(|ending| !(writes && ending.done));
         for holding in self.sources.values_mut() {
-            let hand = holding.in_hand.take();
-            let previous = hand.and_then(|hand| hand.previous);
-            let ended = previous.and_then(|previous| ended(previous.record, holding.record.at));
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now, now)));
+            self.superseded.extend(settle(holding, now));
         }
     }
 
@@ -151,6 +245,7 @@ impl Holdings {
         self.failures
             .retain(|name, _| names.contains(name.as_str()));
         self.errors.retain(|name, _| names.contains(name.as_str()));
+        self.losses.retain(|name, _| names.contains(name.as_str()));
         any
     }
 
@@ -158,10 +253,22 @@ impl Holdings {
     pub fn drop_in_hand(&mut self, moment: Moment) {
         let names: Vec<_> = self.sources.keys().cloned().collect();
         for name in names {
-            if let Some(issued) = self.take_back(&name) {
+            if let Some(TakenBack { issued, .. }) = self.take_back(&name) {
                 self.end(issued, moment);
             }
         }
+    }
+
+    /// The Secret stays as it is: what it names is not revoked.
+    pub fn keep_named(&mut self, live: &Records) {
+        self.superseded
+            .retain(|ending| !live.names(&ending.what.issued));
+    }
+
+    /// How much is to be revoked yet.
+    pub fn open(&self) -> usize {
+        let open = self.superseded.iter();
+        open.filter(|ending| !ending.done).count()
     }
 
     /// The object goes: all of it is to be revoked.
@@ -180,6 +287,13 @@ impl Holdings {
         self.superseded
             .extend(ended.map(|what| Ending::new(what, now, now)));
     }
+}
+
+/// What was in hand is in the Secret; returns what it replaced.
+fn settle(holding: &mut Holding, now: Instant) -> Option<Ending> {
+    let previous = holding.in_hand.take()?.previous?;
+    let ended = ended(previous.record, holding.record.at)?;
+    Some(Ending::new(ended, now, now))
 }
 
 /// What is to be revoked, unless it cannot or must not be.

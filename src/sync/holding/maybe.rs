@@ -1,9 +1,10 @@
 //! Effects: Vault, memory. What may have been issued although no answer came.
 //!
-//! Nobody knows its id. It is looked for among the leases of its path, and revoked if it is beyond doubt: issued
-//! while the request was under way, known to no Secret and no pass of this operator, and the only such. With more
-//! than one, some may be somebody else's, and none is touched. To list leases takes `sudo`, which is not granted
-//! unless somebody means it; without it the lease ends with its TTL.
+//! Nobody knows its id. It is looked for among the leases of its path: those issued while the request was under way,
+//! known to no Secret and no pass of this operator. None of them is revoked: Vault does not say with whose token a lease
+//! was issued, so even the only one may be in use in another cluster, where the same role was asked at the same moment.
+//! People are told which it may be; it ends with its TTL. To list leases takes `sudo`, which is not granted unless
+//! somebody means it.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,10 +60,8 @@ pub enum Found {
     Open,
     /// It was not issued, or is gone.
     Nothing,
-    /// It was found and revoked.
-    Revoked,
-    /// So many may be it, or more: none was touched.
-    Doubtful(usize),
+    /// So many may be it, or more: none is touched.
+    Candidates(usize),
     /// Vault's policy does not allow to look.
     NotAllowed,
 }
@@ -123,25 +122,11 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Which of these leases, each with the time of its issue, is the one.
-fn choose(leases: &[(LeaseId, Timestamp)], (from, until): (Timestamp, Timestamp)) -> Choice<'_> {
+/// Whether a lease that was issued at this time may be the one that was asked for within `span`.
+fn may_be(issued: Timestamp, (from, until): (Timestamp, Timestamp)) -> bool {
     let from = from.checked_sub(SLACK).unwrap_or(Timestamp::MIN);
     let until = until.checked_add(SLACK).unwrap_or(Timestamp::MAX);
-    let mut fit = leases
-        .iter()
-        .filter(|(_, issued)| (from..=until).contains(issued));
-    match (fit.next(), fit.count()) {
-        (None, _) => Choice::None,
-        (Some((id, _)), 0) => Choice::One(id),
-        (Some(_), others) => Choice::Many(others + 1),
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Choice<'a> {
-    None,
-    One(&'a LeaseId),
-    Many(usize),
+    (from..=until).contains(&issued)
 }
 
 impl Maybe {
@@ -212,10 +197,10 @@ impl Syncer {
             let (path, found) = (&maybe.path, maybe.found);
             match found {
                 Found::Open => maybe.look_at = now + SETTLE,
-                Found::Nothing | Found::Revoked => {
-                    tracing::info!(%object, %path, ?found, "looked for a lease that may exist");
+                Found::Nothing => {
+                    tracing::info!(%object, %path, "no lease was issued when no answer came");
                 }
-                Found::Doubtful(_) | Found::NotAllowed => {
+                Found::Candidates(_) | Found::NotAllowed => {
                     tracing::warn!(%object, %path, ?found, "a lease that may exist ends with its TTL");
                 }
             }
@@ -241,24 +226,27 @@ impl Syncer {
         let ids = ids.filter(|id| !known.contains(id));
         let ids: Vec<LeaseId> = ids.filter_map(LeaseId::new).collect();
         if ids.len() > CANDIDATES {
-            return Ok(Found::Doubtful(ids.len()));
+            return Ok(Found::Candidates(ids.len()));
         }
-        let mut leases = Vec::new();
+        let mut fit = Vec::new();
         for id in ids {
             match send(Request::lease_lookup(&id)?).await {
-                Ok(answer) => leases.push((id, answer.lease_issued_at()?)),
+                Ok(answer) if may_be(answer.lease_issued_at()?, maybe.span) => fit.push(id),
+                Ok(_) => {}
                 Err(error) if crate::vault::lease::says_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        match choose(&leases, maybe.span) {
-            Choice::None => Ok(Found::Nothing),
-            Choice::Many(count) => Ok(Found::Doubtful(count)),
-            Choice::One(id) => {
-                send(Request::lease_revoke(id)?).await?;
-                Ok(Found::Revoked)
-            }
+        if fit.is_empty() {
+            return Ok(Found::Nothing);
         }
+        for id in &fit {
+            tracing::warn!(
+                lease = id.as_str(),
+                "this may be the lease of which no answer came; revoke it if nobody else uses the role"
+            );
+        }
+        Ok(Found::Candidates(fit.len()))
     }
 }
 
@@ -288,31 +276,13 @@ mod tests {
         Timestamp::from_second(1_000 + second).unwrap()
     }
 
-    /// Asked for at second 10, given up at second 20. One row per set of unknown leases.
+    /// Asked for at second 10, given up at second 20. One row per time of issue.
     #[test]
-    fn only_what_is_beyond_doubt_is_chosen() {
-        let id = |number: usize| LeaseId::new(format!("db/creds/a/{number}")).unwrap();
-        let rows: [(&[i64], Option<usize>, usize); 7] = [
-            (&[], None, 0),
-            (&[15], Some(0), 1),
-            (&[9, 40], Some(0), 1),
-            (&[7, 23], None, 0),
-            (&[7, 22], Some(1), 1),
-            (&[12, 18], None, 2),
-            (&[12, 18, 18], None, 3),
-        ];
-        for (issued, chosen, count) in rows {
-            let leases: Vec<_> = issued
-                .iter()
-                .enumerate()
-                .map(|(number, second)| (id(number), at(*second)))
-                .collect();
-            let expected = match (chosen, count) {
-                (Some(number), _) => Choice::One(&leases[number].0),
-                (None, 0) => Choice::None,
-                (None, count) => Choice::Many(count),
-            };
-            assert_eq!(choose(&leases, (at(10), at(20))), expected, "{issued:?}");
+    fn only_what_was_issued_meanwhile_may_be_it() {
+        let rows = [(7, false), (8, true), (15, true), (22, true), (23, false)];
+        for (second, expected) in rows {
+            let got = may_be(at(second), (at(10), at(20)));
+            assert_eq!(got, expected, "{second}");
         }
     }
 

@@ -115,7 +115,7 @@ impl Table {
     }
 
     /// As whom what is held for `key` was kept last.
-    fn identity(&self, key: &ObjectKey) -> Option<Identity> {
+    pub(super) fn identity(&self, key: &ObjectKey) -> Option<Identity> {
         self.lock().get(key)?.identity.clone()
     }
 
@@ -300,6 +300,9 @@ impl Syncer {
                 held.sources.insert(source.name.clone(), holding);
                 held.failures.remove(&source.name);
                 held.errors.remove(&source.name);
+                if let Some(losses) = held.losses.get_mut(&source.name) {
+                    losses.healed(asked);
+                }
                 self.depend(scope, held);
                 Ok(())
             }

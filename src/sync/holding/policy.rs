@@ -51,7 +51,7 @@ pub(in crate::sync) fn missing_policy(
         lines.insert(
             format!("sys/leases/lookup/{}/", maybe.path),
             (
-                "a lease that was issued although no answer came is not looked for and lives on until its TTL",
+                "a lease may have been issued although no answer came; it would live until its TTL, and which one it is cannot be said",
                 "\"list\", \"sudo\"",
             ),
         );

@@ -117,6 +117,15 @@ pub struct Superseded {
     pub since: Timestamp,
 }
 
+/// What may be believed of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Believed {
+    /// It, as far as it may be.
+    pub records: Records,
+    /// Whether it is proven that this operator wrote it.
+    pub proven: bool,
+}
+
 impl Records {
     /// Reads the annotation. Somebody may have written anything there; what is not understood counts as nothing.
     pub fn parse(text: &str) -> Option<Self> {
@@ -137,14 +146,16 @@ impl Records {
         }
     }
 
-    /// What may be believed of it: all, if it carries its proof. Else what is in use is kept and never revoked, and
-    /// the rest is left to end by itself. So it is, too, after the key of the hashes was lost.
-    #[must_use]
-    pub fn believed(self, key: &RevisionKey, vault_secret: &ObjectKey) -> Self {
+    /// What may be believed of it: all, if it carries its proof, and then also that it is so. Else what is in use is
+    /// kept and never revoked, and the rest is left to end by itself. So it is, too, after the key of the hashes was lost.
+    pub fn believed(self, key: &RevisionKey, vault_secret: &ObjectKey) -> Believed {
         let seal = self.seal.clone().unwrap_or_default();
         let bare = Self { seal: None, ..self };
         if key.proves(&bare.sealed_parts(vault_secret), &seal) {
-            return bare;
+            return Believed {
+                records: bare,
+                proven: true,
+            };
         }
         let unproven = |(name, record)| {
             let record = Record {
@@ -153,10 +164,18 @@ impl Records {
             };
             (name, record)
         };
-        Self {
-            held: bare.held.into_iter().map(unproven).collect(),
-            ..Self::default()
+        Believed {
+            records: Self {
+                held: bare.held.into_iter().map(unproven).collect(),
+                ..Self::default()
+            },
+            proven: false,
         }
+    }
+
+    /// Whether `issued` is in use.
+    pub fn names(&self, issued: &Issued) -> bool {
+        self.held.values().any(|record| record.issued.is(issued))
     }
 
     fn sealed_parts(&self, vault_secret: &ObjectKey) -> [String; 4] {
@@ -178,7 +197,33 @@ impl Records {
     }
 }
 
+impl Record {
+    /// Whether both are about the same data.
+    pub fn is(&self, other: &Self) -> bool {
+        let named = !matches!(self.issued.what, What::Unleased {});
+        self.issued.is(&other.issued) && (named || self.at == other.at)
+    }
+}
+
 impl Issued {
+    /// Whether both are the same thing, as Vault knows it. What has no lease has no name.
+    pub fn is(&self, other: &Self) -> bool {
+        let same = match (&self.what, &other.what) {
+            (What::Lease { id, .. }, What::Lease { id: other, .. }) => id == other,
+            (
+                What::Certificate { mount, serial, .. },
+                What::Certificate {
+                    mount: other_mount,
+                    serial: other_serial,
+                    ..
+                },
+            ) => (mount, serial) == (other_mount, other_serial),
+            (What::Unleased {}, What::Unleased {}) => true,
+            (What::Lease { .. } | What::Certificate { .. } | What::Unleased {}, _) => false,
+        };
+        same && self.namespace == other.namespace
+    }
+
     /// Accessor of the token it was issued with.
     pub fn parent(&self) -> Option<&str> {
         match &self.what {
@@ -326,7 +371,8 @@ mod tests {
         };
         let sealed = records.clone().sealed(&key(1), &shop);
         let read = Records::parse(&sealed.to_annotation().unwrap()).unwrap();
-        assert_eq!(read.clone().believed(&key(1), &shop), records);
+        let believed = read.clone().believed(&key(1), &shop);
+        assert_eq!((believed.records, believed.proven), (records.clone(), true));
         let mut forged = read.clone();
         forged.superseded[0].issued = lease("database/creds/somebody/else");
         for doubtful in [
@@ -335,8 +381,9 @@ mod tests {
             read.believed(&key(2), &shop),
             records.believed(&key(1), &shop),
         ] {
-            assert_eq!(doubtful.superseded, []);
-            assert!(doubtful.held["db"].unproven);
+            assert!(!doubtful.proven);
+            assert_eq!(doubtful.records.superseded, []);
+            assert!(doubtful.records.held["db"].unproven);
         }
     }
 

@@ -3,13 +3,13 @@
 use tokio::time::Instant;
 
 use super::{
-    Verdict,
     ending::{Ending, Next},
-    holdings::Holdings,
+    holdings::{Holdings, TakenBack},
     record::{Issued, What},
 };
 use crate::{
-    sync::{Object, Syncer, held::Scope, resolve::source::Source},
+    names::ObjectKey,
+    sync::{Object, Syncer, apply, held::Scope, resolve::source::Source},
     vault::{error::VaultError, lease, path::MountPath, request::Request, session::Identity},
 };
 
@@ -17,11 +17,14 @@ impl Syncer {
     /// Revokes what was replaced, as far as its time has come; says when to look again.
     pub(in crate::sync) async fn end_superseded(
         &self,
-        object: &Object<'_>,
+        (object, target): (&Object<'_>, &str),
         identity: &Identity,
         held: &mut Holdings,
-        verdict: Verdict,
     ) -> Option<Instant> {
+        let secret = self.observe(object, target);
+        let verdict = (self.verdict)(object.key, secret.as_deref());
+        let target = ObjectKey::new(&object.key.namespace, target);
+        let mut live = None;
         let mut next = None;
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
             let now = Instant::now().into_std();
@@ -32,7 +35,15 @@ impl Syncer {
                     None
                 }
                 Next::Revoke => {
-                    self.end(object, identity, ending).await;
+                    if live.is_none() {
+                        live = Some(apply::live_records(&self.client, &target).await);
+                    }
+                    match &live {
+                        Some(Ok(live)) if !live.names(&ending.what.issued) => {
+                            self.end(object, identity, ending).await;
+                        }
+                        _ => ending.is_still_held(now),
+                    }
                     ending.held_until.filter(|_| !ending.done)
                 }
             };
@@ -68,10 +79,13 @@ impl Syncer {
         source: &Source,
         held: &mut Holdings,
     ) {
-        let Some(issued) = held.take_back(&source.name) else {
+        let Some(TakenBack { issued, tried }) = held.take_back(&source.name) else {
             return;
         };
-        if let Err(error) = self.revoke(identity, &issued).await {
+        if tried {
+            // The Secret may hold it: that is looked at before it is revoked.
+            held.end(issued, self.moment());
+        } else if let Err(error) = self.revoke(identity, &issued).await {
             tracing::warn!(source = source.name, %error, "what was issued and never used was not revoked; it is tried again");
             held.end(issued, self.moment());
         }

@@ -8,8 +8,8 @@ use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{
     ending::{Next, Verdict},
-    holdings::Holdings,
-    record::{Issued, Record, Records, What},
+    holdings::{Agreed, Holdings, TakenBack},
+    record::{Believed, Issued, Record, Records, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted},
 };
 use crate::{
@@ -69,6 +69,12 @@ enum Event {
     Verdict(Verdict),
     AskChanged,
     ClockSetBy(i64),
+    /// Writes happen, and their answers are lost.
+    AnswersLost(bool),
+    /// The watch is behind by so many seconds.
+    WatchBehind(u64),
+    /// The Secret has to be written although nothing is issued.
+    Relabelled,
 }
 
 #[derive(Clone, Debug)]
@@ -189,7 +195,16 @@ struct World {
     start: Instant,
     vault: Vault,
     held: Holdings,
+    /// What the Secret says, and the lease whose values it holds.
     secret: Option<Records>,
+    values: String,
+    /// Each version of the Secret, and since when it is there.
+    versions: Vec<(u64, Option<Records>)>,
+    /// How much the watch is behind, and the last version that an answer told of.
+    behind: u64,
+    told: usize,
+    answers_lost: bool,
+    relabel: bool,
     /// When the Secret ceased to name a lease.
     replaced: BTreeMap<String, u64>,
     /// Issued, and lost by a crash before they were written.
@@ -225,6 +240,12 @@ impl World {
             },
             held: Holdings::default(),
             secret: None,
+            values: String::new(),
+            versions: vec![(0, None)],
+            behind: 0,
+            told: 0,
+            answers_lost: false,
+            relabel: false,
             replaced: BTreeMap::new(),
             lost: BTreeSet::new(),
             verdict: Verdict::Verified,
@@ -258,6 +279,7 @@ impl World {
         self.crash = None;
         self.crashes += 1;
         self.held = Holdings::default();
+        self.told = 0;
         self.refused.clear();
         self.taken_over = self.vault.now;
         let alive = self.vault.alive().into_iter();
@@ -291,8 +313,21 @@ impl World {
         }
     }
 
+    /// The Secret as this process sees it.
+    fn seen(&self) -> (usize, Option<Records>) {
+        let shown = |(since, _): &(u64, _)| since + self.behind <= self.vault.now;
+        let shown = self.versions.iter().rposition(shown).unwrap_or_default();
+        let number = shown.max(self.told);
+        (number, self.versions[number].1.clone())
+    }
+
+    fn agrees(&self) -> bool {
+        self.held.agreed == agreed(self.versions.len() - 1)
+    }
+
     fn decide(&mut self) -> Todo {
-        let keys = self.secret.iter().flat_map(|records| records.held.values());
+        let secret = self.seen().1;
+        let keys = secret.iter().flat_map(|records| records.held.values());
         let intact = keys.flat_map(|record| record.keys.values().cloned());
         let intact: BTreeSet<String> = intact.collect();
         let ask = self.ask.to_string();
@@ -321,9 +356,15 @@ impl World {
     }
 
     fn try_pass(&mut self) -> Tried<Result<Instant, Dead>> {
-        let records = self.secret.clone().unwrap_or_default();
-        let moment = self.moment();
-        self.held.take_over(records, INTERVAL, moment, self.seed);
+        let (number, records) = self.seen();
+        if self.held.agreed != agreed(number) {
+            let (moment, proven) = (self.moment(), records.is_some());
+            let records = records.unwrap_or_default();
+            let live = Believed { records, proven };
+            self.held.agree(live, INTERVAL, moment, self.seed);
+            self.held.agreed = agreed(number);
+        }
+        self.give_up_stuck();
         let mut next = self.now() + INTERVAL;
         let mut issue = None;
         for _ in 0..super::MOST_STEPS {
@@ -348,16 +389,13 @@ impl World {
                 return Ok(Err(Dead));
             }
         }
-        if self.held.is_in_hand() {
-            if self.writes_refused {
-                return Ok(Ok(next.min(self.now() + Duration::from_secs(20))));
-            }
-            self.write();
-            if let Err(Dead) = self.dies_at(Point::AfterWrite) {
+        if self.held.is_in_hand() || self.relabel && !self.held.sources.is_empty() {
+            if let Err(Dead) = self.try_write() {
                 return Ok(Err(Dead));
             }
-            let now = self.now();
-            self.held.written(&[], now);
+            if self.held.is_in_hand() || self.relabel {
+                next = next.min(self.now() + Duration::from_secs(20));
+            }
         }
         Ok(self.end()?.map(|at| at.map_or(next, |at| at.min(next))))
     }
@@ -429,7 +467,7 @@ impl World {
     fn may_replace(&self, need: Need) -> bool {
         let Need::Lease(why) = need else {
             return match need {
-                Need::First => self.secret.is_none(),
+                Need::First => self.seen().1.is_none(),
                 Need::AskChanged => true,
                 Need::Requested
                 | Need::ValuesLost
@@ -460,13 +498,7 @@ impl World {
             self.may_replace(need),
             "{need:?} is no reason to replace it"
         );
-        let moment = self.moment();
-        if let Some(issued) = self.held.take_back(SOURCE)
-            && self.vault.revoke(id_of(&issued)).is_err()
-        {
-            self.held.end(issued, moment);
-            self.not_taken_back += 1;
-        }
+        self.take_back();
         let asked = self.now();
         match self.vault.issue() {
             Ok((id, parent)) => {
@@ -506,7 +538,46 @@ impl World {
         Ok(())
     }
 
+    fn take_back(&mut self) {
+        let moment = self.moment();
+        if let Some(TakenBack { issued, tried }) = self.held.take_back(SOURCE)
+            && (tried || self.vault.revoke(id_of(&issued)).is_err())
+        {
+            self.held.end(issued, moment);
+            self.not_taken_back += 1;
+        }
+    }
+
+    fn give_up_stuck(&mut self) {
+        let (now, holding) = (self.now(), self.held.sources.get(SOURCE));
+        if holding.is_some_and(|holding| holding.is_stuck(now)) {
+            self.take_back();
+            let failures = self.held.failures.entry(SOURCE.to_owned());
+            failures.or_default().gave_up(now);
+        }
+    }
+
+    fn try_write(&mut self) -> Result<(), Dead> {
+        if self.writes_refused || !self.agrees() {
+            return Ok(());
+        }
+        self.write();
+        self.dies_at(Point::AfterWrite)?;
+        if self.answers_lost {
+            self.held.tried();
+        } else {
+            self.told = self.versions.len() - 1;
+            self.relabel = false;
+            let now = self.now();
+            self.held.written(&[], true, now);
+        }
+        Ok(())
+    }
+
     fn write(&mut self) {
+        if self.held.is_in_hand() {
+            self.values = self.held_id();
+        }
         let records = self.held.records(true, &[]);
         for before in self.secret.iter().flat_map(|before| before.held.values()) {
             let id = id_of(&before.issued);
@@ -514,6 +585,7 @@ impl World {
                 self.replaced.insert(id.to_owned(), self.vault.now);
             }
         }
+        self.versions.push((self.vault.now, Some(records.clone())));
         self.secret = Some(records);
     }
 
@@ -536,6 +608,11 @@ impl World {
                     prop_assert!(!self.vault.lives(&id), "given up while it lives");
                 }
                 Next::Revoke => {
+                    let live = self.secret.iter();
+                    if live.into_iter().any(|live| live.names(&ending.what.issued)) {
+                        ending.is_still_held(now);
+                        continue;
+                    }
                     self.may_revoke(&id)?;
                     let result = self.vault.revoke(&id);
                     if let Err(Dead) = self.dies_at(Point::AfterRevoke) {
@@ -609,6 +686,9 @@ impl World {
             Event::Verdict(verdict) => self.verdict = verdict,
             Event::AskChanged => self.ask += 1,
             Event::ClockSetBy(seconds) => self.clock_set_by += seconds,
+            Event::AnswersLost(lost) => self.answers_lost = lost,
+            Event::WatchBehind(seconds) => self.behind = seconds,
+            Event::Relabelled => self.relabel = true,
         }
     }
 
@@ -641,10 +721,15 @@ impl World {
                 .and_then(|hand| hand.previous.as_ref());
             known.extend(previous.map(|held| id_of(&held.record.issued).to_owned()));
         }
-        if self.held.taken_over {
+        if self.held.agreed != Agreed::Not {
             for id in self.vault.alive() {
-                prop_assert!(known.contains(&id), "nobody knows of {id}");
+                let known = known.contains(&id) || self.is_on_record(&id);
+                prop_assert!(known, "nobody knows of {id}");
             }
+        }
+        let named = self.secret.iter().flat_map(|records| records.held.values());
+        for record in named {
+            prop_assert_eq!(id_of(&record.issued), &self.values, "of another lease");
         }
         if steady {
             let used = self.secret.iter().flat_map(|records| records.held.values());
@@ -654,6 +739,13 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+fn agreed(number: usize) -> Agreed {
+    match number {
+        0 => Agreed::NoSecret,
+        number => Agreed::Secret("u".to_owned(), number.to_string()),
     }
 }
 
@@ -719,6 +811,9 @@ fn anything() -> impl Strategy<Value = Event> {
         3 => harmless(),
         1 => Just(Event::RevokedBehindOurBack),
         1 => any::<bool>().prop_map(Event::WritesRefused),
+        1 => any::<bool>().prop_map(Event::AnswersLost),
+        1 => (0..1200_u64).prop_map(Event::WatchBehind),
+        1 => Just(Event::Relabelled),
         1 => (1..600_u64).prop_map(Event::TokenEnds),
     ]
 }
@@ -747,6 +842,8 @@ proptest! {
         }
         world.vault.fault = (Fault::Not, Hits::All);
         world.happen(Event::WritesRefused(false));
+        world.happen(Event::AnswersLost(false));
+        world.happen(Event::WatchBehind(0));
         world.happen(Event::Verdict(Verdict::Verified));
         world.crash = None;
         world.run(1200, false)?;

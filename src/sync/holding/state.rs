@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::failures::IssueFailures;
 use super::record::{Record, What};
 use crate::{
     api::source::{KeysSpec, SourceStatus},
@@ -52,6 +51,8 @@ pub struct InHand {
     pub since: Instant,
     /// What is used until these are written.
     pub previous: Option<Box<Holding>>,
+    /// Whether a write was tried of which nobody knows what became.
+    pub tried: bool,
 }
 
 #[derive(Debug)]
@@ -155,6 +156,7 @@ impl Holding {
                 data,
                 since: asked,
                 previous: previous.map(Box::new),
+                tried: false,
             }),
         }
     }
@@ -194,15 +196,15 @@ impl Holding {
         }
     }
 
-    /// What to do now.
-    pub fn decide(&self, wanted: &Wanted<'_>, failures: &IssueFailures, now: Instant) -> Todo {
+    /// What to do now, if nothing is issued before `held_until`.
+    pub fn decide(&self, wanted: &Wanted<'_>, held_until: Option<Instant>, now: Instant) -> Todo {
         let Some(need) = self.need(wanted, now) else {
             return match &self.life {
                 Life::Lease(lease) => match lease.decide(&wanted.terms, now) {
                     Step::Wait(until) => Todo::Wait(until),
                     Step::LookUp => Todo::LookUp,
                     Step::Renew => Todo::Renew,
-                    Step::Replace(why) => match hold_back(Need::Lease(why), failures, now) {
+                    Step::Replace(why) => match hold_back(Need::Lease(why), held_until) {
                         // A refusal to renew may end before another one can be had.
                         Todo::Wait(until) if why == Why::RenewalRefused => cling(lease, until, now),
                         todo @ (Todo::Wait(_) | Todo::LookUp | Todo::Renew | Todo::Issue(_)) => {
@@ -214,7 +216,7 @@ impl Holding {
                 Life::Polled { due } => Todo::Wait(*due),
             };
         };
-        match hold_back(need, failures, now) {
+        match hold_back(need, held_until) {
             // What is held must not die while another one cannot be had.
             held @ Todo::Wait(until) => match &self.life {
                 Life::Lease(lease) => match lease.decide(&wanted.terms, now) {
@@ -234,6 +236,11 @@ impl Holding {
     pub(super) fn is_to_be_replaced(&self, wanted: &Wanted<'_>, now: Instant) -> bool {
         let lease = self.lease().map(|lease| lease.decide(&wanted.terms, now));
         matches!(lease, Some(Step::Replace(_))) || self.need(wanted, now).is_some()
+    }
+
+    /// Whether something else has to be issued because the Secret does not hold the values any more.
+    pub(super) fn has_lost(&self, wanted: &Wanted<'_>, now: Instant) -> bool {
+        self.need(wanted, now) == Some(Need::ValuesLost)
     }
 
     /// Why something else has to be issued whatever the lease says.
@@ -336,9 +343,22 @@ impl Holding {
         }
     }
 
-    /// The record as it is to be written: an edit of the keys to take changes where the values are.
-    pub(super) fn record_for(&self, name: &str, sources: &[Source]) -> Record {
+    /// The record as it is to be written: an edit of the keys to take changes where the values are. When what has no lease
+    /// was asked for again is worth no write by itself.
+    pub(super) fn record_for(&self, name: &str, sources: &[Source], writes: bool) -> Record {
         let mut record = self.record.clone();
+        if !writes
+            && let Some(previous) = self
+                .in_hand
+                .as_ref()
+                .and_then(|hand| hand.previous.as_ref())
+            && matches!(
+                (&self.life, &previous.life),
+                (Life::Polled { .. }, Life::Polled { .. })
+            )
+        {
+            record.at = previous.record.at;
+        }
         if let Some(source) = sources.iter().find(|source| source.name == name) {
             record.keys = keys_of(&source.keys, self.record.keys.keys());
         }
@@ -407,9 +427,9 @@ fn cling(lease: &Lease, until: Instant, now: Instant) -> Todo {
     }
 }
 
-/// What is needed is issued unless that failed lately.
-pub(super) fn hold_back(need: Need, failures: &IssueFailures, now: Instant) -> Todo {
-    failures.held(now).map_or(Todo::Issue(need), Todo::Wait)
+/// What is needed is issued unless that has to wait.
+pub(super) fn hold_back(need: Need, held_until: Option<Instant>) -> Todo {
+    held_until.map_or(Todo::Issue(need), Todo::Wait)
 }
 
 /// Which key of the Secret each key becomes; empty for one that is left out.

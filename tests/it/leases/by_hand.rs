@@ -8,7 +8,7 @@ use lockstep::{
 use lockstep_testbed::eventually;
 use serde_json::{Value, json};
 
-use super::{APP, consumer};
+use super::{APP, consumer, vault_is_asked};
 use crate::support::{LONG, Role, SOON, Stage, Team, Ttl};
 
 /// What the status says of the source `db`.
@@ -95,6 +95,28 @@ async fn what_is_changed_or_deleted_by_hand_is_issued_anew_and_the_old_lease_rev
         assert_ne!(next, lease);
         (old, lease) = (new, next);
     }
+    let edit = json!({"stringData": {"password": "by-hand"}});
+    team.patch::<Secret>("app", edit).await;
+    let told = team
+        .condition_is("app", "Stalled", "True TargetConflict")
+        .await;
+    assert!(
+        told.contains("password is changed by \"somebody\""),
+        "{told}"
+    );
+    team.polled_twice().await;
+    assert_eq!(role.leases().await, [lease], "nothing is issued for now");
+    team.annotate("app", "lockstep.dev/rotate", "now").await;
+    let new = team.credentials_other_than("app", Some(&old)).await;
+    eventually(SOON, "it works", async || {
+        team.logs_in(&team.credentials("app").await?)
+            .await
+            .then_some(())
+    })
+    .await
+    .unwrap();
+    assert_ne!(new, old);
+    team.ready("app").await;
 }
 
 #[tokio::test]
@@ -288,4 +310,10 @@ async fn a_path_without_a_lease_is_polled_and_the_status_says_so() {
     .await
     .unwrap();
     assert_eq!((polled.lease_duration, polled.renewable), (None, None));
+    let (mark, writes) = (
+        stage.vault_audit_mark().unwrap(),
+        stage.audit_mark().await.unwrap(),
+    );
+    vault_is_asked(stage, mark, &path, 3).await;
+    assert_eq!(team.writes(writes).await, [], "the data stayed the same");
 }

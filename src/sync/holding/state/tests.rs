@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{
-    sync::holding::{holdings::Holdings, record::Issued},
+    sync::holding::{
+        failures::IssueFailures,
+        holdings::{Holdings, TakenBack},
+        record::{Believed, Issued, Records, Superseded},
+    },
     vault::{
         error::{VaultError, VaultErrorKind},
         lease::Parent,
@@ -341,12 +345,12 @@ fn nothing_in_hand_is_forgotten() {
     assert_eq!(superseded(&held), ["a/2", "a/1"]);
 
     let mut held = in_hand(now);
-    held.written(&[], now);
+    held.written(&[], true, now);
     assert_eq!(superseded(&held), ["a/1"]);
 
     let mut held = in_hand(now);
-    let back = held.take_back(NAME).and_then(|issued| issued.lease());
-    assert_eq!(back.unwrap().as_str(), "a/2");
+    let TakenBack { issued, tried } = held.take_back(NAME).unwrap();
+    assert_eq!((issued, tried), (leased("a/2").issued, false));
     let holds = held.sources[NAME].record.issued.lease().unwrap();
     assert_eq!((holds.as_str(), held.is_in_hand()), ("a/1", false));
     assert!(held.take_back(NAME).is_none());
@@ -362,13 +366,172 @@ fn what_is_taken_over_is_recorded_alike() {
     };
     let mut held = in_hand(now);
     let records = held.records(true, &[]);
-    held.written(&[], now);
+    held.written(&[], true, now);
     assert_eq!(held.records(false, &[]), records);
     let mut next = Holdings::default();
-    next.take_over(records.clone(), HOUR, moment, 1);
-    assert_eq!(next.records(false, &[]), records);
-    next.take_over(records.clone(), HOUR, moment, 1);
-    assert_eq!(next.records(false, &[]), records, "taken over once");
+    for _ in 0..2 {
+        let live = Believed {
+            records: records.clone(),
+            proven: true,
+        };
+        next.agree(live, HOUR, moment, 1);
+        assert_eq!(next.records(false, &[]), records);
+    }
+}
+
+/// Values that somebody else takes out of the Secret again and again are not issued each time; the lease is kept meanwhile.
+#[test]
+fn who_fights_over_the_values_gets_no_endless_leases() {
+    let now = Instant::now();
+    let mut case = case(Need::ValuesLost, now);
+    for _ in 0..3 {
+        assert_eq!(case.decide(now), Todo::Issue(Need::ValuesLost));
+        case.held.losses.get_mut(NAME).unwrap().healed(now);
+        assert!(case.held.fought_over(now).is_none());
+    }
+    let minute = 60 * SECOND;
+    assert_eq!(case.decide(now), Todo::Wait(now + minute));
+    assert!(case.held.fought_over(now).is_some());
+    let failures = case.held.failures.entry(NAME.to_owned()).or_default();
+    failures.failed(error(), None, 1, now);
+    assert_eq!(
+        case.decide(now),
+        Todo::Wait(now + minute),
+        "the later of both"
+    );
+    case.held.failures.clear();
+    // Whatever else asks for another one does not wait.
+    case.ask = "b";
+    assert_eq!(case.decide(now), Todo::Issue(Need::AskChanged));
+    case.ask = "a";
+    case.intact = ["password".to_owned()].into();
+    assert_eq!(case.decide(now), Todo::Wait(now + case.terms.check_every));
+    assert!(case.held.fought_over(now).is_none());
+}
+
+/// What has no lease is asked for again and again: only other data is worth a write.
+#[test]
+fn what_is_polled_is_recorded_anew_only_with_another_write() {
+    let now = Instant::now();
+    let polled = |second| Record {
+        at: date(second),
+        ..record(What::Unleased {})
+    };
+    let issued = |record, previous| {
+        let fresh = Fresh::Unleased { poll_again: now };
+        Holding::issued(record, (Data::new(), fresh), previous, now, 1)
+    };
+    for (writes, second) in [(false, 1), (true, 2)] {
+        let mut held = holdings(Some(issued(polled(1), None)));
+        held.written(&[], true, now);
+        let before = held.sources.remove(NAME);
+        held.sources
+            .insert(NAME.to_owned(), issued(polled(2), before));
+        assert_eq!(held.records(writes, &[]).held[NAME].at, date(second));
+        held.written(&[], writes, now);
+        assert_eq!(held.records(false, &[]).held[NAME].at, date(second));
+    }
+}
+
+/// One row per difference between what a process thinks and what the Secret says. What is in hand has a star, and behind
+/// it what it replaces; what is to be revoked stands behind the bar.
+#[test]
+fn the_record_of_the_secret_decides_what_is_in_use() {
+    let now = Instant::now();
+    let rows = [
+        // Nothing is known yet.
+        ("", "1", "", true, "1|"),
+        ("", "2", "1", true, "2|1"),
+        ("", "1", "", false, "1|"),
+        // As it should be.
+        ("1", "1", "", true, "1|"),
+        ("2* 1", "1", "", true, "2* 1|"),
+        ("2*", "", "", true, "2*|"),
+        ("1", "", "", true, "1|"),
+        // The write was not answered.
+        ("2* 1", "2", "1", true, "2|1"),
+        ("2*", "2", "", true, "2|"),
+        // What was taken back, or dropped, is in the Secret.
+        ("1|2", "2", "1", true, "2|1"),
+        ("|2", "2", "", true, "2|"),
+        ("3*|2", "2", "", true, "3* 2|"),
+        // Another process wrote.
+        ("1", "2", "1", true, "2|1"),
+        ("1", "2", "", true, "2|1"),
+        ("3* 1", "2", "1", true, "3* 2|1"),
+        ("3*", "2", "1", true, "3* 2|1"),
+        // Somebody else changed the record.
+        ("1", "2", "", false, "1|"),
+        ("3* 1|2", "2", "", false, "3* 1|2"),
+    ];
+    for (known, live, replaced, proven, expected) in rows {
+        let mut held = spelled(known, now);
+        let records = Records {
+            held: named(live)
+                .map(|record| (NAME.to_owned(), record))
+                .collect(),
+            superseded: named(replaced).map(superseding).collect(),
+            seal: None,
+        };
+        let clock = date(100_000);
+        held.agree(Believed { records, proven }, HOUR, Moment { clock, now }, 1);
+        assert_eq!(spell(&held), expected, "{known} meets {live}");
+    }
+}
+
+fn named(ids: &str) -> impl Iterator<Item = Record> {
+    ids.split_whitespace().map(leased)
+}
+
+fn superseding(record: Record) -> Superseded {
+    Superseded {
+        issued: record.issued,
+        since: date(100_000),
+    }
+}
+
+fn spelled(text: &str, now: Instant) -> Holdings {
+    let (used, ended) = text.split_once('|').unwrap_or((text, ""));
+    let mut held = holdings(None);
+    let clock = date(100_000);
+    for record in named(ended) {
+        held.end(record.issued, Moment { clock, now });
+    }
+    let mut ids = used.split_whitespace();
+    if let Some(id) = ids.next() {
+        let previous = ids.next().map(|id| holding(id, true, now));
+        let holding = match id.strip_suffix('*') {
+            None => holding(id, true, now),
+            Some(id) => {
+                let fresh = Fresh::Lease {
+                    ttl: HOUR,
+                    renewable: true,
+                };
+                Holding::issued(leased(id), (Data::new(), fresh), previous, now, 1)
+            }
+        };
+        held.sources.insert(NAME.to_owned(), holding);
+    }
+    held
+}
+
+fn spell(held: &Holdings) -> String {
+    let id = |held: &Holding| held.record.issued.lease().unwrap().as_str().to_owned();
+    let used = held.sources.get(NAME).map(|holding| {
+        let Some(hand) = &holding.in_hand else {
+            return id(holding);
+        };
+        let previous = hand
+            .previous
+            .as_deref()
+            .map(|held| format!(" {}", id(held)));
+        format!("{}*{}", id(holding), previous.unwrap_or_default())
+    });
+    format!(
+        "{}|{}",
+        used.unwrap_or_default(),
+        superseded(held).join(" ")
+    )
 }
 
 /// A clock that was set back: the record is of the future, and says nothing about how long the lease still lives.
