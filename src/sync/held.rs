@@ -13,7 +13,9 @@ use super::{
     Object, ReadSource, Stop, Syncer, apply,
     conclude::{issue_failed, statuses},
     desired::Wanted,
-    holding::{LaidOut, holdings::Holdings, issuing, missing_policy, record::Records, state::Need},
+    holding::{
+        Ends, LaidOut, holdings::Holdings, issuing, missing_policy, record::Records, state::Need,
+    },
     outcome::{InStep, SourceFailure},
     render::Data,
     resolve::{
@@ -92,11 +94,15 @@ impl Syncer {
         let mut held = held.lock().await;
         let secret = self.observe(object, &resolved.target.name);
         self.take_over(scope, &mut held, secret.as_deref());
-        let mut passed = self.pass_held(scope, &mut held).await?;
+        let passed = self.pass_held(scope, &mut held).await;
         let secret = self.observe(object, &resolved.target.name);
-        let verdict = (self.verdict)(object.key, secret.as_deref());
-        let end = self.end_superseded(object, identity, &mut held, verdict);
+        let ends = match &passed {
+            Ok(_) => Ends::All((self.verdict)(object.key, secret.as_deref())),
+            Err(_) => Ends::Unused,
+        };
+        let end = self.end_superseded(object, identity, &mut held, ends);
         let ended = self.stop.run_until_cancelled(end).await.flatten();
+        let mut passed = passed?;
         passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
         passed.in_step.missing_policy =
             missing_policy(&held, |accessor| self.sessions.may_not_keep(accessor));

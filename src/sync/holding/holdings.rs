@@ -62,8 +62,9 @@ impl Holdings {
             let what = Superseded {
                 issued,
                 since: clock,
+                unused: true,
             };
-            self.superseded.push(Ending::new(what, now, now));
+            self.superseded.push(Ending::new(what, None, now, now));
         }
     }
 
@@ -89,6 +90,8 @@ impl Holdings {
         if holding.is_some_and(|holding| !holding.is_to_be_replaced(wanted, now)) {
             self.failures.remove(name);
         }
+        self.failures
+            .retain(|of, failures| of != name || !failures.is_about_something_else(wanted));
         let none = IssueFailures::default();
         let failures = self.failures.get(name).unwrap_or(&none);
         match holding {
@@ -118,7 +121,8 @@ impl Holdings {
         self.superseded.extend(superseded.map(|what| {
             let age = moment.clock.duration_since(what.since).try_into();
             let replaced = moment.now.checked_sub(age.unwrap_or_default());
-            Ending::new(what, replaced.unwrap_or(moment.now), moment.now)
+            let lease = what.taken_over(moment.now, seed);
+            Ending::new(what, lease, replaced.unwrap_or(moment.now), moment.now)
         }));
     }
 
@@ -131,9 +135,9 @@ impl Holdings {
         for holding in self.sources.values_mut() {
             let hand = holding.in_hand.take();
             let previous = hand.and_then(|hand| hand.previous);
-            let ended = previous.and_then(|previous| ended(previous.record, holding.record.at));
-            self.superseded
-                .extend(ended.map(|what| Ending::new(what, now, now)));
+            let since = holding.record.at;
+            let ending = previous.and_then(|previous| ending(*previous, since, now));
+            self.superseded.extend(ending);
         }
     }
 
@@ -172,14 +176,20 @@ impl Holdings {
     }
 
     /// What a source holds is used no more, nor what was used until that is written.
-    fn supersede(&mut self, holding: Holding, Moment { clock, now }: Moment) {
-        let previous = holding.in_hand.and_then(|hand| hand.previous);
-        let previous = previous.map(|previous| previous.record);
-        let records = [Some(holding.record), previous].into_iter().flatten();
-        let ended = records.filter_map(|record| ended(record, clock));
+    fn supersede(&mut self, mut holding: Holding, Moment { clock, now }: Moment) {
+        let previous = holding.in_hand.take().and_then(|hand| hand.previous);
+        let previous = previous.map(|previous| *previous);
+        let all = [Some(holding), previous].into_iter().flatten();
         self.superseded
-            .extend(ended.map(|what| Ending::new(what, now, now)));
+            .extend(all.filter_map(|holding| ending(holding, clock, now)));
     }
+}
+
+/// The same with what is known of its lease.
+fn ending(holding: Holding, since: Timestamp, now: Instant) -> Option<Ending> {
+    let lease = holding.lease().cloned();
+    let what = ended(holding.record, since)?;
+    Some(Ending::new(what, lease, now, now))
 }
 
 /// What is to be revoked, unless it cannot or must not be.
@@ -187,5 +197,9 @@ fn ended(record: Record, since: Timestamp) -> Option<Superseded> {
     let Record {
         issued, unproven, ..
     } = record;
-    (issued.is_revocable() && !unproven).then_some(Superseded { issued, since })
+    (issued.is_revocable() && !unproven).then_some(Superseded {
+        issued,
+        since,
+        unused: false,
+    })
 }

@@ -3,44 +3,88 @@
 use tokio::time::Instant;
 
 use super::{
-    Verdict,
+    LOOK_AGAIN, MOST_STEPS, Verdict,
     ending::{Ending, Next},
     holdings::Holdings,
     record::{Issued, What},
 };
 use crate::{
     sync::{Object, Syncer, held::Scope, resolve::source::Source},
-    vault::{error::VaultError, lease, path::MountPath, request::Request, session::Identity},
+    vault::{
+        error::VaultError,
+        lease::{self, Asked},
+        path::MountPath,
+        request::Request,
+        session::Identity,
+    },
 };
 
+/// Of what is to be revoked, what can be told about now.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sync) enum Ends {
+    /// All: the workloads are so far.
+    All(Verdict),
+    /// What nobody ever used. The pass ended early, so that the Secret may still hold the rest.
+    Unused,
+}
+
 impl Syncer {
-    /// Revokes what was replaced, as far as its time has come; says when to look again.
+    /// Revokes what was replaced, as far as its time has come, and keeps the rest alive; says when to look again.
     pub(in crate::sync) async fn end_superseded(
         &self,
         object: &Object<'_>,
         identity: &Identity,
         held: &mut Holdings,
-        verdict: Verdict,
+        ends: Ends,
     ) -> Option<Instant> {
         let mut next = None;
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
+            let verdict = match ends {
+                Ends::All(verdict) => verdict,
+                Ends::Unused if ending.what.unused => Verdict::Undecided,
+                Ends::Unused => continue,
+            };
+            let until = self.end_one(object, identity, ending, verdict).await;
+            next = next.into_iter().chain(until).min();
+        }
+        next
+    }
+
+    async fn end_one(
+        &self,
+        object: &Object<'_>,
+        identity: &Identity,
+        ending: &mut Ending,
+        verdict: Verdict,
+    ) -> Option<Instant> {
+        for _ in 0..MOST_STEPS {
             let now = Instant::now().into_std();
-            let until = match ending.decide(verdict, now) {
-                Next::Wait(until) => Some(until),
+            match ending.decide(verdict, now) {
+                Next::Wait(until) => return Some(Instant::from_std(until)),
                 Next::Over => {
                     ending.revoked();
-                    None
+                    return None;
                 }
                 Next::Revoke => {
                     self.end(object, identity, ending).await;
-                    ending.held_until.filter(|_| !ending.done)
+                    let again = ending.held_until.filter(|_| !ending.done);
+                    return again.map(Instant::from_std);
                 }
-            };
-            if let Some(until) = until.map(Instant::from_std) {
-                next = Some(next.map_or(until, |next: Instant| next.min(until)));
+                Next::Keep(asked) => self.keep_ending(identity, ending, asked).await,
             }
         }
-        next
+        Some(Instant::now() + LOOK_AGAIN)
+    }
+
+    /// Looks up or renews what was replaced and is still needed.
+    async fn keep_ending(&self, identity: &Identity, ending: &mut Ending, asked: Asked) {
+        let issued = ending.what.issued.clone();
+        if let Some(lease) = ending.lease_mut() {
+            // What goes wrong is told to the lease, and logged.
+            _ = self
+                .ask_about(identity, ("replaced", &issued), lease, asked)
+                .await;
+        }
     }
 
     /// Revokes one thing, and notes how that went.
