@@ -236,7 +236,7 @@ pub(super) fn verdict(looked_at: &Arc<AtomicBool>, board: &Arc<Board>) -> Verdic
             Some(managed) if looked_at.load(Ordering::Relaxed) => {
                 board.verdict(key, &managed.revision, managed.data_since)
             }
-            Some(_) | None => Verdict::Pending,
+            Some(_) | None => Verdict::Undecided,
         }
     })
 }

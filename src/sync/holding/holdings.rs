@@ -85,8 +85,9 @@ impl Holdings {
             let what = Superseded {
                 issued,
                 since: clock,
+                unused: true,
             };
-            self.superseded.push(Ending::new(what, now, now));
+            self.superseded.push(Ending::new(what, None, now, now));
         }
     }
 
@@ -115,6 +116,8 @@ impl Holdings {
         if holding.is_some_and(|holding| !holding.is_to_be_replaced(wanted, now)) {
             self.failures.remove(name);
         }
+        self.failures
+            .retain(|of, failures| of != name || !failures.is_about_something_else(wanted));
         let failures = self.failures.get(name);
         let failed = failures.and_then(|failures| failures.held(now));
         let Some(holding) = holding else {
@@ -178,9 +181,10 @@ impl Holdings {
             }
             let age = moment.clock.duration_since(what.since).try_into();
             let replaced = moment.now.checked_sub(age.unwrap_or_default());
+            let lease = what.taken_over(moment.now, seed);
             let replaced = replaced.unwrap_or(moment.now);
             self.superseded
-                .push(Ending::new(what, replaced, moment.now));
+                .push(Ending::new(what, lease, replaced, moment.now));
         }
     }
 
@@ -279,21 +283,26 @@ impl Holdings {
     }
 
     /// What a source holds is used no more, nor what was used until that is written.
-    fn supersede(&mut self, holding: Holding, Moment { clock, now }: Moment) {
-        let previous = holding.in_hand.and_then(|hand| hand.previous);
-        let previous = previous.map(|previous| previous.record);
-        let records = [Some(holding.record), previous].into_iter().flatten();
-        let ended = records.filter_map(|record| ended(record, clock));
+    fn supersede(&mut self, mut holding: Holding, Moment { clock, now }: Moment) {
+        let previous = holding.in_hand.take().and_then(|hand| hand.previous);
+        let previous = previous.map(|previous| *previous);
+        let all = [Some(holding), previous].into_iter().flatten();
         self.superseded
-            .extend(ended.map(|what| Ending::new(what, now, now)));
+            .extend(all.filter_map(|holding| ending(holding, clock, now)));
     }
 }
 
 /// What was in hand is in the Secret; returns what it replaced.
 fn settle(holding: &mut Holding, now: Instant) -> Option<Ending> {
     let previous = holding.in_hand.take()?.previous?;
-    let ended = ended(previous.record, holding.record.at)?;
-    Some(Ending::new(ended, now, now))
+    ending(*previous, holding.record.at, now)
+}
+
+/// The same with what is known of its lease.
+fn ending(holding: Holding, since: Timestamp, now: Instant) -> Option<Ending> {
+    let lease = holding.lease().cloned();
+    let what = ended(holding.record, since)?;
+    Some(Ending::new(what, lease, now, now))
 }
 
 /// What is to be revoked, unless it cannot or must not be.
@@ -301,5 +310,9 @@ fn ended(record: Record, since: Timestamp) -> Option<Superseded> {
     let Record {
         issued, unproven, ..
     } = record;
-    (issued.is_revocable() && !unproven).then_some(Superseded { issued, since })
+    (issued.is_revocable() && !unproven).then_some(Superseded {
+        issued,
+        since,
+        unused: false,
+    })
 }

@@ -3,55 +3,93 @@
 use tokio::time::Instant;
 
 use super::{
+    LOOK_AGAIN, MOST_STEPS, Verdict,
     ending::{Ending, Next},
     holdings::{Holdings, TakenBack},
-    record::{Issued, What},
+    record::{Issued, Records, What},
 };
 use crate::{
     names::ObjectKey,
     sync::{Object, Syncer, apply, held::Scope, resolve::source::Source},
-    vault::{error::VaultError, lease, path::MountPath, request::Request, session::Identity},
+    vault::{
+        error::VaultError,
+        lease::{self, Asked},
+        path::MountPath,
+        request::Request,
+        session::Identity,
+    },
 };
 
 impl Syncer {
-    /// Revokes what was replaced, as far as its time has come; says when to look again.
+    /// Revokes what was replaced, as far as its time has come, and keeps the rest alive; says when to look again. Nothing is
+    /// revoked that the Secret called `target` still holds; where that is not known, nothing at all.
     pub(in crate::sync) async fn end_superseded(
         &self,
-        (object, target): (&Object<'_>, &str),
+        (object, target): (&Object<'_>, Option<&str>),
         identity: &Identity,
         held: &mut Holdings,
+        verdict: Verdict,
     ) -> Option<Instant> {
-        let secret = self.observe(object, target);
-        let verdict = (self.verdict)(object.key, secret.as_deref());
-        let target = ObjectKey::new(&object.key.namespace, target);
         let mut live = None;
         let mut next = None;
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
+            let until = self
+                .end_one((object, target), identity, (ending, verdict), &mut live)
+                .await;
+            next = next.into_iter().chain(until).min();
+        }
+        next
+    }
+
+    async fn end_one(
+        &self,
+        (object, target): (&Object<'_>, Option<&str>),
+        identity: &Identity,
+        (ending, verdict): (&mut Ending, Verdict),
+        live: &mut Option<Records>,
+    ) -> Option<Instant> {
+        for _ in 0..MOST_STEPS {
             let now = Instant::now().into_std();
-            let until = match ending.decide(verdict, now) {
-                Next::Wait(until) => Some(until),
+            match ending.decide(verdict, now) {
+                Next::Wait(until) => return Some(Instant::from_std(until)),
                 Next::Over => {
                     ending.revoked();
-                    None
+                    return None;
                 }
                 Next::Revoke => {
                     if live.is_none() {
-                        live = Some(apply::live_records(&self.client, &target).await);
+                        *live = self.live_records(object, target).await;
                     }
-                    match &live {
-                        Some(Ok(live)) if !live.names(&ending.what.issued) => {
+                    match live {
+                        Some(live) if !live.names(&ending.what.issued) => {
                             self.end(object, identity, ending).await;
                         }
-                        _ => ending.is_still_held(now),
+                        Some(_) | None => ending.is_still_held(now),
                     }
-                    ending.held_until.filter(|_| !ending.done)
+                    let again = ending.held_until.filter(|_| !ending.done);
+                    return again.map(Instant::from_std);
                 }
-            };
-            if let Some(until) = until.map(Instant::from_std) {
-                next = Some(next.map_or(until, |next: Instant| next.min(until)));
+                Next::Keep(asked) => self.keep_ending(identity, ending, asked).await,
             }
         }
-        next
+        Some(Instant::now() + LOOK_AGAIN)
+    }
+
+    /// What the Secret called `target` says now, not what a cache says.
+    async fn live_records(&self, object: &Object<'_>, target: Option<&str>) -> Option<Records> {
+        let target = ObjectKey::new(&object.key.namespace, target?);
+        apply::live_records(&self.client, &target).await.ok()
+    }
+
+    /// Looks up or renews what was replaced and is still needed.
+    async fn keep_ending(&self, identity: &Identity, ending: &mut Ending, asked: Asked) {
+        let issued = ending.what.issued.clone();
+        if let Some(lease) = ending.lease_mut() {
+            // What goes wrong is told to the lease, and logged.
+            _ = self
+                .ask_about(identity, ("replaced", &issued), lease, asked)
+                .await;
+        }
     }
 
     /// Revokes one thing, and notes how that went.

@@ -9,7 +9,7 @@ use crate::{
     },
     vault::{
         error::{VaultError, VaultErrorKind},
-        lease::Parent,
+        lease::{Asked, Parent},
         request::Request,
     },
 };
@@ -136,7 +136,7 @@ fn case_of_lease(why: Why, now: Instant) -> Case {
     let lease = held.lease_mut().unwrap();
     match why {
         Why::Gone => lease.gone(),
-        Why::RenewalRefused => lease.failed(&error(), ago(now, 20 * SECOND)),
+        Why::RenewalRefused => lease.failed(Asked::Renewal, &error(), ago(now, 20 * SECOND)),
         Why::Expired | Why::Ending | Why::ParentEnding => {}
     }
     let mut case = Case::new(Some(held), now);
@@ -247,7 +247,7 @@ fn every_step_of_a_lease_while_another_cannot_be_had() {
         if refused {
             held.lease_mut()
                 .unwrap()
-                .failed(&error(), ago(now, 20 * SECOND));
+                .failed(Asked::Renewal, &error(), ago(now, 20 * SECOND));
         }
         let mut case = Case {
             ask: "b",
@@ -485,6 +485,7 @@ fn named(ids: &str) -> impl Iterator<Item = Record> {
 
 fn superseding(record: Record) -> Superseded {
     Superseded {
+        unused: false,
         issued: record.issued,
         since: date(100_000),
     }
@@ -554,7 +555,10 @@ fn a_record_of_the_future_promises_nothing() {
         // Half an hour later the lookups are still refused.
         let later = now + HOUR / 2;
         let holding = case.held.sources.get_mut(NAME).unwrap();
-        holding.lease_mut().unwrap().failed(&error(), later);
+        holding
+            .lease_mut()
+            .unwrap()
+            .failed(Asked::LookUp, &error(), later);
         let todo = case.decide(later);
         let expected = Todo::Issue(Need::Lease(Why::RenewalRefused));
         assert_eq!(todo != expected, surely, "{clock}: {todo:?}");
