@@ -57,6 +57,8 @@ pub struct Ending {
     pub replaced: Instant,
     /// Since when this process knows.
     pub known: Instant,
+    /// Whether nothing ever used it: no workload is waited for.
+    pub unused: bool,
     /// Whether it is revoked, or over.
     pub done: bool,
     /// Failures in a row.
@@ -74,6 +76,7 @@ impl Ending {
             what,
             replaced,
             known,
+            unused: false,
             done: false,
             failures: 0,
             held_until: None,
@@ -88,6 +91,7 @@ impl Ending {
             return Next::Over;
         }
         let wait = match verdict {
+            _ if self.unused => Duration::ZERO,
             Verdict::Verified => Duration::ZERO,
             // The record tells when its successor was issued, which may be long before that was written.
             Verdict::NoneSeen => UNSEEN.saturating_sub(now.saturating_duration_since(self.known)),
@@ -164,6 +168,20 @@ mod tests {
         for (verdict, age, expected) in rows {
             let got = ending(day, now).decide(verdict, now + age * SECOND);
             assert_eq!(got, expected, "{verdict:?} {age}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_waited_for_when_nothing_used_it() {
+        let now = Instant::now();
+        for verdict in [Verdict::Pending, Verdict::NoneSeen, Verdict::Verified] {
+            let unused = Ending {
+                unused: true,
+                held_until: Some(now + SECOND),
+                ..ending(60, now)
+            };
+            assert_eq!(unused.decide(verdict, now), Next::Wait(now + SECOND));
+            assert_eq!(unused.decide(verdict, now + SECOND), Next::Revoke);
         }
     }
 

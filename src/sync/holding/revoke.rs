@@ -1,5 +1,7 @@
 //! Effects: Vault, clock. Ends what nobody uses any more.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
@@ -12,6 +14,9 @@ use crate::{
     sync::{Object, Syncer, apply, held::Scope, resolve::source::Source},
     vault::{error::VaultError, lease, path::MountPath, request::Request, session::Identity},
 };
+
+/// As long as this the apiserver may still carry out a write whose answer was lost.
+const UNANSWERED_WRITE: Duration = Duration::from_mins(1);
 
 impl Syncer {
     /// Revokes what was replaced, as far as its time has come; says when to look again.
@@ -51,6 +56,7 @@ impl Syncer {
                 next = Some(next.map_or(until, |next: Instant| next.min(until)));
             }
         }
+        self.clear_former(held).await;
         next
     }
 
@@ -83,11 +89,13 @@ impl Syncer {
             return;
         };
         if tried {
-            // The Secret may hold it: that is looked at before it is revoked.
-            held.end(issued, self.moment());
+            // The Secret may hold it yet: that is looked at before it is revoked.
+            let moment = self.moment();
+            held.end(issued, moment.now + UNANSWERED_WRITE, moment);
         } else if let Err(error) = self.revoke(identity, &issued).await {
             tracing::warn!(source = source.name, %error, "what was issued and never used was not revoked; it is tried again");
-            held.end(issued, self.moment());
+            let moment = self.moment();
+            held.end(issued, moment.now, moment);
         }
     }
 
