@@ -7,6 +7,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     api::vault_secret::CreationPolicy,
-    names::{ObjectKey, SECRET_MANAGER},
+    names::{HOLDINGS, ObjectKey, SECRET_MANAGER},
     secret_view::{self, SecretView},
     sensitive::Sensitive,
     telemetry::metrics::Metrics,
@@ -43,6 +44,14 @@ pub enum ApplyError {
         /// Name of the Secret.
         name: String,
         /// What the apiserver said, without any value.
+        why: String,
+    },
+    /// The same, and it may have worked.
+    #[error("cannot write Secret {name}: {why}")]
+    Unanswered {
+        /// Name of the Secret.
+        name: String,
+        /// What was seen of it.
         why: String,
     },
 }
@@ -124,6 +133,26 @@ pub async fn live_records(client: &Client, key: &ObjectKey) -> Result<Records, A
     Ok(holdings.map_or_else(Records::default, |holdings| holdings.records.clone()))
 }
 
+/// Takes the record of what was issued out of a Secret that is not kept any more.
+pub async fn clear_record(
+    client: &Client,
+    metrics: &Metrics,
+    key: &ObjectKey,
+) -> Result<(), ApplyError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
+    let params = PatchParams {
+        field_manager: Some(SECRET_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let nothing = json!({"metadata": {"annotations": {HOLDINGS: null}}});
+    let patch = Patch::Merge(nothing);
+    let written = timeout(LIMIT, api.patch_metadata(&key.name, &params, &patch)).await;
+    match written {
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+        written => record(metrics, &key.name, written).map(|_| ()),
+    }
+}
+
 /// Takes our keys out of a Secret that was only merged into; the rest of it stays.
 pub async fn release(
     client: &Client,
@@ -160,15 +189,15 @@ async fn live(api: &Api<Secret>, name: &str) -> Result<Secret, ApplyError> {
 }
 
 fn unanswered(name: &str) -> ApplyError {
-    ApplyError::Failed {
+    ApplyError::Unanswered {
         name: name.to_owned(),
         why: "no answer from the apiserver in time".to_owned(),
     }
 }
 
-type Written = Result<kube::Result<Secret>, tokio::time::error::Elapsed>;
+type Written<T> = Result<kube::Result<T>, tokio::time::error::Elapsed>;
 
-fn record(metrics: &Metrics, name: &str, written: Written) -> Result<Secret, ApplyError> {
+fn record<T>(metrics: &Metrics, name: &str, written: Written<T>) -> Result<T, ApplyError> {
     let result = match written {
         Ok(Ok(secret)) => Ok(secret),
         Ok(Err(error)) => Err(classify(name, &error)),
@@ -182,7 +211,7 @@ fn record(metrics: &Metrics, name: &str, written: Written) -> Result<Secret, App
 fn classify(name: &str, error: &kube::Error) -> ApplyError {
     let name = name.to_owned();
     let kube::Error::Api(status) = error else {
-        return ApplyError::Failed {
+        return ApplyError::Unanswered {
             name,
             why: "the apiserver cannot be reached".to_owned(),
         };
@@ -199,6 +228,10 @@ fn classify(name: &str, error: &kube::Error) -> ApplyError {
             why: invalid_fields(status),
         }
         .into(),
+        code @ 500.. => ApplyError::Unanswered {
+            name,
+            why: format!("{} ({code})", status.reason),
+        },
         code => ApplyError::Failed {
             name,
             why: format!("{} ({code})", status.reason),

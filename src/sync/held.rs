@@ -17,8 +17,7 @@ use super::{
         LaidOut, Verdict,
         holdings::{Agreed, Holdings},
         issuing, missing_policy,
-        record::Records,
-        state::{Holding, Need},
+        state::Need,
     },
     outcome::{InStep, SourceFailure},
     refusal::Refusal,
@@ -106,7 +105,7 @@ impl Syncer {
         let verdict = (self.verdict)(object.key, secret.as_deref());
         let end = self.end_superseded((object, Some(target)), identity, &mut held, verdict);
         let ended = self.stop.run_until_cancelled(end).await.flatten();
-        let mut passed = passed.inspect_err(|_| held.tend_by(ended))?;
+        let mut passed = passed.inspect_err(|_| held.tend_by(ended.map(Instant::into_std)))?;
         passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
         passed.in_step.missing_policy =
             missing_policy(&held, |accessor| self.sessions.may_not_keep(accessor));
@@ -155,26 +154,8 @@ impl Syncer {
             object, resolved, ..
         } = scope;
         self.learn(object, held, secret, resolved.interval);
+        self.learn_former(object, &resolved.target.name, held);
         self.depend(scope, held);
-    }
-
-    /// The same for an object whose leases nobody will need. The proof of a record costs something: each is looked at once.
-    pub(super) fn learn(
-        &self,
-        object: &Object<'_>,
-        held: &mut Holdings,
-        secret: Option<&SecretView>,
-        poll_every: Duration,
-    ) {
-        let seen = secret.map_or(Agreed::NoSecret, |secret| {
-            let (uid, version) = secret.version();
-            Agreed::Secret(uid, version)
-        });
-        if held.agreed != seen {
-            let live = records_of(object, secret).believed(&self.revisions, object.key);
-            held.agree(live, poll_every, self.moment(), object.seed);
-            held.agreed = seen;
-        }
     }
 
     async fn pass_held(&self, scope: Scope<'_>, held: &mut Holdings) -> Result<Passed, Stop> {
@@ -191,10 +172,7 @@ impl Syncer {
         let tend = self.tend(scope, held, intact);
         let tended = self.stop.run_until_cancelled(tend).await;
         let tended = tended.ok_or(Stop::Ending)?;
-        let holdings = holdings_of(secret.as_deref());
-        if let Some(lost) = held.fought_over(Instant::now().into_std()) {
-            return Err(fought_over(&resolved.target.name, lost, holdings).into());
-        }
+        not_fought_over(&resolved.target.name, held, secret.as_deref())?;
         let next = shared.next(tended.next);
         let trouble = shared.failure().or_else(|| tended.failure.clone());
         let quiet = tended.is_quiet() && !in_hand && !dropped;
@@ -264,7 +242,7 @@ impl Syncer {
                 Ok((in_step, laid_out.failure()))
             }
             Err(stop) => {
-                if matches!(stop, Stop::Unwritten(_)) {
+                if matches!(stop, Stop::Unanswered(_)) {
                     held.tried();
                 }
                 laid_out.undo(held);
@@ -399,18 +377,25 @@ impl Syncer {
     }
 }
 
-/// Somebody else takes the values of a source out of the Secret, again and again.
-fn fought_over(target: &str, lost: &Holding, holdings: Option<&secret_view::Holdings>) -> Refusal {
-    let keys = lost.record.keys.values();
-    let taken = holdings.map(|holdings| &holdings.taken);
-    let by = keys.filter_map(|key| taken?.get_key_value(key)).next();
-    Refusal::TargetFoughtOver {
+/// Refuses while somebody else takes the values of a source out of the Secret, again and again.
+fn not_fought_over(
+    target: &str,
+    held: &Holdings,
+    secret: Option<&SecretView>,
+) -> Result<(), Refusal> {
+    let Some(lost) = held.fought_over(Instant::now().into_std()) else {
+        return Ok(());
+    };
+    let taken = holdings_of(secret).map(|holdings| &holdings.taken);
+    let mut keys = lost.record.keys.values();
+    let by = keys.find_map(|key| taken?.get_key_value(key));
+    Err(Refusal::TargetFoughtOver {
         name: target.to_owned(),
         how: match by {
             Some((key, manager)) => format!("its key {key} is changed by {manager:?}"),
             None => "what Vault issued for it is changed or deleted".to_owned(),
         },
-    }
+    })
 }
 
 /// Whether the Secret, which is there, may be written although a source holds nothing yet: not when that would part it
@@ -435,14 +420,6 @@ fn nothing_to_write(
             source.name
         )),
     })
-}
-
-fn records_of(object: &Object<'_>, secret: Option<&SecretView>) -> Records {
-    let ours = secret
-        .and_then(|secret| secret.managed.as_ref())
-        .filter(|managed| managed.vault_secret == object.key.name);
-    let holdings = ours.and_then(|managed| managed.holdings.as_ref());
-    holdings.map_or_else(Records::default, |holdings| holdings.records.clone())
 }
 
 impl Shared<'_> {

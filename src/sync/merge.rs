@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::refusal::Refusal;
 use crate::{
-    names::{DATA_SINCE, MERGED, REMOVE_KEYS, REVISION, VAULT_SECRET},
+    names::{DATA_SINCE, HOLDINGS, MERGED, REMOVE_KEYS, REVISION, VAULT_SECRET},
     secret_view::is_own_entry,
 };
 
@@ -53,10 +53,17 @@ pub fn release(live: &Secret) -> Value {
         .difference(&shared)
         .map(|key| nothing(key))
         .collect();
-    let annotations: Map<_, _> = [VAULT_SECRET, REVISION, DATA_SINCE, MERGED, REMOVE_KEYS]
-        .map(nothing)
-        .into_iter()
-        .collect();
+    let annotations: Map<_, _> = [
+        VAULT_SECRET,
+        REVISION,
+        DATA_SINCE,
+        MERGED,
+        REMOVE_KEYS,
+        HOLDINGS,
+    ]
+    .map(nothing)
+    .into_iter()
+    .collect();
     json!({
         "metadata": {
             "uid": live.metadata.uid,
@@ -141,6 +148,9 @@ mod tests {
         assert_eq!(patch["data"], json!({"ours": null}));
         assert_eq!(patch["metadata"]["uid"], "u");
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
-        assert_eq!(patch["metadata"]["annotations"][VAULT_SECRET], json!(null));
+        for mark in [VAULT_SECRET, HOLDINGS] {
+            let annotations = patch["metadata"]["annotations"].as_object().unwrap();
+            assert_eq!(annotations.get(mark), Some(&json!(null)));
+        }
     }
 }

@@ -127,6 +127,8 @@ enum Stop {
     Refused(Refusal),
     Unread(SourceFailure, Instant),
     Unwritten(String),
+    /// Nobody knows whether the Secret was written.
+    Unanswered(String),
     Pending,
     Ending,
 }
@@ -143,6 +145,7 @@ impl From<ApplyError> for Stop {
             ApplyError::Refused(refusal) => Self::Refused(refusal),
             ApplyError::Outdated(_) => Self::Pending,
             failed @ ApplyError::Failed { .. } => Self::Unwritten(failed.to_string()),
+            failed @ ApplyError::Unanswered { .. } => Self::Unanswered(failed.to_string()),
         }
     }
 }
@@ -416,7 +419,7 @@ impl Syncer {
             Err(Stop::Unread(failure, retry_at)) => {
                 (Outcome::SourceFailed(failure), Some(retry_at))
             }
-            Err(Stop::Unwritten(why)) => {
+            Err(Stop::Unwritten(why) | Stop::Unanswered(why)) => {
                 tracing::warn!(object = %object.key, why, "the Secret was not written");
                 let failures = self.memories.failed(object.key);
                 let longest = backoff::exponential(APPLY_BACKOFF.0, APPLY_BACKOFF.1, failures);

@@ -5,6 +5,7 @@ mod crash_points;
 mod deleted;
 mod faults;
 mod lost;
+mod names;
 mod outages;
 mod policies;
 mod waited_for;

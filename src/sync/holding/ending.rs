@@ -365,6 +365,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_waited_for_when_nothing_used_it() {
+        let now = Instant::now();
+        use Verdict::{NoneSeen, Undecided, Verified, Waiting};
+        for verdict in [Waiting, Undecided, NoneSeen, Verified] {
+            let lease = Lease::issued(60 * SECOND, true, now, 1);
+            let mut unused = Ending {
+                held_until: Some(now + SECOND),
+                ..Ending::new(superseded(60, true, true), Some(lease), now, now)
+            };
+            assert_eq!(unused.decide(verdict, now), Next::Wait(now + SECOND));
+            assert_eq!(unused.decide(verdict, now + SECOND), Next::Revoke);
+        }
+    }
+
+    #[test]
     fn a_vault_that_is_gone_keeps_no_object_for_longer_than_five_minutes() {
         for (left, seconds, goes) in [(0, 0, true), (2, 0, false), (2, 299, false), (2, 300, true)]
         {

@@ -86,6 +86,7 @@ impl Syncer {
                 Err(_) => return held.open(),
             }
         } else {
+            self.learn_former(object, target, &mut held);
             held.drop_all(self.moment());
         }
         let identity = match self.asks_as(object, spec) {

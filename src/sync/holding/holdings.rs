@@ -11,6 +11,7 @@ use super::maybe::Maybe;
 use super::record::{Believed, Issued, Record, Records, Superseded};
 use super::state::{Holding, Moment, Need, Todo, Wanted, hold_back};
 use crate::{
+    names::ObjectKey,
     sync::resolve::source::Source,
     vault::{backoff, error::VaultError},
 };
@@ -32,6 +33,10 @@ pub struct Holdings {
     pub maybes: Vec<Maybe>,
     /// When the sources are to be tended again, whatever becomes of the Secret.
     pub tend_at: Option<Instant>,
+    /// Secrets that the object wrote under other names, with their records.
+    pub former: BTreeMap<ObjectKey, Records>,
+    /// The generation of the spec for which these were looked for.
+    pub former_as_of: Option<i64>,
     /// The version of the Secret whose record this agrees with. Whatever is written is written over this one.
     pub agreed: Agreed,
 }
@@ -79,16 +84,55 @@ impl Holdings {
         }
     }
 
-    /// Something that nothing uses is to be revoked.
-    pub fn end(&mut self, issued: Issued, Moment { clock, now }: Moment) {
+    /// Something that nothing uses is to be revoked; `from` this moment on.
+    pub fn end(&mut self, issued: Issued, from: Instant, Moment { clock, now }: Moment) {
         if issued.is_revocable() {
             let what = Superseded {
                 issued,
                 since: clock,
                 unused: true,
             };
-            self.superseded.push(Ending::new(what, None, now, now));
+            let mut ending = Ending::new(what, None, now, now);
+            ending.held_until = Some(from);
+            self.superseded.push(ending);
         }
+    }
+
+    /// Nothing of this is in use any more.
+    pub fn end_all(&mut self, records: &Records, seed: u64, moment: Moment) {
+        let held = records.held.values().filter(|record| !record.unproven);
+        let held = held.map(|record| &record.issued);
+        let ended = records.superseded.iter().map(|ended| &ended.issued);
+        for issued in held.chain(ended) {
+            if issued.is_revocable() && !self.knows(issued) {
+                let what = Superseded {
+                    issued: issued.clone(),
+                    since: moment.clock,
+                    unused: false,
+                };
+                let lease = what.taken_over(moment.now, seed);
+                self.superseded
+                    .push(Ending::new(what, lease, moment.now, moment.now));
+            }
+        }
+    }
+
+    /// The Secrets of other names of whose records nothing is in use or to be revoked any more.
+    pub fn former_that_are_over(&self) -> Vec<ObjectKey> {
+        let open = |issued: &Issued| {
+            let ended = self.superseded.iter();
+            let ended = ended.filter(|ending| ending.what.issued.is(issued));
+            // What a source still holds is on its way out, or would not be on another Secret.
+            let used = self.uses(issued);
+            used || ended.into_iter().any(|ending| !ending.done)
+        };
+        let former = self.former.iter();
+        let over = former.filter(|(_, records)| {
+            let mut held = records.held.values().map(|record| &record.issued);
+            let mut ended = records.superseded.iter().map(|ended| &ended.issued);
+            !held.any(open) && !ended.any(open)
+        });
+        over.map(|(key, _)| key.clone()).collect()
     }
 
     /// Takes back what was issued for a source and never written, so that the source holds again what the Secret
@@ -141,8 +185,7 @@ impl Holdings {
     }
 
     /// The sources are to be tended again by then at the latest.
-    pub fn tend_by(&mut self, at: Option<tokio::time::Instant>) {
-        let at = at.map(tokio::time::Instant::into_std);
+    pub fn tend_by(&mut self, at: Option<Instant>) {
         self.tend_at = self.tend_at.into_iter().chain(at).min();
     }
 
@@ -205,14 +248,19 @@ impl Holdings {
 
     /// Whether `issued` is in use, in hand, or to be revoked.
     fn knows(&self, issued: &Issued) -> bool {
+        let mut ending = self.superseded.iter().map(|ending| &ending.what.issued);
+        self.uses(issued) || ending.any(|known| known.is(issued))
+    }
+
+    /// Whether `issued` is in use or in hand.
+    fn uses(&self, issued: &Issued) -> bool {
         let used = self.sources.values().flat_map(|holding| {
             let hand = holding.in_hand.as_ref();
             let previous = hand.and_then(|hand| hand.previous.as_deref());
             [Some(holding), previous].into_iter().flatten()
         });
         let mut used = used.map(|holding| &holding.record.issued);
-        let mut ending = self.superseded.iter().map(|ending| &ending.what.issued);
-        used.any(|known| known.is(issued)) || ending.any(|known| known.is(issued))
+        used.any(|known| known.is(issued))
     }
 
     /// A write was tried of which nobody knows what became.
@@ -258,7 +306,7 @@ impl Holdings {
         let names: Vec<_> = self.sources.keys().cloned().collect();
         for name in names {
             if let Some(TakenBack { issued, .. }) = self.take_back(&name) {
-                self.end(issued, moment);
+                self.end(issued, moment.now, moment);
             }
         }
     }

@@ -16,6 +16,7 @@ mod failures;
 mod finish;
 pub mod holdings;
 mod keep;
+mod learn;
 pub mod maybe;
 mod policy;
 pub mod record;

@@ -1,5 +1,7 @@
 //! Effects: Vault, clock. Ends what nobody uses any more.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
@@ -20,6 +22,9 @@ use crate::{
     },
 };
 
+/// As long as this the apiserver may still carry out a write whose answer was lost.
+const UNANSWERED_WRITE: Duration = Duration::from_mins(1);
+
 impl Syncer {
     /// Revokes what was replaced, as far as its time has come, and keeps the rest alive; says when to look again. Nothing is
     /// revoked that the Secret called `target` still holds; where that is not known, nothing at all.
@@ -38,6 +43,7 @@ impl Syncer {
                 .await;
             next = next.into_iter().chain(until).min();
         }
+        self.clear_former(held).await;
         next
     }
 
@@ -121,11 +127,13 @@ impl Syncer {
             return;
         };
         if tried {
-            // The Secret may hold it: that is looked at before it is revoked.
-            held.end(issued, self.moment());
+            // The Secret may hold it yet: that is looked at before it is revoked.
+            let moment = self.moment();
+            held.end(issued, moment.now + UNANSWERED_WRITE, moment);
         } else if let Err(error) = self.revoke(identity, &issued).await {
             tracing::warn!(source = source.name, %error, "what was issued and never used was not revoked; it is tried again");
-            held.end(issued, self.moment());
+            let moment = self.moment();
+            held.end(issued, moment.now, moment);
         }
     }
 

@@ -543,7 +543,8 @@ impl World {
         if let Some(TakenBack { issued, tried }) = self.held.take_back(SOURCE)
             && (tried || self.vault.revoke(id_of(&issued)).is_err())
         {
-            self.held.end(issued, moment);
+            let wait = Duration::from_secs(if tried { 60 } else { 0 });
+            self.held.end(issued, moment.now + wait, moment);
             self.not_taken_back += 1;
         }
     }
@@ -887,7 +888,8 @@ proptest! {
         world.happen(Event::WatchBehind(0));
         world.happen(Event::Verdict(Verdict::Verified));
         world.crash = None;
-        world.run(1200, false)?;
+        // What was given up is not issued for half an hour.
+        world.run(3600, false)?;
         world.pass()?;
         let alive: BTreeSet<String> = world.vault.alive().difference(&world.lost).cloned().collect();
         let held = BTreeSet::from([world.held_id()]);

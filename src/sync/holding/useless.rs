@@ -60,7 +60,8 @@ impl Syncer {
             }
             Err(error) => {
                 tracing::warn!(source, %error, "what was just issued cannot be used and was not revoked; it is tried again");
-                held.end(made, self.moment());
+                let moment = self.moment();
+                held.end(made, moment.now, moment);
                 Useless::NotRevoked
             }
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    names::ObjectKey,
     sync::holding::{
         failures::IssueFailures,
         holdings::{Holdings, TakenBack},
@@ -379,6 +380,43 @@ fn what_is_taken_over_is_recorded_alike() {
     }
 }
 
+/// What a Secret of an earlier name holds ends, unless it is in use; only then is its record taken out.
+#[test]
+fn what_is_held_under_an_earlier_name_ends_once() {
+    let now = Instant::now();
+    let moment = Moment {
+        clock: date(100_000),
+        now,
+    };
+    let key = ObjectKey::new("shop", "earlier");
+    for (known, expected) in [
+        ("3", "3|1 2"),
+        ("1", "1|2"),
+        ("3* 1", "3* 1|2"),
+        ("3|1 2", "3|1 2"),
+    ] {
+        let mut held = spelled(known, now);
+        let records = Records {
+            held: named("1").map(|record| (NAME.to_owned(), record)).collect(),
+            superseded: named("2").map(superseding).collect(),
+            seal: None,
+        };
+        held.former.insert(key.clone(), records.clone());
+        held.end_all(&records, 1, moment);
+        assert_eq!(spell(&held), expected, "{known}");
+        assert_eq!(held.former_that_are_over(), [], "{known}");
+        for ending in &mut held.superseded {
+            ending.revoked();
+        }
+        let over = held.former_that_are_over() == [key.clone()];
+        assert_eq!(
+            over,
+            known.starts_with('3') && !known.contains('*'),
+            "{known}"
+        );
+    }
+}
+
 /// Values that somebody else takes out of the Secret again and again are not issued each time; the lease is kept meanwhile.
 #[test]
 fn who_fights_over_the_values_gets_no_endless_leases() {
@@ -496,7 +534,7 @@ fn spelled(text: &str, now: Instant) -> Holdings {
     let mut held = holdings(None);
     let clock = date(100_000);
     for record in named(ended) {
-        held.end(record.issued, Moment { clock, now });
+        held.end(record.issued, now, Moment { clock, now });
     }
     let mut ids = used.split_whitespace();
     if let Some(id) = ids.next() {

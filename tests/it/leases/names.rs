@@ -1,0 +1,50 @@
+//! What becomes of leases when the Secret gets another name.
+
+use k8s_openapi::api::core::v1::Secret;
+use lockstep::names::HOLDINGS;
+use lockstep_testbed::{Bed, eventually};
+use serde_json::json;
+
+use super::APP;
+use crate::support::{LONG, Role, SOON, Stage, env_from, options, workload};
+
+#[tokio::test]
+async fn another_name_while_no_operator_runs_ends_what_the_old_secret_holds() {
+    let mut stage = Stage::own().await;
+    let operator = stage.operator.take().unwrap();
+    let team = stage.team("renamed").await;
+    let role = Role::new(&team, "app", LONG).await;
+    team.issue("app", &[role.source()], json!({})).await;
+    team.ready("app").await;
+    let old = team.credentials_other_than("app", None).await;
+    operator.kill().unwrap();
+    let target = json!({"target": {"name": "next"}});
+    team.issue("app", &[role.source()], target).await;
+    team.apply(&workload(APP.0, APP.1, &env_from(&["next"])))
+        .await;
+
+    let operator = || Bed::operator(&stage, &options(vec!["--leader-election=false".into()]));
+    let first = operator().unwrap();
+    first.wait_ready(SOON).await.unwrap();
+    let new = team.credentials_other_than("next", None).await;
+    assert!(team.logs_in(&new).await);
+    team.refused(&old).await;
+    let record = async || {
+        let secret = team.api::<Secret>().get("app").await.unwrap();
+        let annotations = secret.metadata.annotations.unwrap_or_default();
+        annotations.get(HOLDINGS).cloned().map_or(Ok(()), Err)
+    };
+    eventually(SOON, "its record is gone", record)
+        .await
+        .unwrap();
+    let lease = role.one_lease().await;
+    assert_eq!(team.recorded_lease("next").await, Some(lease.clone()));
+
+    first.kill().unwrap();
+    let mark = stage.audit_mark().await.unwrap();
+    let second = operator().unwrap();
+    second.wait_ready(SOON).await.unwrap();
+    team.ready("app").await;
+    assert_eq!(role.leases().await, [lease]);
+    assert_eq!(stage.writes_by(mark, "lockstep/").await.unwrap(), []);
+}
