@@ -102,6 +102,7 @@ impl Syncer {
         };
         let end = self.end_superseded(object, identity, &mut held, ends);
         let ended = self.stop.run_until_cancelled(end).await.flatten();
+        self.note_lives(object.key, identity, &held);
         let mut passed = passed?;
         passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
         passed.in_step.missing_policy =
