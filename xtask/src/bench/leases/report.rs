@@ -100,6 +100,11 @@ impl Cost {
         let of = |request: &&ApiRequest| request.name.starts_with(lot.role());
         writes(&self.api).filter(of).count()
     }
+
+    fn writes_per_replacement(&self) -> f64 {
+        let replaced = self.asked(About::Issue).max(1);
+        as_f64(self.writes_of(Lot::Turning)) / as_f64(replaced)
+    }
 }
 
 impl fmt::Display for Report {
@@ -155,6 +160,10 @@ impl Report {
         figures.extend([
             figure("leases replaced", cost.asked(About::Issue).to_string()),
             figure("  restarts of workloads for that", turning.to_string()),
+            figure(
+                "  apiserver writes for each",
+                format!("{:.1}", cost.writes_per_replacement()),
+            ),
             exactly("other restarts of workloads", lasting, 0),
             exactly("other apiserver writes", cost.writes_of(Lot::Lasting), 0),
             cpu(cost),
