@@ -77,8 +77,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     pub staleness_budget: String,
 
-    /// How tokens that leases depend on outlive this process: `accessor` keeps them alive by their accessors, `none`
-    /// has everything issued anew after each restart.
+    /// How tokens of Vault that leases depend on outlive this process.
+    ///
+    /// `accessor`: the next process logs in, and keeps them alive by their accessors. `secret`: the next process
+    /// goes on with the same tokens, which are stored in the Secret `lockstep-sessions` of the operator's namespace.
+    /// `none`: everything is issued anew after each restart.
     #[arg(long, value_name = "STORE", value_enum, default_value_t = SessionStore::Accessor)]
     pub session_store: SessionStore,
 

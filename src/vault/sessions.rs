@@ -11,14 +11,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::dependents::Dependents;
-use super::error::VaultError;
+use super::error::{VaultError, VaultErrorKind};
 use super::identity::IdentityKey;
 use super::lease::Parent;
 use super::request::Request;
 use super::response::{Response, lease::Life};
 use super::session::{Identity, Session};
+use super::stored::Stored;
 use super::transport::now;
 use super::unwrapping::Unwrapped;
+use crate::sensitive::Sensitive;
 
 /// Longer than the usual refresh interval: an identity in use is not logged in for each read.
 const IDLE: Duration = Duration::from_mins(15);
@@ -26,6 +28,9 @@ const IDLE: Duration = Duration::from_mins(15);
 const UNUSED: Duration = Duration::from_secs(5);
 /// Renewals and revocations at the same time.
 const TENDED_AT_ONCE: usize = 8;
+/// How long the end of the process is put off to revoke tokens, and how many at the same time.
+const AT_THE_END: Duration = Duration::from_secs(2);
+const ENDED_AT_ONCE: usize = 64;
 /// The shortest sleep of the maintenance, whatever a date says.
 const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -35,6 +40,8 @@ pub enum SessionStore {
     /// The next process keeps them alive by their accessors, which are recorded beside the leases.
     #[default]
     Accessor,
+    /// The next process goes on with them: they are stored in a Secret of the operator's namespace.
+    Secret,
     /// Nothing is done for them: the next process has everything issued anew.
     None,
 }
@@ -45,6 +52,7 @@ pub struct Sessions {
     entries: Mutex<HashMap<IdentityKey, Entry>>,
     dependents: Mutex<Dependents>,
     store: SessionStore,
+    stored: Option<Arc<Stored>>,
     unwrapped: Arc<Unwrapped>,
     /// Rung when a date may have come nearer.
     changed: Notify,
@@ -61,6 +69,15 @@ impl Sessions {
     pub fn new(store: SessionStore) -> Self {
         Self {
             store,
+            ..Self::default()
+        }
+    }
+
+    /// No sessions yet, but the tokens of an earlier process.
+    pub fn with_stored(stored: Stored) -> Self {
+        Self {
+            store: SessionStore::Secret,
+            stored: Some(Arc::new(stored)),
             ..Self::default()
         }
     }
@@ -100,13 +117,15 @@ impl Sessions {
     /// are not this process's own. With an empty set it holds none any more.
     pub fn depend(&self, owner: &str, identity: &Identity, accessors: BTreeSet<&str>) {
         let session = (!accessors.is_empty()).then(|| self.session(identity));
+        let stored = self.stored.as_ref();
+        let inherits =
+            |accessor: &str| stored.is_some_and(|stored| stored.inherits(&identity.key, accessor));
         let issuer = |accessor: &str| {
             let session = session.as_ref()?;
-            session
-                .with_state(|state| {
-                    state.accessor() == Some(accessor) || state.former(accessor).is_some()
-                })
-                .then(|| identity.key.clone())
+            let has = session.with_state(|state| {
+                state.accessor() == Some(accessor) || state.former(accessor).is_some()
+            });
+            (has || inherits(accessor)).then(|| identity.key.clone())
         };
         let mut dependents = self.dependents();
         let new = dependents.set(owner, accessors);
@@ -206,7 +225,7 @@ impl Sessions {
     }
 
     /// Renews tokens in time and drops identities that nobody uses, or has used for a while, until `stop`.
-    /// Tokens that are in use when it stops live on: leases depend on them.
+    /// Ends no token when it stops: see [`Sessions::end`].
     pub async fn maintain(&self, stop: CancellationToken) {
         loop {
             let work = async {
@@ -219,13 +238,32 @@ impl Sessions {
         }
     }
 
+    /// Revokes the tokens that no lease depends on: the next process has its own. For when all work has ended; a Vault
+    /// that does not answer within seconds is not waited for. Nothing is revoked of what is stored for the next process.
+    pub async fn end(&self) {
+        if self.stored.is_some() {
+            return;
+        }
+        let revocations = futures::stream::iter(self.take_free()).for_each_concurrent(
+            ENDED_AT_ONCE,
+            |session| async move { session.revoke().await },
+        );
+        if tokio::time::timeout(AT_THE_END, revocations).await.is_err() {
+            tracing::warn!("Vault did not revoke all tokens in time; they end with their TTL");
+        }
+    }
+
     fn session(&self, identity: &Identity) -> Arc<Session> {
         let mut sessions = self.sessions();
         let used_at = now();
         let entry = sessions.entry(identity.key.clone()).or_insert_with(|| {
             self.changed.notify_one();
             Entry {
-                session: Arc::new(Session::new(identity.clone(), Arc::clone(&self.unwrapped))),
+                session: Arc::new(Session::new(
+                    identity.clone(),
+                    Arc::clone(&self.unwrapped),
+                    self.stored.clone(),
+                )),
                 used_at,
             }
         });
@@ -259,7 +297,8 @@ impl Sessions {
             let idle_at = (!needed.contains(key)).then(|| entry.idle_at(dependents.is_used(key)));
             idle_at.into_iter().chain(entry.session.renew_at())
         });
-        dates.chain(renewal).min()
+        let stored = self.stored.as_ref().and_then(|stored| stored.next_date());
+        dates.chain(renewal).chain(stored).min()
     }
 
     async fn tend(&self) {
@@ -284,14 +323,24 @@ impl Sessions {
                 self.keep(&accessor, &identity).await;
             })
             .await;
+        if let Some(stored) = &self.stored {
+            let sessions: Vec<_> = self.sessions().keys().cloned().collect();
+            let is_needed = |accessor: &str| self.dependents().get(accessor).is_some();
+            stored.tend(&sessions, is_needed).await;
+        }
     }
 
     /// Renews a token of an earlier process, or finds out how long it may live if it is not to be kept.
     async fn keep(&self, accessor: &str, identity: &Identity) {
         let asked = now();
         let answer = async {
+            let stored = self.stored.as_ref();
+            let token = stored.and_then(|stored| stored.by_accessor(&identity.key, accessor));
+            if let Some(token) = token {
+                return self.keep_stored(accessor, identity, &token).await.map(Some);
+            }
             Ok(match self.store {
-                SessionStore::Accessor => {
+                SessionStore::Accessor | SessionStore::Secret => {
                     let request = Request::accessor_renew(accessor)?;
                     Some(self.send(identity, &request).await?.accessor_renewal()?)
                 }
@@ -320,6 +369,34 @@ impl Sessions {
         }
     }
 
+    /// Renews a stored token with itself, which needs no policy but the default one.
+    async fn keep_stored(
+        &self,
+        accessor: &str,
+        identity: &Identity,
+        token: &Sensitive,
+    ) -> Result<Life, VaultError> {
+        let request = Request::token_renew().in_namespace(identity.namespace.clone());
+        let answer = identity.transport.send(&request, Some(token)).await;
+        match answer.and_then(|answer| answer.login()) {
+            Ok(login) => Ok(Life {
+                ttl: login.ttl,
+                renewable: login.renewable,
+            }),
+            Err(error) if error.kind == VaultErrorKind::Denied => {
+                if let Some(stored) = &self.stored {
+                    stored.forget_accessor(accessor);
+                }
+                // There is no such token any more.
+                Err(VaultError {
+                    kind: VaultErrorKind::NotFound,
+                    ..error
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes the idle sessions. One that a request still holds stays: it would log in behind our back.
     /// One with whose token leases would end stays, too.
     fn take_idle(&self, now: Instant) -> Vec<Arc<Session>> {
@@ -333,6 +410,21 @@ impl Sessions {
                     && Arc::strong_count(&entry.session) == 1
                     && !needed.contains(key)
             })
+            .map(|(_, entry)| entry.session)
+            .collect()
+    }
+
+    /// Removes the sessions with whose token no lease would end.
+    fn take_free(&self) -> Vec<Arc<Session>> {
+        let dependents = self.dependents();
+        let is_free = |session: &Session| {
+            session.with_state(|state| {
+                let accessor = state.accessor();
+                accessor.is_some_and(|accessor| dependents.get(accessor).is_none())
+            })
+        };
+        self.sessions()
+            .extract_if(|_, entry| is_free(&entry.session))
             .map(|(_, entry)| entry.session)
             .collect()
     }

@@ -7,6 +7,7 @@ mod faults;
 mod lost;
 mod outages;
 mod policies;
+mod stored;
 
 use lockstep::api::{vault_auth::VaultAuth, vault_secret::VaultSecret};
 use lockstep_testbed::{AuditMark, Bed, VaultRequest, eventually};

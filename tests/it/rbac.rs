@@ -94,14 +94,30 @@ async fn the_deployment_runs_where_pod_security_is_restricted() {
     assert!(error.to_string().contains("PodSecurity"), "{error:?}");
 }
 
+#[tokio::test]
+async fn the_secret_of_tokens_is_granted_only_where_tokens_are_stored() {
+    let names = |chart: String| chart.matches("lockstep-sessions").count();
+    assert_eq!(names(rendered_chart().await), 0);
+    let storing = rendered_chart_with(&["--set", "sessionStore=secret"]).await;
+    assert!(storing.contains("- --session-store=secret"), "{storing}");
+    let rule = "resourceNames: [lockstep-sessions]\n    verbs: [get, patch]";
+    assert!(storing.contains(rule), "{storing}");
+    assert_eq!(names(storing), 1);
+}
+
 /// The chart as `helm template` renders it with its defaults.
 async fn rendered_chart() -> String {
+    rendered_chart_with(&[]).await
+}
+
+async fn rendered_chart_with(arguments: &[&str]) -> String {
     let helm = tokio::task::spawn_blocking(|| Tool::Helm.locate().unwrap())
         .await
         .unwrap();
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lockstep");
     let output = tokio::process::Command::new(helm)
         .args(["template", NAME, chart, "--namespace", OPERATOR_NAMESPACE])
+        .args(arguments)
         .output()
         .await
         .unwrap();
