@@ -3,6 +3,7 @@
 //! Every task is started here and awaited here; the end of one that should not end is the end of the process.
 
 mod serve;
+pub mod uninstall;
 pub mod wiring;
 
 use std::{
@@ -117,7 +118,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         &mut tasks,
         &operator.stop,
     );
-    let (leadership, mut election) = operator.campaign(last.clone());
+    let params = Params::new(&operator.settings.namespace, &operator.settings.identity);
+    let (leadership, mut election) = operator.campaign(last.clone(), params);
     let (sessions, result) = operator
         .lead(leadership, &mut election, caches, &mut tasks)
         .await;
@@ -232,7 +234,11 @@ impl Operator {
         }
     }
 
-    fn campaign(&self, stop: CancellationToken) -> (watch::Receiver<Leadership>, Election) {
+    fn campaign(
+        &self,
+        stop: CancellationToken,
+        params: Params,
+    ) -> (watch::Receiver<Leadership>, Election) {
         if !self.settings.leader_election {
             self.metrics.leader(true);
             tracing::info!("leading");
@@ -244,7 +250,6 @@ impl Operator {
             });
             return (leadership, election);
         }
-        let params = Params::new(&self.settings.namespace, &self.settings.identity);
         let (elector, leadership) =
             Elector::new(self.client.clone(), params, Arc::clone(&self.metrics));
         (leadership, tokio::spawn(elector.run(stop)))
@@ -294,6 +299,34 @@ impl Operator {
     /// Starts the work of a leader; `None` if it was stopped before.
     async fn start(&self, tasks: &mut JoinSet<()>) -> Result<Option<Arc<Sessions>>, RunError> {
         let stop = &self.stop;
+        let looked_at = Arc::new(AtomicBool::new(false));
+        self.serve_auths(tasks);
+        let Some(syncer) = self.syncer(&looked_at, tasks).await? else {
+            return Ok(None);
+        };
+        let sessions = Arc::clone(&syncer.sessions);
+        let (keep_sessions, keep_readings) = (Arc::clone(&sessions), Arc::clone(&syncer.readings));
+        let (a, b) = (stop.clone(), stop.clone());
+        tasks.spawn(async move { keep_sessions.maintain(a).await });
+        tasks.spawn(async move { keep_readings.maintain(b).await });
+        let events = Events::new(
+            self.client.clone(),
+            &self.settings.pod,
+            Arc::clone(&self.metrics),
+        );
+        self.wiring.started();
+        self.serve_rollouts(&looked_at, events.clone(), tasks);
+        self.serve_syncs(syncer, events, &looked_at, tasks);
+        self.serve_gauges(tasks);
+        Ok(Some(sessions))
+    }
+
+    /// What keeps Secrets in step, and the connections that it needs; `None` if the process is stopped before.
+    async fn syncer(
+        &self,
+        looked_at: &Arc<AtomicBool>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Option<Syncer>, RunError> {
         let Some(revisions) = self.hash_key().await else {
             return Ok(None);
         };
@@ -302,45 +335,27 @@ impl Operator {
         };
         let readings = Readings::new(Arc::clone(&sessions), Arc::clone(&self.metrics))
             .map_err(RunError::Random)?;
-        let readings = Arc::new(readings);
         let table = Arc::new(Table::default());
-        let events = Events::new(
-            self.client.clone(),
-            &self.settings.pod,
-            Arc::clone(&self.metrics),
-        );
-
         self.serve_connections(&table, tasks);
-        self.serve_auths(tasks);
         self.connections_looked_at(&table).await;
-        let (keep_sessions, keep_readings) = (Arc::clone(&sessions), Arc::clone(&readings));
-        let looked_at = Arc::new(AtomicBool::new(false));
-        let (a, b) = (stop.clone(), stop.clone());
-        tasks.spawn(async move { keep_sessions.maintain(a).await });
-        tasks.spawn(async move { keep_readings.maintain(b).await });
-        let syncer = Syncer {
+        Ok(Some(Syncer {
             client: self.client.clone(),
             clouds: Arc::clone(&self.clouds),
             world: Arc::clone(&self.world),
             connections: table,
-            readings,
+            readings: Arc::new(readings),
             revisions,
             metrics: Arc::clone(&self.metrics),
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
-            sessions: Arc::clone(&sessions),
+            sessions,
             holdings: Arc::default(),
             ours: maybe::Ours::default(),
-            verdict: serve::verdict(&looked_at, &self.rollouts.board),
+            verdict: serve::verdict(looked_at, &self.rollouts.board),
             clock,
             began: tokio::time::Instant::now(),
-            stop: stop.clone(),
-        };
-        self.wiring.started();
-        self.serve_rollouts(&looked_at, events.clone(), tasks);
-        self.serve_syncs(syncer, events, &looked_at, tasks);
-        self.serve_gauges(tasks);
-        Ok(Some(sessions))
+            stop: self.stop.clone(),
+        }))
     }
 
     /// Without the key no revision can be told, so nothing starts before it is there.

@@ -1,6 +1,7 @@
 //! Effects: Vault — one token per identity, shared by everyone who reads as it.
 
 mod dependents;
+mod ending;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,19 +29,16 @@ const IDLE: Duration = Duration::from_mins(15);
 const UNUSED: Duration = Duration::from_secs(5);
 /// Renewals and revocations at the same time.
 const TENDED_AT_ONCE: usize = 8;
-/// How long the end of the process is put off to revoke tokens, and how many at the same time.
-const AT_THE_END: Duration = Duration::from_secs(2);
-const ENDED_AT_ONCE: usize = 64;
 /// The shortest sleep of the maintenance, whatever a date says.
 const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// What becomes of the tokens of this process when the next one starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum SessionStore {
-    /// The next process keeps them alive by their accessors, which are recorded beside the leases.
+    /// The next process logs in, and keeps them alive by their accessors, which are recorded beside the leases.
     #[default]
     Accessor,
-    /// The next process goes on with them: they are stored in a Secret of the operator's namespace.
+    /// The next process goes on with them: they are stored in Secret `lockstep-sessions` of the operator's namespace.
     Secret,
     /// Nothing is done for them: the next process has everything issued anew.
     None,
@@ -238,21 +236,6 @@ impl Sessions {
         }
     }
 
-    /// Revokes the tokens that no lease depends on: the next process has its own. For when all work has ended; a Vault
-    /// that does not answer within seconds is not waited for. Nothing is revoked of what is stored for the next process.
-    pub async fn end(&self) {
-        if self.stored.is_some() {
-            return;
-        }
-        let revocations = futures::stream::iter(self.take_free()).for_each_concurrent(
-            ENDED_AT_ONCE,
-            |session| async move { session.revoke().await },
-        );
-        if tokio::time::timeout(AT_THE_END, revocations).await.is_err() {
-            tracing::warn!("Vault did not revoke all tokens in time; they end with their TTL");
-        }
-    }
-
     fn session(&self, identity: &Identity) -> Arc<Session> {
         let mut sessions = self.sessions();
         let used_at = now();
@@ -410,21 +393,6 @@ impl Sessions {
                     && Arc::strong_count(&entry.session) == 1
                     && !needed.contains(key)
             })
-            .map(|(_, entry)| entry.session)
-            .collect()
-    }
-
-    /// Removes the sessions with whose token no lease would end.
-    fn take_free(&self) -> Vec<Arc<Session>> {
-        let dependents = self.dependents();
-        let is_free = |session: &Session| {
-            session.with_state(|state| {
-                let accessor = state.accessor();
-                accessor.is_some_and(|accessor| dependents.get(accessor).is_none())
-            })
-        };
-        self.sessions()
-            .extract_if(|_, entry| is_free(&entry.session))
             .map(|(_, entry)| entry.session)
             .collect()
     }

@@ -178,6 +178,12 @@ impl Stored {
         self.retain(|name, _| name.accessor != accessor);
     }
 
+    /// Nothing is stored any more.
+    pub(super) async fn clear(&self) {
+        self.retain(|_, _| false);
+        self.flush().await;
+    }
+
     /// Lets go of the tokens that no lease and no session needs, and writes what is not written yet.
     pub(super) async fn tend(&self, sessions: &[IdentityKey], is_needed: impl Fn(&str) -> bool) {
         let logins: Vec<String> = sessions.iter().map(|key| self.login(key)).collect();

@@ -8,6 +8,7 @@ mod lost;
 mod outages;
 mod policies;
 mod stored;
+mod uninstalled;
 
 use lockstep::api::{vault_auth::VaultAuth, vault_secret::VaultSecret};
 use lockstep_testbed::{AuditMark, Bed, VaultRequest, eventually};

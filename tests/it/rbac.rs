@@ -105,6 +105,23 @@ async fn the_secret_of_tokens_is_granted_only_where_tokens_are_stored() {
     assert_eq!(names(storing), 1);
 }
 
+/// The hook is started with the flags of the operator, so that it may reach the same.
+#[tokio::test]
+async fn uninstalling_revokes_only_where_that_is_wanted() {
+    let hooks = |chart: &str| chart.matches("helm.sh/hook: pre-delete").count();
+    assert_eq!(hooks(&rendered_chart().await), 0);
+    let chart = rendered_chart_with(&["--set", "revokeOnUninstall=true,workers=7"]).await;
+    assert_eq!(hooks(&chart), 1);
+    let flags = |command: &str| {
+        let (_, after) = chart.split_once(&format!("- {command}\n")).unwrap();
+        let flags = after.lines().map(str::trim);
+        let flags = flags.take_while(|line| line.starts_with("- "));
+        flags.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(flags("run"), flags("uninstall"));
+    assert!(flags("uninstall").contains(&"- --workers=7".to_owned()));
+}
+
 /// The chart as `helm template` renders it with its defaults.
 async fn rendered_chart() -> String {
     rendered_chart_with(&[]).await

@@ -231,6 +231,16 @@ impl Issued {
     }
 }
 
+impl std::fmt::Display for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.what {
+            What::Lease { id, .. } => write!(f, "lease {id}"),
+            What::Certificate { mount, serial, .. } => write!(f, "certificate {serial} of {mount}"),
+            What::Unleased {} => f.write_str("something without a lease"),
+        }
+    }
+}
+
 impl Superseded {
     /// When Vault ends it by itself at the latest, as far as the record tells.
     pub fn ends_after(&self) -> Duration {

@@ -17,7 +17,7 @@ const STORED: [&str; 1] = ["--session-store=secret"];
 const REVOKE: (&str, &str) = KEEP[0];
 
 /// The stored tokens by their accessors.
-async fn stored(stage: &Stage) -> BTreeMap<String, String> {
+pub(super) async fn stored(stage: &Stage) -> BTreeMap<String, String> {
     let api: Api<Secret> = Api::namespaced(stage.client().await.unwrap(), OPERATOR_NAMESPACE);
     let secret = api.get_opt(SECRET).await.unwrap();
     let data = secret.and_then(|secret| secret.data).unwrap_or_default();
