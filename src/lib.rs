@@ -18,6 +18,7 @@ pub mod rollout;
 pub mod runtime;
 pub mod secret_view;
 pub mod sensitive;
+pub mod session_store;
 pub mod status;
 pub mod sync;
 pub mod telemetry;

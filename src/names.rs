@@ -51,6 +51,9 @@ pub const FINALIZER: &str = "lockstep.dev/leases";
 /// Field manager of that finalizer.
 pub const FINALIZER_MANAGER: &str = "lockstep-finalizer";
 
+/// Field manager of the Secret with tokens of Vault, if they are stored.
+pub const SESSION_MANAGER: &str = "lockstep-sessions";
+
 /// Namespace and name of an object; the namespace is empty for cluster-scoped ones.
 ///
 /// Ordered by namespace first, so that the objects of one namespace are neighbours.

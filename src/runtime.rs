@@ -3,6 +3,7 @@
 //! Every task is started here and awaited here; the end of one that should not end is the end of the process.
 
 mod serve;
+pub mod uninstall;
 pub mod wiring;
 
 use std::{
@@ -32,14 +33,18 @@ use crate::{
     hash_key,
     revision::RevisionKey,
     rollout::{context::RolloutContext, report::RolloutNote},
+    session_store,
     sync::{Syncer, holding::maybe, memory::Memories},
     telemetry::{chain::chain, events::Events, metrics::Metrics},
-    vault::{readings::Readings, sessions::Sessions},
+    vault::{
+        readings::Readings,
+        sessions::{SessionStore, Sessions},
+    },
     world::World,
 };
 
-/// How soon the key of the rotation hash is asked for again.
-const HASH_KEY_RETRY: Duration = Duration::from_secs(2);
+/// How soon the Secrets are read again without which nothing starts.
+const LOAD_AGAIN: Duration = Duration::from_secs(2);
 /// How long the process waits for everything to end once it was asked to.
 const SHUTDOWN: Duration = Duration::from_secs(12);
 /// Notes about rollouts that wait to become events. Past that they are dropped: the status says the same.
@@ -113,15 +118,24 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         &mut tasks,
         &operator.stop,
     );
-    let (leadership, mut election) = operator.campaign(last.clone());
-    let result = operator
+    let params = Params::new(&operator.settings.namespace, &operator.settings.identity);
+    let (leadership, mut election) = operator.campaign(last.clone(), params);
+    let (sessions, result) = operator
         .lead(leadership, &mut election, caches, &mut tasks)
         .await;
     last.cancel();
     // Now that nothing writes any more, the lease is given back.
-    if !election.is_finished() {
-        drop(timeout(SHUTDOWN, election).await);
-    }
+    let give_back = async {
+        if !election.is_finished() {
+            drop(timeout(SHUTDOWN, election).await);
+        }
+    };
+    let end = async {
+        if let Some(sessions) = sessions {
+            sessions.end().await;
+        }
+    };
+    tokio::join!(give_back, end);
     drop(timeout(SHUTDOWN, admin).await);
     signals.abort();
     result
@@ -220,7 +234,11 @@ impl Operator {
         }
     }
 
-    fn campaign(&self, stop: CancellationToken) -> (watch::Receiver<Leadership>, Election) {
+    fn campaign(
+        &self,
+        stop: CancellationToken,
+        params: Params,
+    ) -> (watch::Receiver<Leadership>, Election) {
         if !self.settings.leader_election {
             self.metrics.leader(true);
             tracing::info!("leading");
@@ -232,20 +250,19 @@ impl Operator {
             });
             return (leadership, election);
         }
-        let params = Params::new(&self.settings.namespace, &self.settings.identity);
         let (elector, leadership) =
             Elector::new(self.client.clone(), params, Arc::clone(&self.metrics));
         (leadership, tokio::spawn(elector.run(stop)))
     }
 
-    /// Waits for caches and leadership, works, and ends in order: first the work, then the lease.
+    /// Waits for caches and leadership, works, and ends the work. Returns the sessions with Vault, once there were any.
     async fn lead(
         &self,
         mut leadership: watch::Receiver<Leadership>,
         election: &mut Election,
         caches: admin::Gate,
         tasks: &mut JoinSet<()>,
-    ) -> Result<(), RunError> {
+    ) -> (Option<Arc<Sessions>>, Result<(), RunError>) {
         let stop = &self.stop;
         let begin = async {
             self.world.wait_until_synced().await;
@@ -254,11 +271,15 @@ impl Operator {
             // The elector keeps the sender until it ends, which is awaited beside this.
             _ = leadership.wait_for(Leadership::is_leader).await;
         };
-        tokio::select! {
-            () = begin => self.start(tasks).await?,
-            () = stop.cancelled() => {}
-            ended = &mut *election => return lost(ended),
-        }
+        let started = tokio::select! {
+            () = begin => self.start(tasks).await,
+            () = stop.cancelled() => Ok(None),
+            ended = &mut *election => return (None, lost(ended)),
+        };
+        let sessions = match started {
+            Ok(sessions) => sessions,
+            Err(error) => return (None, Err(error)),
+        };
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -272,72 +293,99 @@ impl Operator {
             // Whatever is left must not write once another process leads.
             tasks.shutdown().await;
         }
-        result
+        (sessions, result)
     }
 
-    /// Starts the work of a leader.
-    async fn start(&self, tasks: &mut JoinSet<()>) -> Result<(), RunError> {
+    /// Starts the work of a leader; `None` if it was stopped before.
+    async fn start(&self, tasks: &mut JoinSet<()>) -> Result<Option<Arc<Sessions>>, RunError> {
         let stop = &self.stop;
-        let Some(revisions) = self.hash_key().await else {
-            return Ok(());
+        let looked_at = Arc::new(AtomicBool::new(false));
+        self.serve_auths(tasks);
+        let Some(syncer) = self.syncer(&looked_at, tasks).await? else {
+            return Ok(None);
         };
-        let sessions = Arc::new(Sessions::new(self.settings.session_store));
-        let readings = Readings::new(Arc::clone(&sessions), Arc::clone(&self.metrics))
-            .map_err(RunError::Random)?;
-        let readings = Arc::new(readings);
-        let table = Arc::new(Table::default());
+        let sessions = Arc::clone(&syncer.sessions);
+        let (keep_sessions, keep_readings) = (Arc::clone(&sessions), Arc::clone(&syncer.readings));
+        let (a, b) = (stop.clone(), stop.clone());
+        tasks.spawn(async move { keep_sessions.maintain(a).await });
+        tasks.spawn(async move { keep_readings.maintain(b).await });
         let events = Events::new(
             self.client.clone(),
             &self.settings.pod,
             Arc::clone(&self.metrics),
         );
+        self.measure_at_scrape(&syncer.holdings);
+        self.wiring.started();
+        self.serve_rollouts(&looked_at, events.clone(), tasks);
+        self.serve_syncs(syncer, events, &looked_at, tasks);
+        Ok(Some(sessions))
+    }
 
+    /// What keeps Secrets in step, and the connections that it needs; `None` if the process is stopped before.
+    async fn syncer(
+        &self,
+        looked_at: &Arc<AtomicBool>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Option<Syncer>, RunError> {
+        let Some(revisions) = self.hash_key().await else {
+            return Ok(None);
+        };
+        let Some(sessions) = self.sessions(&revisions).await else {
+            return Ok(None);
+        };
+        let readings = Readings::new(Arc::clone(&sessions), Arc::clone(&self.metrics))
+            .map_err(RunError::Random)?;
+        let table = Arc::new(Table::default());
         self.serve_connections(&table, tasks);
-        self.serve_auths(tasks);
         self.connections_looked_at(&table).await;
-        let (keep_sessions, keep_readings) = (Arc::clone(&sessions), Arc::clone(&readings));
-        let looked_at = Arc::new(AtomicBool::new(false));
-        let (a, b) = (stop.clone(), stop.clone());
-        tasks.spawn(async move { keep_sessions.maintain(a).await });
-        tasks.spawn(async move { keep_readings.maintain(b).await });
-        let holdings = Arc::default();
-        self.measure_at_scrape(&holdings);
-        let syncer = Syncer {
+        Ok(Some(Syncer {
             client: self.client.clone(),
             clouds: Arc::clone(&self.clouds),
             world: Arc::clone(&self.world),
             connections: table,
-            readings,
+            readings: Arc::new(readings),
             revisions,
             metrics: Arc::clone(&self.metrics),
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
-            sessions: Arc::clone(&sessions),
-            holdings,
+            sessions,
+            holdings: Arc::default(),
             ours: maybe::Ours::default(),
-            verdict: serve::verdict(&looked_at, &self.rollouts.board),
+            verdict: serve::verdict(looked_at, &self.rollouts.board),
             clock,
             began: tokio::time::Instant::now(),
-            stop: stop.clone(),
-        };
-        self.wiring.started();
-        self.serve_rollouts(&looked_at, events.clone(), tasks);
-        self.serve_syncs(syncer, events, &looked_at, tasks);
-        Ok(())
+            stop: self.stop.clone(),
+        }))
     }
 
     /// Without the key no revision can be told, so nothing starts before it is there.
     async fn hash_key(&self) -> Option<RevisionKey> {
+        let load = || hash_key::load(&self.client, &self.metrics, &self.settings.namespace);
+        self.once_there(load).await
+    }
+
+    /// Whoever logs in before the stored tokens are known has everything issued anew.
+    async fn sessions(&self, key: &RevisionKey) -> Option<Arc<Sessions>> {
+        let namespace = &self.settings.namespace;
+        let load = || session_store::load(&self.client, &self.metrics, namespace, key.clone());
+        Some(Arc::new(match self.settings.session_store {
+            SessionStore::Secret => Sessions::with_stored(self.once_there(load).await?),
+            store @ (SessionStore::Accessor | SessionStore::None) => Sessions::new(store),
+        }))
+    }
+
+    /// Loads something without which nothing can start; `None` if the process is stopped before.
+    async fn once_there<T, E: std::error::Error + 'static>(
+        &self,
+        load: impl AsyncFn() -> Result<T, E>,
+    ) -> Option<T> {
         loop {
-            match hash_key::load(&self.client, &self.metrics, &self.settings.namespace).await {
-                Ok(key) => return Some(key),
-                Err(error) => tracing::error!(
-                    error = chain(&error),
-                    "the key of the rotation hash is not available"
-                ),
+            match load().await {
+                Ok(loaded) => return Some(loaded),
+                Err(error) => tracing::error!(error = chain(&error), "cannot start yet"),
             }
             tokio::select! {
-                () = sleep(HASH_KEY_RETRY) => {}
+                () = sleep(LOAD_AGAIN) => {}
                 () = self.stop.cancelled() => return None,
             }
         }

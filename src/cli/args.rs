@@ -24,6 +24,12 @@ pub enum Command {
     /// It needs a kubeconfig or, inside a cluster, the rights the Helm chart grants. It
     /// logs to stderr, and stops within seconds of SIGTERM.
     Run(RunArgs),
+    /// Revoke everything that was issued, before the operator is uninstalled.
+    ///
+    /// Workloads that use it stop working. Ends a running operator by taking its Lease, then revokes the leases and
+    /// certificates that the records of Secrets name, and the tokens they were issued with, and takes the finalizers off
+    /// VaultSecrets. Prints what was revoked and what is left, and fails if leases are. Takes the flags of `run`: give it the same.
+    Uninstall(RunArgs),
     /// Print the custom resource definitions.
     ///
     /// `lockstep crds | kubectl apply --server-side -f -` installs or updates them.
@@ -32,7 +38,7 @@ pub enum Command {
     Version,
 }
 
-/// The flags of `lockstep run`.
+/// The flags of `lockstep run` and `lockstep uninstall`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// Namespace of the operator itself: its Lease and the key of its hashes live there.
@@ -77,8 +83,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     pub staleness_budget: String,
 
-    /// How tokens that leases depend on outlive this process: `accessor` keeps them alive by their accessors, `none`
-    /// has everything issued anew after each restart.
+    /// How tokens of Vault that leases depend on outlive this process.
     #[arg(long, value_name = "STORE", value_enum, default_value_t = SessionStore::Accessor)]
     pub session_store: SessionStore,
 

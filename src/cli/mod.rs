@@ -31,6 +31,14 @@ pub enum CliError {
     /// The operator ended by itself.
     #[error("the operator stopped")]
     Run(#[source] RunError),
+    /// Not everything was revoked.
+    #[error(
+        "{count} leases or certificates are left; mend what is told above and run it again, or let them end with their TTL"
+    )]
+    Left {
+        /// How many.
+        count: usize,
+    },
     /// A definition could not be written as YAML.
     #[error("write the definition of {name} as YAML")]
     RenderCrd {
@@ -56,6 +64,7 @@ pub enum CliError {
 pub fn dispatch(args: Args) -> Result<(), CliError> {
     match args.command {
         Command::Run(args) => run::run(args),
+        Command::Uninstall(args) => run::uninstall(args),
         Command::Crds(args) => crds::crds(&args),
         Command::Version => print(concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n")),
     }
@@ -93,7 +102,7 @@ mod tests {
     #[test]
     fn help_is_written_for_people() {
         insta::assert_snapshot!("help", help(None));
-        for name in ["run", "crds", "version"] {
+        for name in ["run", "uninstall", "crds", "version"] {
             insta::assert_snapshot!(format!("help-{name}"), help(Some(name)));
         }
     }

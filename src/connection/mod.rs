@@ -54,7 +54,7 @@ pub enum Entry {
     Usable {
         /// What requests are sent through.
         transport: Arc<Transport>,
-        /// Changes with every other server, certificate authority or setting.
+        /// Changes with every other server, certificate authority or setting; the same in every process of one build.
         version: u64,
     },
     /// Somebody has to change something first.

@@ -55,8 +55,9 @@ pub fn identity(
         connection: login.connection.to_string(),
         auth: login.auth.clone(),
         subject: login.method.subject(),
+        server: transport_version.to_string(),
         revision: format!(
-            "{transport_version} {:?} {:?} {}",
+            "{:?} {:?} {}",
             login.auth_version, login.method, login.mount
         ),
     });
@@ -79,6 +80,10 @@ impl CredentialSource for Credentials {
 
     fn advice(&self) -> String {
         self.login.method.advice()
+    }
+
+    fn shows_certificate(&self) -> bool {
+        matches!(self.login.method, Method::Cert { .. })
     }
 }
 

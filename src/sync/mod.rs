@@ -133,6 +133,18 @@ enum Stop {
     Ending,
 }
 
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Unread(failure, _) => f.write_str(&failure.message),
+            Self::Unwritten(why) | Self::Unanswered(why) => f.write_str(why),
+            Self::Pending => f.write_str("its connection could not be looked at"),
+            Self::Ending => f.write_str("the process ends"),
+        }
+    }
+}
+
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)

@@ -19,6 +19,8 @@ pub struct IdentityKey(Arc<IdentityParts>);
 pub struct IdentityParts {
     /// Which Vault.
     pub connection: String,
+    /// Changes with the server behind it, and with whom it is trusted to be; not shown.
+    pub server: String,
     /// Which auth object describes the login.
     pub auth: String,
     /// Who logs in by it.
@@ -32,12 +34,30 @@ impl IdentityKey {
     pub fn new(parts: IdentityParts) -> Self {
         Self(Arc::new(parts))
     }
+
+    /// Everything the token depends on.
+    pub(super) fn login(&self) -> [String; 5] {
+        let IdentityParts {
+            connection,
+            server,
+            auth,
+            subject,
+            revision,
+        } = &*self.0;
+        [connection, server, auth, subject, revision].map(Clone::clone)
+    }
+
+    /// Where it may be sent.
+    pub(super) fn server(&self) -> [String; 2] {
+        [&self.0.connection, &self.0.server].map(Clone::clone)
+    }
 }
 
 impl fmt::Display for IdentityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let IdentityParts {
             connection,
+            server: _,
             auth,
             subject,
             revision: _,

@@ -16,6 +16,7 @@
 //! | [`readings`] | fingerprints, values for 30 s, remembered refusals | [`schedule`] |
 //! | `reader`, `mounts` | what is mounted where | [`place`] |
 //! | [`sessions`], [`session`] | tokens: log in, renew, verify, revoke | [`token`] |
+//! | [`stored`] | the tokens that outlive the process, if any | |
 //! | `unwrapping` | secret ids that came wrapped | |
 //! | [`transport`], `dial` | the connection pool, the limits of requests | [`gate`], `rate`, [`reach`], `redirect` |
 //!
@@ -50,6 +51,7 @@ pub mod response;
 pub mod schedule;
 pub mod session;
 pub mod sessions;
+pub mod stored;
 #[cfg(test)]
 mod testing;
 pub mod token;

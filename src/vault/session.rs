@@ -1,5 +1,7 @@
 //! Effects: Vault — the token of one identity: log in, renew, verify, revoke.
 
+mod resume;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use super::identity::{CredentialError, IdentityKey, LoginMethod, LoginStep, Reme
 use super::path::VaultNamespace;
 use super::request::{Repeat, Request};
 use super::response::Response;
+use super::stored::Stored;
 use super::token::{Decision, Grant, Origin, Token, TokenState};
 use super::transport::{Transport, now};
 use super::unwrapping::{UnwrapError, Unwrapped, Wrapped};
@@ -29,6 +32,11 @@ pub trait CredentialSource: Send + Sync {
     /// What to look at when Vault refuses the login; for people, half a sentence.
     fn advice(&self) -> String {
         String::new()
+    }
+
+    /// Whether the login shows a TLS certificate: the token is renewed over no other connection.
+    fn shows_certificate(&self) -> bool {
+        false
     }
 }
 
@@ -64,10 +72,16 @@ pub(super) struct Session {
     /// The connection with the client certificate that logged in. Vault renews such a token over no other.
     certified: Mutex<Option<Arc<Transport>>>,
     unwrapped: Arc<Unwrapped>,
+    /// Where its token outlives the process, if it shall.
+    stored: Option<Arc<Stored>>,
 }
 
 impl Session {
-    pub(super) fn new(identity: Identity, unwrapped: Arc<Unwrapped>) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        unwrapped: Arc<Unwrapped>,
+        stored: Option<Arc<Stored>>,
+    ) -> Self {
         let seed = backoff::seed_of(&identity.key);
         Self {
             identity,
@@ -75,6 +89,7 @@ impl Session {
             flight: tokio::sync::Mutex::new(()),
             certified: Mutex::default(),
             unwrapped,
+            stored,
         }
     }
 
@@ -137,6 +152,9 @@ impl Session {
         if token.origin() == Origin::Static {
             return;
         }
+        if let (Some(stored), Some(accessor)) = (&self.stored, token.accessor()) {
+            stored.forget_accessor(accessor);
+        }
         let request = self.in_namespace(&Request::token_revoke());
         match self.send_with(&request, &token).await {
             Ok(_) => debug!(identity = %self.identity.key, "revoked the Vault token"),
@@ -182,11 +200,8 @@ impl Session {
     async fn log_in(&self, request: &Request) -> Result<Arc<Token>, VaultError> {
         // A credential costs its source something: do not ask for one that cannot be used now.
         self.identity.transport.check_gate(request)?;
-        let failed = match self.try_log_in().await {
-            Ok(grant) => {
-                info!(identity = %self.identity.key, "logged in to Vault");
-                return Ok(self.state().logged_in(grant, now()));
-            }
+        let failed = match self.resume_or_log_in().await {
+            Ok((grant, at)) => return Ok(self.state().logged_in(grant, at)),
             Err(failed) => failed,
         };
         let LoginFailure { error, remedy } = failed;
@@ -213,8 +228,7 @@ impl Session {
                 grant.map_err(LoginFailure::of_password)
             }
             LoginStep::SendCertified(request, certificate) => {
-                let certified = transport.with_client_certificate(&certificate);
-                let certified = Arc::new(certified.map_err(|_| self.certificate_unusable())?);
+                let certified = self.over(&certificate)?;
                 let grant = self.log_in_with(&certified, &request).await?;
                 *self.certified() = Some(certified);
                 Ok(grant)
@@ -241,6 +255,14 @@ impl Session {
             }
             LoginStep::Adopt(secret) => self.adopt(secret).await,
         }
+    }
+
+    /// The connection with this client certificate.
+    fn over(&self, certificate: &Sensitive) -> Result<Arc<Transport>, LoginFailure> {
+        let certified = self.identity.transport.with_client_certificate(certificate);
+        certified
+            .map(Arc::new)
+            .map_err(|_| self.certificate_unusable())
     }
 
     async fn log_in_with(
@@ -353,6 +375,9 @@ impl Session {
             Err(error) if is_final(error.kind) => {
                 info!(identity = %self.identity.key, "the Vault token was revoked or has expired; logging in again");
                 self.state().verified_dead(token);
+                if let (Some(stored), Some(accessor)) = (&self.stored, token.accessor()) {
+                    stored.forget_accessor(accessor);
+                }
                 self.fetch(request).await.map(Verdict::LoggedIn)
             }
             // Nothing is known about the token: report the 403 as it came.

@@ -1,6 +1,7 @@
 //! Effects: Vault — one token per identity, shared by everyone who reads as it.
 
 mod dependents;
+mod ending;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +12,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::dependents::Dependents;
-use super::error::VaultError;
+use super::error::{VaultError, VaultErrorKind};
 use super::identity::IdentityKey;
 use super::lease::Parent;
 use super::request::Request;
 use super::response::{Response, lease::Life};
 use super::session::{Identity, Session};
+use super::stored::Stored;
 use super::transport::now;
 use super::unwrapping::Unwrapped;
+use crate::sensitive::Sensitive;
 
 /// Longer than the usual refresh interval: an identity in use is not logged in for each read.
 const IDLE: Duration = Duration::from_mins(15);
@@ -32,9 +35,11 @@ const SHORTEST_SLEEP: Duration = Duration::from_secs(1);
 /// What becomes of the tokens of this process when the next one starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum SessionStore {
-    /// The next process keeps them alive by their accessors, which are recorded beside the leases.
+    /// The next process logs in, and keeps them alive by their accessors, which are recorded beside the leases.
     #[default]
     Accessor,
+    /// The next process goes on with them: they are stored in Secret `lockstep-sessions` of the operator's namespace.
+    Secret,
     /// Nothing is done for them: the next process has everything issued anew.
     None,
 }
@@ -45,6 +50,7 @@ pub struct Sessions {
     entries: Mutex<HashMap<IdentityKey, Entry>>,
     dependents: Mutex<Dependents>,
     store: SessionStore,
+    stored: Option<Arc<Stored>>,
     unwrapped: Arc<Unwrapped>,
     /// Rung when a date may have come nearer.
     changed: Notify,
@@ -61,6 +67,15 @@ impl Sessions {
     pub fn new(store: SessionStore) -> Self {
         Self {
             store,
+            ..Self::default()
+        }
+    }
+
+    /// No sessions yet, but the tokens of an earlier process.
+    pub fn with_stored(stored: Stored) -> Self {
+        Self {
+            store: SessionStore::Secret,
+            stored: Some(Arc::new(stored)),
             ..Self::default()
         }
     }
@@ -100,13 +115,15 @@ impl Sessions {
     /// are not this process's own. With an empty set it holds none any more.
     pub fn depend(&self, owner: &str, identity: &Identity, accessors: BTreeSet<&str>) {
         let session = (!accessors.is_empty()).then(|| self.session(identity));
+        let stored = self.stored.as_ref();
+        let inherits =
+            |accessor: &str| stored.is_some_and(|stored| stored.inherits(&identity.key, accessor));
         let issuer = |accessor: &str| {
             let session = session.as_ref()?;
-            session
-                .with_state(|state| {
-                    state.accessor() == Some(accessor) || state.former(accessor).is_some()
-                })
-                .then(|| identity.key.clone())
+            let has = session.with_state(|state| {
+                state.accessor() == Some(accessor) || state.former(accessor).is_some()
+            });
+            (has || inherits(accessor)).then(|| identity.key.clone())
         };
         let mut dependents = self.dependents();
         let new = dependents.set(owner, accessors);
@@ -206,7 +223,7 @@ impl Sessions {
     }
 
     /// Renews tokens in time and drops identities that nobody uses, or has used for a while, until `stop`.
-    /// Tokens that are in use when it stops live on: leases depend on them.
+    /// Ends no token when it stops: see [`Sessions::end`].
     pub async fn maintain(&self, stop: CancellationToken) {
         loop {
             let work = async {
@@ -225,7 +242,11 @@ impl Sessions {
         let entry = sessions.entry(identity.key.clone()).or_insert_with(|| {
             self.changed.notify_one();
             Entry {
-                session: Arc::new(Session::new(identity.clone(), Arc::clone(&self.unwrapped))),
+                session: Arc::new(Session::new(
+                    identity.clone(),
+                    Arc::clone(&self.unwrapped),
+                    self.stored.clone(),
+                )),
                 used_at,
             }
         });
@@ -259,7 +280,8 @@ impl Sessions {
             let idle_at = (!needed.contains(key)).then(|| entry.idle_at(dependents.is_used(key)));
             idle_at.into_iter().chain(entry.session.renew_at())
         });
-        dates.chain(renewal).min()
+        let stored = self.stored.as_ref().and_then(|stored| stored.next_date());
+        dates.chain(renewal).chain(stored).min()
     }
 
     async fn tend(&self) {
@@ -284,14 +306,24 @@ impl Sessions {
                 self.keep(&accessor, &identity).await;
             })
             .await;
+        if let Some(stored) = &self.stored {
+            let sessions: Vec<_> = self.sessions().keys().cloned().collect();
+            let is_needed = |accessor: &str| self.dependents().get(accessor).is_some();
+            stored.tend(&sessions, is_needed).await;
+        }
     }
 
     /// Renews a token of an earlier process, or finds out how long it may live if it is not to be kept.
     async fn keep(&self, accessor: &str, identity: &Identity) {
         let asked = now();
         let answer = async {
+            let stored = self.stored.as_ref();
+            let token = stored.and_then(|stored| stored.by_accessor(&identity.key, accessor));
+            if let Some(token) = token {
+                return self.keep_stored(accessor, identity, &token).await.map(Some);
+            }
             Ok(match self.store {
-                SessionStore::Accessor => {
+                SessionStore::Accessor | SessionStore::Secret => {
                     let request = Request::accessor_renew(accessor)?;
                     Some(self.send(identity, &request).await?.accessor_renewal()?)
                 }
@@ -317,6 +349,34 @@ impl Sessions {
                 }
                 kept.keeper.failed(&error, granted, now());
             }
+        }
+    }
+
+    /// Renews a stored token with itself, which needs no policy but the default one.
+    async fn keep_stored(
+        &self,
+        accessor: &str,
+        identity: &Identity,
+        token: &Sensitive,
+    ) -> Result<Life, VaultError> {
+        let request = Request::token_renew().in_namespace(identity.namespace.clone());
+        let answer = identity.transport.send(&request, Some(token)).await;
+        match answer.and_then(|answer| answer.login()) {
+            Ok(login) => Ok(Life {
+                ttl: login.ttl,
+                renewable: login.renewable,
+            }),
+            Err(error) if error.kind == VaultErrorKind::Denied => {
+                if let Some(stored) = &self.stored {
+                    stored.forget_accessor(accessor);
+                }
+                // There is no such token any more.
+                Err(VaultError {
+                    kind: VaultErrorKind::NotFound,
+                    ..error
+                })
+            }
+            Err(error) => Err(error),
         }
     }
 

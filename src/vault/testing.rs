@@ -122,6 +122,7 @@ impl TestVault {
         let credentials = Arc::new(credentials);
         let key = IdentityKey::new(IdentityParts {
             connection: "main".to_owned(),
+            server: "1".to_owned(),
             auth: "default".to_owned(),
             subject: subject.to_owned(),
             revision: "1".to_owned(),
@@ -233,11 +234,9 @@ impl Model {
         match path {
             "auth/token/lookup-self" if self.lookups_refused => errors(403, "permission denied"),
             "auth/token/lookup-self" => {
-                let ttl = self.login_ttl;
-                (
-                    200,
-                    format!(r#"{{"data":{{"ttl":{ttl},"renewable":true}}}}"#),
-                )
+                let (ttl, accessor) = (self.login_ttl, accessor(token));
+                let data = format!(r#"{{"accessor":"{accessor}","ttl":{ttl},"renewable":true}}"#);
+                (200, format!(r#"{{"data":{data}}}"#))
             }
             "auth/token/renew-self" => (200, auth(token, self.renewed_ttl)),
             "auth/token/revoke-self" => {
@@ -258,9 +257,15 @@ fn errors(status: u16, text: &str) -> (u16, String) {
 }
 
 fn auth(token: &str, ttl: u64) -> String {
+    let accessor = accessor(token);
     format!(
-        r#"{{"auth":{{"client_token":"{token}","accessor":"a","lease_duration":{ttl},"renewable":true}}}}"#
+        r#"{{"auth":{{"client_token":"{token}","accessor":"{accessor}","lease_duration":{ttl},"renewable":true}}}}"#
     )
+}
+
+/// The name of a token.
+fn accessor(token: &str) -> String {
+    token.replace(CANARY, "accessor")
 }
 
 /// The answer of KV version 2 with one entry.

@@ -9,6 +9,8 @@ mod lost;
 mod names;
 mod outages;
 mod policies;
+mod stored;
+mod uninstalled;
 mod waited_for;
 
 use lockstep::api::{vault_auth::VaultAuth, vault_secret::VaultSecret};

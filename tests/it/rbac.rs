@@ -94,14 +94,47 @@ async fn the_deployment_runs_where_pod_security_is_restricted() {
     assert!(error.to_string().contains("PodSecurity"), "{error:?}");
 }
 
+#[tokio::test]
+async fn the_secret_of_tokens_is_granted_only_where_tokens_are_stored() {
+    let names = |chart: String| chart.matches("lockstep-sessions").count();
+    assert_eq!(names(rendered_chart().await), 0);
+    let storing = rendered_chart_with(&["--set", "sessionStore=secret"]).await;
+    assert!(storing.contains("- --session-store=secret"), "{storing}");
+    let rule = "resourceNames: [lockstep-sessions]\n    verbs: [get, patch]";
+    assert!(storing.contains(rule), "{storing}");
+    assert_eq!(names(storing), 1);
+}
+
+/// The hook is started with the flags of the operator, so that it may reach the same.
+#[tokio::test]
+async fn uninstalling_revokes_only_where_that_is_wanted() {
+    let hooks = |chart: &str| chart.matches("helm.sh/hook: pre-delete").count();
+    assert_eq!(hooks(&rendered_chart().await), 0);
+    let chart = rendered_chart_with(&["--set", "revokeOnUninstall=true,workers=7"]).await;
+    assert_eq!(hooks(&chart), 1);
+    let flags = |command: &str| {
+        let (_, after) = chart.split_once(&format!("- {command}\n")).unwrap();
+        let flags = after.lines().map(str::trim);
+        let flags = flags.take_while(|line| line.starts_with("- "));
+        flags.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(flags("run"), flags("uninstall"));
+    assert!(flags("uninstall").contains(&"- --workers=7".to_owned()));
+}
+
 /// The chart as `helm template` renders it with its defaults.
 async fn rendered_chart() -> String {
+    rendered_chart_with(&[]).await
+}
+
+async fn rendered_chart_with(arguments: &[&str]) -> String {
     let helm = tokio::task::spawn_blocking(|| Tool::Helm.locate().unwrap())
         .await
         .unwrap();
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lockstep");
     let output = tokio::process::Command::new(helm)
         .args(["template", NAME, chart, "--namespace", OPERATOR_NAMESPACE])
+        .args(arguments)
         .output()
         .await
         .unwrap();

@@ -4,7 +4,7 @@ use lockstep::api::vault_auth::VaultAuth;
 use lockstep_testbed::{VaultRequest, eventually};
 use serde_json::json;
 
-use crate::support::{SOON, Stage};
+use crate::support::{LONG, Role, SOON, Stage};
 
 #[tokio::test]
 async fn a_revoked_token_costs_one_login_for_all_and_nobody_notices() {
@@ -184,4 +184,27 @@ async fn a_login_that_fails_is_tried_again_per_identity_and_not_per_object() {
     assert_eq!(again.len(), 1, "{again:#?}");
     // A failed login says nothing about the mount.
     assert_eq!(team.asked(mark, "sys/internal/ui/mounts/secret"), []);
+}
+
+#[tokio::test]
+async fn an_operator_that_ends_leaves_no_token_but_those_that_leases_depend_on() {
+    let mut stage = Stage::own().await;
+    let operator = stage.operator.take().unwrap();
+    let (reads, holds) = (stage.team("reads").await, stage.team("holds").await);
+    let mark = stage.vault_audit_mark().unwrap();
+    reads.put("app", &json!({"password": "one"})).await;
+    reads.vault_secret("app", json!({})).await;
+    reads.ready("app").await;
+    let role = Role::new(&holds, "app", LONG).await;
+    holds.issue("app", &[role.source()], json!({})).await;
+    holds.ready("app").await;
+    let login = holds.credentials_other_than("app", None).await;
+    let (free, parent) = (reads.newest_login(mark), holds.newest_login(mark));
+    assert!(reads.token_lives(&free).await);
+
+    let (status, _) = operator.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(!reads.token_lives(&free).await);
+    assert!(holds.token_lives(&parent).await);
+    assert!(holds.logs_in(&login).await);
 }

@@ -41,3 +41,27 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 {{- end -}}
+
+{{/* Flags of run, and of uninstall. */}}
+{{- define "lockstep.flags" -}}
+- --leader-election={{ .Values.leaderElection }}
+- {{ printf "--admin-address=%s:8080" .Values.listenAddress | quote }}
+- --workers={{ .Values.workers }}
+- --rollout-workers={{ .Values.rolloutWorkers }}
+- --default-refresh-interval={{ .Values.defaultRefreshInterval }}
+- --staleness-budget={{ .Values.stalenessBudget }}
+- --session-store={{ .Values.sessionStore }}
+{{- if .Values.allowInsecureTLS }}
+- --allow-insecure-tls
+{{- end }}
+{{- range .Values.allowedVaultAddresses }}
+- {{ printf "--allowed-vault-addresses=%s" . | quote }}
+{{- end }}
+- --log-format={{ .Values.log.format }}
+{{- with .Values.log.filter }}
+- {{ printf "--log-filter=%s" . | quote }}
+{{- end }}
+{{- range .Values.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}

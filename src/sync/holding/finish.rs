@@ -1,6 +1,7 @@
-//! Effects: Vault, apiserver. What is left to do for an object that is being deleted: its leases are revoked first.
+//! Effects: Vault, apiserver. What is left to do for an object that is being deleted, or when the operator is uninstalled:
+//! its leases are revoked first.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use kube::{
     Api,
@@ -9,7 +10,12 @@ use kube::{
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::ending::{self, Ending};
+use super::{
+    ending::{self, Ending},
+    holdings::Holdings,
+    record::Issued,
+    state::Holding,
+};
 use crate::{
     api::vault_secret::VaultSecret,
     names::{FINALIZER, FINALIZER_MANAGER, ObjectKey},
@@ -26,7 +32,92 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// How long one request to the apiserver may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// What became of everything that was issued for one object.
+#[derive(Debug, Default)]
+pub struct GivenUp {
+    /// How much was revoked.
+    pub revoked: usize,
+    /// What was not.
+    pub left: Vec<Left>,
+    /// The tokens that it was issued with, by their accessors, and who may be able to revoke them.
+    pub parents: BTreeMap<String, Identity>,
+}
+
+/// Something that was not revoked.
+#[derive(Debug)]
+pub struct Left {
+    /// What it is, by its name in Vault.
+    pub what: String,
+    /// Accessor of the token with which it ends.
+    pub parent: Option<String>,
+    /// Why it was not; without any value.
+    pub why: String,
+}
+
+impl Left {
+    fn new(issued: &Issued, why: String) -> Self {
+        Self {
+            what: issued.to_string(),
+            parent: issued.parent().map(str::to_owned),
+            why,
+        }
+    }
+}
+
 impl Syncer {
+    /// Revokes everything that was issued for the object called `key`, although it stays. `None` if nothing was.
+    pub async fn give_up(&self, key: &ObjectKey) -> Option<GivenUp> {
+        let view = self.world.vault_secrets.get(key)?;
+        let object = Object::new(key, &view);
+        let spec = view.spec.as_ref().ok()?;
+        let secret = self.observe(&object, resolve::target_name(key, spec));
+        let mut held = Holdings::default();
+        self.learn(&object, &mut held, secret.as_deref(), self.default_interval);
+        let mut given = GivenUp::default();
+        let unproven = held.sources.values().filter(|held| held.record.unproven);
+        for Holding { record, .. } in unproven.filter(|held| held.record.issued.is_revocable()) {
+            let why = "somebody changed the record in the Secret, so it is not believed";
+            // Nor is what it says of its token.
+            given.left.push(Left {
+                parent: None,
+                ..Left::new(&record.issued, why.to_owned())
+            });
+        }
+        held.drop_all(self.moment());
+        if held.superseded.is_empty() && given.left.is_empty() && !view.finalizer {
+            return None;
+        }
+        let issued = held.superseded.iter().map(|ending| &ending.what.issued);
+        let identity = match self.asks_as(&object, spec) {
+            Ok((_, identity)) => identity,
+            Err(stop) => {
+                let why = stop.to_string();
+                let left = issued.map(|issued| Left::new(issued, why.clone()));
+                given.left.extend(left);
+                return Some(given);
+            }
+        };
+        for issued in issued {
+            match self.revoke(&identity, issued).await {
+                Ok(()) => given.revoked += 1,
+                Err(error) => given.left.push(Left::new(issued, error.to_string())),
+            }
+            let parent = issued.parent().map(str::to_owned);
+            given
+                .parents
+                .extend(parent.map(|parent| (parent, identity.clone())));
+        }
+        Some(given)
+    }
+
+    /// Takes our finalizer off the object called `key`: nobody will be there to do so.
+    pub async fn let_go(&self, key: &ObjectKey) -> Result<(), ApplyError> {
+        match self.world.vault_secrets.get(key) {
+            Some(view) if view.finalizer => self.set_finalizer(&Object::new(key, &view), &[]).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Puts our finalizer on the object, before the first lease is issued for it.
     pub(in crate::sync) async fn ensure_finalizer(
         &self,

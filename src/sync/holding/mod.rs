@@ -13,7 +13,7 @@
 mod certificate;
 mod ending;
 mod failures;
-mod finish;
+pub mod finish;
 pub mod holdings;
 mod keep;
 mod learn;

@@ -296,6 +296,16 @@ impl Issued {
     }
 }
 
+impl std::fmt::Display for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.what {
+            What::Lease { id, .. } => write!(f, "lease {id}"),
+            What::Certificate { mount, serial, .. } => write!(f, "certificate {serial} of {mount}"),
+            What::Unleased {} => f.write_str("something without a lease"),
+        }
+    }
+}
+
 impl Superseded {
     /// Its lease, as far as the record tells at `now`, if somebody may need it.
     pub fn taken_over(&self, now: Instant, seed: u64) -> Option<Lease> {

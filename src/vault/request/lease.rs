@@ -110,6 +110,11 @@ impl Request {
         Self::of_accessor("renew-accessor", accessor)
     }
 
+    /// Ends the token with this accessor and everything issued with it (`POST auth/token/revoke-accessor`).
+    pub fn accessor_revoke(accessor: &str) -> Result<Self, VaultError> {
+        Self::of_accessor("revoke-accessor", accessor)
+    }
+
     fn of_lease(
         operation: &'static str,
         what: &str,
@@ -193,6 +198,10 @@ mod tests {
             (
                 Request::accessor_renew("a"),
                 "POST auth/token/renew-accessor",
+            ),
+            (
+                Request::accessor_revoke("a"),
+                "POST auth/token/revoke-accessor",
             ),
         ];
         for (request, expected) in rows {

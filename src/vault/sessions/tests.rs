@@ -260,10 +260,30 @@ async fn a_token_in_use_outlives_the_maintenance() {
     assert_eq!((vault.count(REVOKE), vault.model().tokens.len()), (0, 1));
 }
 
+#[tokio::test]
+async fn the_end_revokes_the_tokens_without_leases_but_no_other() {
+    let vault = vault();
+    let (free, _) = vault.identity("shop/free");
+    let (bears, _) = vault.identity("shop/bears");
+    vault.model().tokens.insert(CANARY.to_owned());
+    let source = Credentials::new(Kind::Static(CANARY));
+    let (given, _) = vault.identity_with("shop/given", source);
+    let sessions = Sessions::new(SessionStore::default());
+    for identity in [&free, &given] {
+        sessions.send(identity, &read()).await.unwrap();
+    }
+    let (_, parent) = sessions.issue(&bears, &read()).await.unwrap();
+    let parent = parent.unwrap();
+    sessions.depend("shop/app", &bears, BTreeSet::from([parent.as_str()]));
+    sessions.end().await;
+    assert_eq!((vault.count(REVOKE), vault.model().tokens.len()), (1, 2));
+}
+
 /// `identity` after its auth object was edited, or the Secret with its credential.
 fn edited(identity: &Identity) -> Identity {
     let parts = IdentityParts {
         connection: "main".to_owned(),
+        server: "1".to_owned(),
         auth: "default".to_owned(),
         subject: "shop/default".to_owned(),
         revision: "2".to_owned(),
@@ -388,4 +408,169 @@ async fn a_token_is_kept_while_somebody_depends_on_it() {
                 .count()
         );
     }
+}
+
+/// A store in memory, which every process finds again.
+#[derive(Clone, Default)]
+struct Shelf {
+    tokens: Arc<Mutex<std::collections::BTreeMap<String, Sensitive>>>,
+    writes: Arc<std::sync::atomic::AtomicUsize>,
+    fails: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl crate::vault::stored::TokenStore for Shelf {
+    fn digest(&self, parts: &[String]) -> String {
+        format!("{:x}", backoff::seed_of(&parts))
+    }
+
+    fn write(
+        &self,
+        tokens: std::collections::BTreeMap<String, Sensitive>,
+    ) -> futures::future::BoxFuture<'_, Result<(), String>> {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.writes.fetch_add(1, SeqCst);
+        let result = if self.fails.load(SeqCst) {
+            Err("away".to_owned())
+        } else {
+            *self.tokens.lock().unwrap() = tokens;
+            Ok(())
+        };
+        Box::pin(std::future::ready(result))
+    }
+}
+
+impl Shelf {
+    /// Another process.
+    fn open(&self) -> Sessions {
+        let found = self.tokens.lock().unwrap().clone();
+        Sessions::with_stored(Stored::new(Box::new(self.clone()), found))
+    }
+
+    /// How often it was written, and how many tokens there are.
+    fn counts(&self) -> (usize, usize) {
+        let writes = self.writes.load(std::sync::atomic::Ordering::SeqCst);
+        (writes, self.tokens.lock().unwrap().len())
+    }
+}
+
+#[tokio::test]
+async fn a_stored_token_is_looked_up_and_used_by_the_next_process_without_a_write() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, credentials) = vault.identity("shop/default");
+    let shelf = Shelf::default();
+    shelf.open().send(&identity, &read()).await.unwrap();
+    for lookups in 1..=2 {
+        let sessions = shelf.open();
+        sessions.used_by("shop/app", Some(&identity.key));
+        sessions.send(&identity, &read()).await.unwrap();
+        assert_eq!((vault.count(LOGIN), vault.count(LOOKUP)), (1, lookups));
+        clock.advance(Duration::from_mins(14)).await;
+        sessions.tend().await;
+        sessions.end().await;
+        assert_eq!((shelf.counts(), vault.count(REVOKE)), ((1, 1), 0));
+    }
+    assert_eq!(credentials.asked(), 1);
+    let shown = format!("{:?}", shelf.open());
+    assert!(!shown.contains(CANARY), "{shown}");
+
+    vault.kill_tokens();
+    let sessions = shelf.open();
+    sessions.send(&identity, &read()).await.unwrap();
+    assert_eq!((vault.count(LOGIN), shelf.counts()), (2, (2, 1)));
+}
+
+#[tokio::test]
+async fn an_outage_is_no_reason_to_give_up_a_stored_token() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let shelf = Shelf::default();
+    shelf.open().send(&identity, &read()).await.unwrap();
+    let sessions = shelf.open();
+    vault.model().sealed = true;
+    assert!(sessions.send(&identity, &read()).await.is_err());
+    vault.model().sealed = false;
+    clock.advance(Duration::from_mins(2)).await;
+    sessions.send(&identity, &read()).await.unwrap();
+    assert_eq!((vault.count(LOGIN), shelf.counts()), (1, (1, 1)));
+}
+
+#[tokio::test]
+async fn what_nobody_uses_is_stored_no_longer_and_what_leases_need_is() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (old, _) = vault.identity("shop/default");
+    let new = edited(&old);
+    let (gone, _) = vault.identity("bank/default");
+    let shelf = Shelf::default();
+    let first = shelf.open();
+    let (_, parent) = first.issue(&old, &read()).await.unwrap();
+    let parent = parent.unwrap();
+    first.send(&gone, &read()).await.unwrap();
+    assert_eq!(shelf.counts(), (2, 2));
+
+    let sessions = shelf.open();
+    sessions.used_by("shop/app", Some(&new.key));
+    sessions.depend("shop/app", &new, BTreeSet::from([parent.as_str()]));
+    sessions.send(&new, &read()).await.unwrap();
+    sessions.tend().await;
+    assert_eq!(shelf.counts(), (3, 3));
+    assert_eq!((vault.count(LOGIN), vault.count(RENEW)), (3, 1));
+    clock.advance(Duration::from_mins(16)).await;
+    sessions.send(&new, &read()).await.unwrap();
+    sessions.tend().await;
+    assert_eq!(
+        shelf.counts(),
+        (4, 2),
+        "nobody came for that of bank/default"
+    );
+    sessions.depend("shop/app", &new, BTreeSet::new());
+    sessions.tend().await;
+    assert_eq!(shelf.counts(), (5, 1));
+    assert_eq!(vault.count("POST auth/token/renew-accessor"), 0);
+}
+
+#[tokio::test]
+async fn a_stored_token_is_sent_to_no_other_server() {
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let shelf = Shelf::default();
+    let (_, parent) = shelf.open().issue(&identity, &read()).await.unwrap();
+    let parent = parent.unwrap();
+    let other = Identity {
+        key: IdentityKey::new(IdentityParts {
+            connection: "main".to_owned(),
+            server: "2".to_owned(),
+            auth: "default".to_owned(),
+            subject: "shop/default".to_owned(),
+            revision: "1".to_owned(),
+        }),
+        ..identity
+    };
+    let sessions = shelf.open();
+    sessions.depend("shop/app", &other, BTreeSet::from([parent.as_str()]));
+    sessions.tend().await;
+    assert_eq!((vault.count(LOGIN), vault.count(RENEW)), (2, 0));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_holds_nothing_up_and_is_written_later() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let shelf = Shelf::default();
+    shelf.fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    let sessions = shelf.open();
+    sessions.used_by("shop/app", Some(&identity.key));
+    sessions.send(&identity, &read()).await.unwrap();
+    shelf
+        .fails
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    sessions.tend().await;
+    assert_eq!(shelf.counts(), (1, 0), "not at once");
+    clock.advance(Duration::from_secs(10)).await;
+    assert!(sessions.next_date().unwrap() <= now());
+    sessions.tend().await;
+    assert_eq!(shelf.counts(), (2, 1));
 }
