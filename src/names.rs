@@ -46,6 +46,8 @@ pub const REFRESH: &str = "lockstep.dev/refresh";
 pub const FLUX_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 /// Annotation of a VaultSecret: any new value asks to have everything issued anew that is issued for it.
 pub const ROTATE: &str = "lockstep.dev/rotate";
+/// Annotation of a VaultSecret: while it is there, with whatever value, restarts for it wait for no other.
+pub const EMERGENCY: &str = "lockstep.dev/emergency";
 /// Finalizer of a VaultSecret for which leases were issued: they are revoked before it goes.
 pub const FINALIZER: &str = "lockstep.dev/leases";
 /// Field manager of that finalizer.

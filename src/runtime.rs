@@ -209,7 +209,7 @@ impl Operator {
             &world,
             &queues,
             &memories,
-            (&metrics, notes),
+            (&metrics, notes, settings.rollout_limits),
         ));
         let wiring = Arc::new(Wiring {
             rollouts: Arc::clone(&rollouts),

@@ -16,7 +16,7 @@ use crate::{
         vault_connection::{ConnectionSpec, VaultConnectionStatus},
         vault_secret::{VaultSecretSpec, VaultSecretStatus},
     },
-    names::{FINALIZER, FLUX_REQUESTED_AT, REFRESH, ROTATE},
+    names::{EMERGENCY, FINALIZER, FLUX_REQUESTED_AT, REFRESH, ROTATE},
 };
 
 /// One of our custom resources: its spec as `S`, its status as `T`.
@@ -34,6 +34,8 @@ pub struct ObjectView<S, T> {
     pub refresh: Option<String>,
     /// The value of the annotation that asks to have everything issued anew.
     pub rotate: Option<String>,
+    /// Whether it carries the annotation that makes its restarts urgent.
+    pub emergency: bool,
     /// Whether it carries our finalizer.
     pub finalizer: bool,
     /// Since when it is being deleted.
@@ -79,6 +81,10 @@ impl<S, T: DeserializeOwned + Default> ObjectView<S, T> {
                 .annotations
                 .as_ref()
                 .and_then(|annotations| annotations.get(ROTATE).cloned()),
+            emergency: metadata
+                .annotations
+                .as_ref()
+                .is_some_and(|annotations| annotations.contains_key(EMERGENCY)),
             finalizer: metadata
                 .finalizers
                 .iter()
@@ -101,6 +107,7 @@ impl<S, T: DeserializeOwned + Default> ObjectView<S, T> {
             || self.generation != other.generation
             || self.refresh != other.refresh
             || self.rotate != other.rotate
+            || self.emergency != other.emergency
             || self.deleted != other.deleted
             || self.spec != other.spec
     }

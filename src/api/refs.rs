@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// Longest name of a Kubernetes object (RFC 1123 subdomain).
 pub(crate) const NAME_MAX: u32 = 253;
 
+/// A key of a label: a name, in front of which may be a domain and a slash.
+pub(crate) const LABEL_PATTERN: &str =
+    r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+
 /// RFC 1123 subdomain, as Kubernetes object names are.
 pub(crate) const NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 

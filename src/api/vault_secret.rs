@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     duration::GoDuration,
-    refs::{AuthRef, NAME_MAX, NAME_PATTERN},
+    refs::{AuthRef, LABEL_PATTERN, NAME_MAX, NAME_PATTERN},
     source::{SourceSpec, SourceStatus},
 };
 
@@ -162,6 +162,42 @@ pub struct RolloutSpec {
     /// How long a restart may take before it counts as failed. Default `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_timeout: Option<GoDuration>,
+    /// When restarts are allowed: while one of these is open. Without any, always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["schedule".into()]))]
+    pub windows: Vec<WindowSpec>,
+    /// In which order the workloads restart. Without it, in any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<WavesSpec>,
+}
+
+/// A time at which restarts are allowed, again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowSpec {
+    /// When it opens, as five fields of cron: minute, hour, day of month, month, day of week.
+    #[schemars(length(min = 1, max = 128))]
+    pub schedule: String,
+    /// For how long.
+    pub duration: GoDuration,
+    /// The time zone of the schedule, as the IANA database names it, such as `Europe/Berlin`. Default `UTC`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
+}
+
+/// In which order the workloads restart: each wave when every workload of the waves before it runs with the current data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WavesSpec {
+    /// Label of the workload (not of its pods) that tells its wave.
+    #[schemars(length(min = 1, max = 317), regex(pattern = LABEL_PATTERN))]
+    pub by_label: String,
+    /// Values of the label, first wave first. Workloads without the label, or with another value, are last.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub order: Vec<String>,
 }
 
 /// A workload in the same namespace.
@@ -278,4 +314,18 @@ pub enum WorkloadState {
     Restarting,
     /// Every pod runs with the current data.
     Verified,
+}
+
+impl WorkloadState {
+    /// As it reads in a status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "Failed",
+            Self::Paused => "Paused",
+            Self::Waiting => "Waiting",
+            Self::Pending => "Pending",
+            Self::Restarting => "Restarting",
+            Self::Verified => "Verified",
+        }
+    }
 }

@@ -71,9 +71,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     pub workers: u16,
 
-    /// How many workloads are rolled out at once.
+    /// How many workloads are looked at at once, to decide about their restarts.
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     pub rollout_workers: u16,
+
+    /// How many workloads may restart at once; the others wait for their turn. 0 is no limit.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub max_concurrent_rollouts: u16,
+
+    /// The same in each namespace.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub max_concurrent_rollouts_per_namespace: u16,
 
     /// How often Vault is read for a `VaultSecret` without `refreshInterval`, such as 30s, 5m or 1h30m.
     #[arg(long, value_name = "DURATION", default_value = "5m")]

@@ -8,6 +8,7 @@ use super::args::RunArgs;
 use crate::api::duration::GoDuration;
 use crate::cloud::endpoints::{Endpoint, Endpoints};
 use crate::connection::resolve::Permitted;
+use crate::rollout::turn::Limits;
 use crate::telemetry::log::LogFormat;
 use crate::vault::reach::{NoPattern, Reach};
 use crate::vault::sessions::SessionStore;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub workers: u16,
     /// Rollouts at once, at least 1.
     pub rollout_workers: u16,
+    /// How many workloads may restart at once.
+    pub rollout_limits: Limits,
     /// Refresh interval of a `VaultSecret` that has none; at least a second.
     pub default_refresh_interval: Duration,
     /// How long a Secret counts as usable while Vault cannot be read.
@@ -87,6 +90,8 @@ impl Settings {
             admin_address,
             workers,
             rollout_workers,
+            max_concurrent_rollouts,
+            max_concurrent_rollouts_per_namespace,
             default_refresh_interval,
             staleness_budget,
             session_store,
@@ -105,6 +110,10 @@ impl Settings {
             admin_address: address(&admin_address)?,
             workers: count("--workers", workers)?,
             rollout_workers: count("--rollout-workers", rollout_workers)?,
+            rollout_limits: Limits {
+                cluster: limit(max_concurrent_rollouts),
+                namespace: limit(max_concurrent_rollouts_per_namespace),
+            },
             default_refresh_interval: duration(
                 "--default-refresh-interval",
                 &default_refresh_interval,
@@ -182,6 +191,14 @@ fn cloud_endpoints(values: Vec<String>) -> Result<Endpoints, SettingsError> {
         })
     });
     parsed.collect()
+}
+
+/// 0 stands for no limit.
+fn limit(value: u16) -> usize {
+    match value {
+        0 => usize::MAX,
+        value => value.into(),
+    }
 }
 
 fn count(flag: &'static str, value: u16) -> Result<u16, SettingsError> {

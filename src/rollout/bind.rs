@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{WorkloadKey, view::WorkloadView};
+use super::{
+    WorkloadKey,
+    turn::Waves,
+    view::WorkloadView,
+    window::{WindowError, Windows},
+};
 use crate::{
     api::vault_secret::{RolloutSpec, VaultSecretSpec, WorkloadRef},
     names::ObjectKey,
@@ -27,6 +32,8 @@ pub struct Follows {
     pub target_name: String,
     /// What to restart, and when.
     pub policy: Policy,
+    /// Whether restarts wait for nobody.
+    pub urgent: bool,
 }
 
 /// What to restart, and when. Every default is filled in.
@@ -40,6 +47,10 @@ pub struct Policy {
     pub settle: Duration,
     /// How long a restart may take.
     pub verify_timeout: Duration,
+    /// In which order workloads restart.
+    pub waves: Option<Waves>,
+    /// When they may; always if there are none.
+    pub windows: Result<Option<Windows>, WindowError>,
 }
 
 /// One managed Secret that a workload is bound to.
@@ -57,6 +68,12 @@ pub struct Bound {
     pub settle: Duration,
     /// See [`Policy::verify_timeout`].
     pub verify_timeout: Duration,
+    /// See [`Policy::waves`].
+    pub waves: Option<Waves>,
+    /// See [`Policy::windows`].
+    pub windows: Result<Option<Windows>, WindowError>,
+    /// See [`Follows::urgent`].
+    pub urgent: bool,
 }
 
 /// What one Secret holds, since when.
@@ -93,17 +110,20 @@ impl Policy {
             verify_timeout: spec
                 .verify_timeout
                 .map_or(DEFAULT_VERIFY_TIMEOUT, |timeout| timeout.as_duration()),
+            waves: spec.waves.as_ref().map(Waves::from_spec),
+            windows: Windows::from_spec(&spec.windows),
         }
     }
 }
 
 impl Follows {
     /// What is needed of the VaultSecret `key` with `spec`.
-    pub fn from_spec(key: ObjectKey, spec: &VaultSecretSpec) -> Self {
+    pub fn from_spec(key: ObjectKey, spec: &VaultSecretSpec, urgent: bool) -> Self {
         let target_name = spec.target.as_ref().and_then(|target| target.name.clone());
         Self {
             target_name: target_name.unwrap_or_else(|| key.name.clone()),
             policy: Policy::from_spec(spec.rollout.as_ref()),
+            urgent,
             key,
         }
     }
@@ -141,6 +161,9 @@ impl Follows {
             listed: self.lists(workload),
             settle: self.policy.settle,
             verify_timeout: self.policy.verify_timeout,
+            waves: self.policy.waves.clone(),
+            windows: self.policy.windows.clone(),
+            urgent: self.urgent,
         })
     }
 }

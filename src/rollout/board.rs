@@ -103,6 +103,20 @@ impl Board {
         verdict
     }
 
+    /// How far `workload` is with this data of `vault_secret`.
+    pub fn state(
+        &self,
+        workload: &WorkloadKey,
+        vault_secret: &ObjectKey,
+        data: &Data,
+    ) -> WorkloadState {
+        let entries = self.lock();
+        let entry = entries.states.get(workload);
+        let current = entry.filter(|(_, bound)| bound.get(vault_secret) == Some(data));
+        // What it was with other data says nothing.
+        current.map_or(WorkloadState::Pending, |(status, _)| status.state)
+    }
+
     /// Which workloads these are.
     pub fn keys(&self, vault_secret: &ObjectKey) -> Vec<WorkloadKey> {
         self.lock().bound_to(vault_secret).cloned().collect()

@@ -1,20 +1,25 @@
-//! Effects: memory only. What the controller holds, what it knows of a workload, and which workloads a change concerns.
+//! Effects: memory, clock. What the controller holds, what it knows of a workload, and which workloads a change concerns.
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
+
+use jiff::Timestamp;
 
 use super::{
     WorkloadKey,
     bind::{self, Bound, Follows},
     board::Board,
+    decision::{Decision, Waiting},
     report::RolloutNote,
     tracker::Tracker,
+    turn::{self, Hold, Limits, Line, Turn},
     view::WorkloadView,
 };
 use crate::{
-    api::vault_secret::WorkloadKind,
+    api::vault_secret::{WorkloadKind, WorkloadState},
     cache::{Cache, Change},
     names::ObjectKey,
     queue::Queue,
@@ -60,6 +65,10 @@ pub struct RolloutContext {
     pub report: Arc<dyn Fn(ObjectKey) + Send + Sync>,
     /// What is remembered of each workload.
     pub memory: Memory,
+    /// How many may restart at once.
+    pub limits: Limits,
+    /// Who restarts, and who waits for it.
+    pub line: Mutex<Line>,
 }
 
 /// What is remembered of each workload.
@@ -150,6 +159,126 @@ impl RolloutContext {
             keys.extend((self.follows)(namespace).iter().flat_map(listed_by));
         }
         keys
+    }
+
+    /// Takes in which workloads restart already, before any other gets its turn.
+    pub(super) fn resume(&self) {
+        let mut line = self.line();
+        for kind in KINDS {
+            for (key, view) in self.cache(kind).all() {
+                if view.stamp.is_some() && view.is_rolling() {
+                    line.starts(&WorkloadKey::new(kind, &key));
+                }
+            }
+        }
+    }
+
+    /// Whether `workload` may restart now, for the Secrets it is bound to.
+    pub(super) fn ask(
+        &self,
+        workload: &WorkloadKey,
+        view: &WorkloadView,
+        bound: &[Bound],
+        now: Instant,
+    ) -> Turn {
+        let urgent = bound.iter().any(|bound| bound.urgent);
+        if urgent {
+            return self.line().ask(workload, self.limits, urgent);
+        }
+        if let Some(shut) = turn::shut(bound, Timestamp::now(), now) {
+            return shut;
+        }
+        let before = self.before(workload, view, bound);
+        let mut line = self.line();
+        if let Some(hold) = before
+            && let Hold::Wave { before, .. } = &hold
+            && !line.passes(workload, before)
+        {
+            return hold.into();
+        }
+        line.ask(workload, self.limits, urgent)
+    }
+
+    /// The workload that comes before `workload` and does not run the current data yet; one that failed rather than another.
+    fn before(&self, workload: &WorkloadKey, view: &WorkloadView, bound: &[Bound]) -> Option<Hold> {
+        let mut holds = Vec::new();
+        for bound in bound {
+            let Some(waves) = &bound.waves else { continue };
+            let mine = waves.rank(&view.labels);
+            for other in self.touched_by_vault_secret(&bound.vault_secret) {
+                let Some(view) = self.cache(other.kind).get(&other.object()) else {
+                    continue;
+                };
+                if other == *workload || waves.rank(&view.labels) >= mine {
+                    continue;
+                }
+                let state = self.board.state(&other, &bound.vault_secret, &bound.data);
+                if state != WorkloadState::Verified {
+                    holds.push(Hold::Wave {
+                        wave: view.labels.get(&waves.label).cloned().unwrap_or_default(),
+                        before: other,
+                        state,
+                    });
+                }
+            }
+        }
+        let failed = |hold: &Hold| matches!(hold, Hold::Wave { state, .. } if *state == WorkloadState::Failed);
+        let chosen = holds.iter().position(failed).unwrap_or_default();
+        (!holds.is_empty()).then(|| holds.swap_remove(chosen))
+    }
+
+    /// Looks again at the workloads of `vault_secret` that wait for others of it.
+    pub(super) fn wake(&self, vault_secret: &ObjectKey) {
+        let line = self.line();
+        for workload in self.board.keys(vault_secret) {
+            if line.is_behind(&workload) {
+                self.queue.add(workload);
+            }
+        }
+    }
+
+    /// Gives back the place of `workload` unless `decision` keeps it, and looks at those whose turn it is then.
+    pub(super) fn concluded(
+        &self,
+        workload: &WorkloadKey,
+        view: Option<&WorkloadView>,
+        decision: &Decision,
+    ) {
+        let mut line = self.line();
+        let rolling = view.is_some_and(WorkloadView::is_rolling);
+        match decision {
+            Decision::Restarting { .. } | Decision::Fold { .. } => line.starts(workload),
+            Decision::Waiting(Waiting::Turn { .. }) => {}
+            // Newer data came while it restarts.
+            Decision::ListPods
+            | Decision::Settle { .. }
+            | Decision::Retry { .. }
+            | Decision::Ask
+            | Decision::Stamp
+                if rolling => {}
+            Decision::ListPods
+            | Decision::Settle { .. }
+            | Decision::Retry { .. }
+            | Decision::Ask
+            | Decision::Stamp
+            | Decision::Unbound
+            | Decision::InStep { .. }
+            | Decision::Verified
+            | Decision::Failed { .. }
+            | Decision::Paused { .. }
+            | Decision::Waiting(Waiting::NoSuchWorkload | Waiting::ManualUpdate { .. })
+            | Decision::Conflict { .. } => {
+                for next in line.leave(workload, self.limits) {
+                    self.queue.add(next);
+                }
+            }
+        }
+        let (turn, wave) = line.depth();
+        self.metrics.rollouts_waiting(turn, wave);
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn using(&self, secret: &ObjectKey) -> BTreeSet<WorkloadKey> {

@@ -19,12 +19,13 @@ use super::{
     pod::PodFacts,
     report::{self, Announcement},
     tracker::{Attempt, Tracker},
+    turn::Turn,
     view::WorkloadView,
 };
 use crate::{names::ObjectKey, queue::work};
 
-/// The most that one pass can do: refresh, list, write, and decide once more after each.
-const MOST_STEPS: usize = 4;
+/// The most that one pass can do: refresh, ask, list, write, and decide once more after each.
+const MOST_STEPS: usize = 5;
 
 /// Serves the queue with at most `workers` workloads at a time until `stop`.
 ///
@@ -46,6 +47,7 @@ pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: Cancellatio
         () = synced => {}
     }
     let queue = Arc::clone(&context.queue);
+    context.resume();
     // A target that does not exist has no event of its own.
     for workload in context.every_workload() {
         queue.add(workload);
@@ -79,6 +81,7 @@ async fn act(
     now: std::time::Instant,
 ) -> Decision {
     let mut pods: Option<Vec<PodFacts>> = None;
+    let mut turn: Option<Turn> = None;
     let mut steps = 0;
     loop {
         let decision = decide::decide(&Situation {
@@ -87,6 +90,7 @@ async fn act(
             wanted: gathered.wanted.as_deref(),
             tracker,
             pods: pods.as_deref(),
+            turn: turn.as_ref(),
             now,
         });
         let (Some(view), Some(wanted)) = (gathered.view.as_deref(), gathered.wanted.as_deref())
@@ -107,6 +111,7 @@ async fn act(
         };
         match &decision {
             Decision::ListPods => pods = pass.list(tracker).await,
+            Decision::Ask => turn = Some(context.ask(workload, view, &gathered.bound, now)),
             Decision::Stamp => pass.stamp(tracker).await,
             Decision::InStep { record: true, .. } => pass.record(tracker).await,
             Decision::Settle { refresh: true, .. } => pass.refresh(tracker),
@@ -115,6 +120,7 @@ async fn act(
             | Decision::Unbound
             | Decision::Retry { .. }
             | Decision::Restarting { .. }
+            | Decision::Fold { .. }
             | Decision::Verified
             | Decision::Failed { .. }
             | Decision::Paused { .. }
@@ -155,8 +161,10 @@ fn conclude(
         .map(|bound| (bound.vault_secret.clone(), bound.data.clone()))
         .collect();
     for changed in context.board.publish(workload, status, &keys) {
+        context.wake(&changed);
         (context.report)(changed);
     }
+    context.concluded(workload, gathered.view.as_deref(), decision);
 }
 
 fn tell(

@@ -12,6 +12,7 @@ use super::{
     pod::PodFacts,
     proof::{Evidence, LAG, evidence},
     tracker::{Episode, Proof, Tracker},
+    turn::Turn,
     view::WorkloadView,
 };
 
@@ -20,6 +21,9 @@ const MOST_WINDOWS: u32 = 3;
 
 /// A hash that was taken away so often is not stamped again.
 const MOST_STAMPS: u32 = 2;
+
+/// A rollout whose numbers of pods have not changed for so long stands still.
+const STANDSTILL: Duration = Duration::from_mins(1);
 
 /// How often pods are listed while the counters say complete and the pods do not.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -40,6 +44,8 @@ pub struct Situation<'a> {
     pub tracker: &'a Tracker,
     /// Its pods, if they were listed in this pass.
     pub pods: Option<&'a [PodFacts]>,
+    /// Whether it may restart now, if that was asked in this pass.
+    pub turn: Option<&'a Turn>,
     /// Now.
     pub now: Instant,
 }
@@ -122,10 +128,32 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
             again,
         });
     }
-    if now >= stamp_at(episode, bound) && pods.is_some() {
-        return Decision::Stamp;
+    if now < stamp_at(episode, bound) {
+        return look_or_settle(situation, episode, stamp_at(episode, bound));
     }
-    look_or_settle(situation, episode, stamp_at(episode, bound))
+    if let Some(until) = under_way_until(situation, view) {
+        let progress = Progress::counted(view);
+        return Decision::Fold { progress, until };
+    }
+    match situation.turn {
+        None => Decision::Ask,
+        Some(Turn::Hold { hold, until }) => look_or(situation, LOOK_SELDOM, |again| {
+            let (hold, again) = (hold.clone(), until.map_or(again, |until| again.min(until)));
+            Decision::Waiting(Waiting::Turn { hold, again })
+        }),
+        // What they run may have changed while it waited.
+        Some(Turn::Mine) if pods.is_none() => Decision::ListPods,
+        Some(Turn::Mine) => Decision::Stamp,
+    }
+}
+
+/// Until when to wait for a rollout that goes on already: as long as it moves. One that stands still may well need the new data.
+fn under_way_until(situation: &Situation<'_>, view: &WorkloadView) -> Option<Instant> {
+    let urgent = situation.bound.iter().any(|bound| bound.urgent);
+    let moved = situation.tracker.moved?;
+    let patience = longest(situation.bound, |bound| bound.verify_timeout).min(STANDSTILL);
+    let until = moved + patience;
+    (!urgent && view.is_rolling() && situation.now < until).then_some(until)
 }
 
 /// Waits until `until` and lists the pods then.

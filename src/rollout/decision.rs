@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     pod::PodFacts,
+    turn::Hold,
     view::{Manual, WorkloadView},
 };
 
@@ -35,8 +36,17 @@ pub enum Decision {
         /// What failed.
         message: String,
     },
+    /// Ask whether it may restart now and decide again. Never decided with the answer at hand.
+    Ask,
     /// Write the wanted hash into the template.
     Stamp,
+    /// Wait until the rollout that is under way has ended: what it does not bring in step is restarted once, then.
+    Fold {
+        /// How far the workload's own controller is with it.
+        progress: Progress,
+        /// When to go on without waiting any longer.
+        until: Instant,
+    },
     /// Wait for the rollout.
     Restarting {
         /// How far it is.
@@ -78,6 +88,13 @@ pub enum Decision {
 pub enum Waiting {
     /// Create the workload, which is named as a target.
     NoSuchWorkload,
+    /// Finish other restarts.
+    Turn {
+        /// Which, or how many.
+        hold: Hold,
+        /// When to see whether something else brought the pods in step.
+        again: Instant,
+    },
     /// Delete the pods, or lower the partition.
     ManualUpdate {
         /// Why.
@@ -98,13 +115,6 @@ pub struct Progress {
     pub wanted: u32,
 }
 
-impl Waiting {
-    /// Whether what is waited for is the end of a rollout.
-    pub fn is_rollout(&self) -> bool {
-        matches!(self, Self::ManualUpdate { .. })
-    }
-}
-
 impl Decision {
     /// Its name, for metrics and logs.
     pub fn name(&self) -> &'static str {
@@ -114,7 +124,9 @@ impl Decision {
             Self::InStep { .. } => "InStep",
             Self::Settle { .. } => "Settle",
             Self::Retry { .. } => "Retry",
+            Self::Ask => "Ask",
             Self::Stamp => "Stamp",
+            Self::Fold { .. } => "Fold",
             Self::Restarting { .. } => "Restarting",
             Self::Verified => "Verified",
             Self::Failed { .. } => "Failed",
@@ -127,13 +139,18 @@ impl Decision {
     /// When to look at the workload again, besides when it or a Secret of it changes.
     pub fn again(&self) -> Option<Instant> {
         match self {
-            Self::Settle { until, .. } | Self::Retry { until, .. } => Some(*until),
-            Self::Restarting { again, .. } | Self::Conflict { again, .. } => Some(*again),
+            Self::Settle { until, .. } | Self::Retry { until, .. } | Self::Fold { until, .. } => {
+                Some(*until)
+            }
+            Self::Restarting { again, .. }
+            | Self::Conflict { again, .. }
+            | Self::Waiting(Waiting::Turn { again, .. }) => Some(*again),
             Self::InStep { again, .. }
             | Self::Failed { again, .. }
             | Self::Waiting(Waiting::ManualUpdate { again, .. }) => *again,
             Self::Unbound
             | Self::ListPods
+            | Self::Ask
             | Self::Stamp
             | Self::Verified
             | Self::Paused { .. }

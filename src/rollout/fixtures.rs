@@ -1,6 +1,6 @@
 //! Pure: values for tests.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
@@ -33,6 +33,7 @@ pub fn workload(kind: WorkloadKind, name: &str) -> WorkloadKey {
 pub fn view() -> WorkloadView {
     WorkloadView {
         uid: "w1".into(),
+        labels: BTreeMap::new(),
         created: at(100),
         deleting: false,
         generation: 1,
@@ -79,6 +80,9 @@ pub fn bound(secret: &str, since: i64) -> Bound {
         listed: false,
         settle: s(10),
         verify_timeout: s(600),
+        waves: None,
+        windows: Ok(None),
+        urgent: false,
     }
 }
 

@@ -9,6 +9,7 @@
 //! * [`tracker`]: what is remembered of a workload between two passes.
 //! * [`proof`]: whether its pods run the current data without a restart.
 //! * [`decide`], [`decision`]: what to do about it.
+//! * [`window`], [`turn`]: when restarts are allowed, and whose turn it is.
 //! * [`report`]: how that reads in a status and in events.
 //! * [`patch`]: what is written.
 //! * [`exec`], [`board`], [`context`], [`controller`]: the effects.
@@ -32,7 +33,9 @@ pub mod pod;
 pub mod proof;
 pub mod report;
 pub mod tracker;
+pub mod turn;
 pub mod view;
+pub mod window;
 
 #[cfg(test)]
 mod fixtures;

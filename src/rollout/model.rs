@@ -14,6 +14,7 @@ use super::{
     fixtures::{bound, data, s, view},
     pod::PodFacts,
     tracker::Tracker,
+    turn::Turn,
     view::{Counters, WorkloadView},
 };
 
@@ -235,7 +236,7 @@ impl World {
         let now = self.epoch + Duration::from_millis(self.now);
         let hash = wanted(&bound).unwrap();
         self.tracker.see(&self.view, &hash, now);
-        let mut pods = None;
+        let (mut pods, mut turn) = (None, None);
         loop {
             let decision = decide(&Situation {
                 view: Some(&self.view),
@@ -243,9 +244,14 @@ impl World {
                 wanted: Some(&hash),
                 tracker: &self.tracker,
                 pods: pods.as_deref(),
+                turn: turn.as_ref(),
                 now,
             });
             match decision {
+                Decision::Ask => {
+                    assert!(turn.is_none(), "asked twice for its turn");
+                    turn = Some(Turn::Mine);
+                }
                 Decision::ListPods => {
                     assert!(pods.is_none(), "asked twice for pods");
                     self.tracker.listed(&facts, &self.view, &bound, now);
@@ -270,6 +276,7 @@ impl World {
                 | Decision::Settle { refresh: false, .. }
                 | Decision::Retry { .. }
                 | Decision::Restarting { .. }
+                | Decision::Fold { .. }
                 | Decision::Verified
                 | Decision::Failed { .. }
                 | Decision::Paused { .. }

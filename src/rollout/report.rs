@@ -8,7 +8,9 @@ use super::{
     WorkloadKey,
     bind::Bound,
     decision::{Decision, Progress, Waiting},
+    turn::Hold,
     view::Manual,
+    window::WindowError,
 };
 use crate::{
     api::vault_secret::{WorkloadState, WorkloadStatus},
@@ -89,10 +91,12 @@ fn state(decision: &Decision) -> Option<WorkloadState> {
     Some(match decision {
         Decision::Unbound => return None,
         Decision::InStep { .. } | Decision::Verified => WorkloadState::Verified,
-        Decision::ListPods | Decision::Settle { .. } | Decision::Retry { .. } | Decision::Stamp => {
-            WorkloadState::Pending
-        }
-        Decision::Restarting { .. } => WorkloadState::Restarting,
+        Decision::ListPods
+        | Decision::Settle { .. }
+        | Decision::Retry { .. }
+        | Decision::Ask
+        | Decision::Stamp => WorkloadState::Pending,
+        Decision::Restarting { .. } | Decision::Fold { .. } => WorkloadState::Restarting,
         Decision::Failed { .. } | Decision::Conflict { .. } => WorkloadState::Failed,
         Decision::Paused { .. } => WorkloadState::Paused,
         Decision::Waiting(_) => WorkloadState::Waiting,
@@ -102,6 +106,7 @@ fn state(decision: &Decision) -> Option<WorkloadState> {
 fn progress(decision: &Decision) -> Option<Progress> {
     match decision {
         Decision::Restarting { progress, .. }
+        | Decision::Fold { progress, .. }
         | Decision::Failed { progress, .. }
         | Decision::Waiting(Waiting::ManualUpdate { progress, .. }) => Some(*progress),
         Decision::Unbound
@@ -109,10 +114,11 @@ fn progress(decision: &Decision) -> Option<Progress> {
         | Decision::InStep { .. }
         | Decision::Settle { .. }
         | Decision::Retry { .. }
+        | Decision::Ask
         | Decision::Stamp
         | Decision::Verified
         | Decision::Paused { .. }
-        | Decision::Waiting(Waiting::NoSuchWorkload)
+        | Decision::Waiting(Waiting::NoSuchWorkload | Waiting::Turn { .. })
         | Decision::Conflict { .. } => None,
     }
 }
@@ -139,11 +145,16 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             format!("no such {}", workload.kind.as_str())
         }
         Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
+        Decision::Waiting(Waiting::Turn { hold, .. }) => held(hold),
+        Decision::Fold { .. } => {
+            "another rollout is under way; it is restarted after that if it has to be".to_owned()
+        }
         Decision::Conflict { manager, holds, .. } => conflict(manager.as_deref(), *holds),
         Decision::Unbound
         | Decision::ListPods
         | Decision::InStep { .. }
         | Decision::Settle { .. }
+        | Decision::Ask
         | Decision::Stamp
         | Decision::Restarting { .. }
         | Decision::Verified => return None,
@@ -165,6 +176,38 @@ fn by_hand(manual: Manual) -> String {
         Manual::Partition(ordinal) => format!(
             "the partition of the rolling update keeps the pods below {ordinal} back: lower it to restart them"
         ),
+    }
+}
+
+fn held(hold: &Hold) -> String {
+    match hold {
+        Hold::Cluster { limit } => {
+            format!("waits for its turn: at most {limit} workloads restart at once")
+        }
+        Hold::Namespace { limit } => {
+            format!("waits for its turn: at most {limit} workloads of a namespace restart at once")
+        }
+        Hold::Window { opens: Some(opens) } => format!("window opens at {opens}"),
+        Hold::Window { opens: None } => {
+            "the windows of its Secrets are never open together: change one of them".to_owned()
+        }
+        Hold::NoWindow(WindowError { field, why }) => format!("{field}: {why}"),
+        Hold::Wave {
+            before,
+            wave,
+            state,
+        } => {
+            let who = format!(
+                "{} {} of the wave {wave}",
+                before.kind.as_str(),
+                before.name
+            );
+            if *state == WorkloadState::Failed {
+                format!("stopped: {who} failed, and comes before")
+            } else {
+                format!("waits for {who}, which is {}", state.as_str())
+            }
+        }
     }
 }
 

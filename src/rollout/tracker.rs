@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::{
     bind::{Bound, Data},
-    decision::{Decision, Progress},
+    decision::{Decision, Progress, Waiting},
     pod::PodFacts,
     proof::{Evidence, Known, evidence, new_proofs},
     report::Announcement,
-    view::{ForeignWrite, WorkloadView},
+    view::{Counters, ForeignWrite, WorkloadView},
 };
 
 /// First pause after a request that failed; it doubles from there.
@@ -32,6 +32,9 @@ pub struct Tracker {
     pub(super) episode: Option<Episode>,
     /// What belongs to the hash that is wanted now.
     pub(super) course: Course,
+    /// The template and the numbers of pods as last seen, and when they changed last.
+    seen: Option<(i64, Counters)>,
+    pub(super) moved: Option<Instant>,
 }
 
 /// The time during which a workload is out of step.
@@ -155,6 +158,10 @@ impl Tracker {
                 uid: view.uid.clone(),
                 ..Self::default()
             };
+        }
+        let seen = Some((view.generation, view.counters));
+        if self.seen != seen {
+            (self.seen, self.moved) = (seen, Some(now));
         }
         if self.course.wanted != wanted {
             self.course = Course {
@@ -297,7 +304,9 @@ impl Tracker {
             | Decision::InStep { .. }
             | Decision::Settle { .. }
             | Decision::Retry { .. }
+            | Decision::Ask
             | Decision::Stamp
+            | Decision::Fold { .. }
             | Decision::Restarting { .. }
             | Decision::Verified
             | Decision::Paused { .. }
@@ -324,8 +333,11 @@ impl Tracker {
             }
             Decision::Verified => course.verified = true,
             Decision::Restarting { .. } | Decision::Failed { .. } => course.awaited = true,
-            Decision::Waiting(waiting) => course.awaited |= waiting.is_rollout(),
-            Decision::Paused { .. } | Decision::Conflict { .. } => {
+            Decision::Waiting(Waiting::ManualUpdate { .. }) => course.awaited = true,
+            Decision::Paused { .. }
+            | Decision::Conflict { .. }
+            | Decision::Fold { .. }
+            | Decision::Waiting(Waiting::Turn { .. } | Waiting::NoSuchWorkload) => {
                 if let Some(episode) = &mut self.episode {
                     episode.held = true;
                 }
@@ -334,6 +346,7 @@ impl Tracker {
             | Decision::ListPods
             | Decision::Settle { .. }
             | Decision::Retry { .. }
+            | Decision::Ask
             | Decision::Stamp => {}
         }
         if matches!(decision, Decision::InStep { .. } | Decision::Verified) {

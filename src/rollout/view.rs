@@ -20,6 +20,8 @@ use crate::names::{IN_STEP, ROLLOUT_MANAGER, SECRETS_HASH};
 pub struct WorkloadView {
     /// UID.
     pub uid: String,
+    /// Labels of the workload itself.
+    pub labels: BTreeMap<String, String>,
     /// When the apiserver made it.
     pub created: Timestamp,
     /// Whether it is being deleted.
@@ -97,6 +99,7 @@ impl WorkloadView {
                 .as_ref()
                 .map_or(Timestamp::MIN, |time| time.0),
             uid: metadata.uid.clone().unwrap_or_default(),
+            labels: metadata.labels.clone().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
             generation: metadata.generation.unwrap_or_default(),
             observed_generation: shape.observed_generation.unwrap_or_default(),
@@ -123,6 +126,18 @@ impl WorkloadView {
             manual: shape.manual,
             counters: shape.counters,
         }
+    }
+
+    /// Whether its pods are being replaced by those of a newer template, as far as its own controller says.
+    pub fn is_rolling(&self) -> bool {
+        let Counters {
+            wanted,
+            all,
+            updated,
+            ..
+        } = self.counters;
+        let stays = self.paused || self.manual.is_some();
+        !stays && (self.observed_generation < self.generation || updated < all.max(wanted))
     }
 
     /// Whether the workload's own controller says that every pod is of the newest template and ready.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,7 +22,10 @@ use crate::{
     names::ObjectKey,
     queue::work,
     report::{Records, Reporter},
-    rollout::{self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote},
+    rollout::{
+        self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote,
+        turn::Limits,
+    },
     status::{
         condition::{Kind, find, holds},
         written::Written,
@@ -244,16 +247,16 @@ pub(super) fn rollouts(
     world: &Arc<World>,
     queues: &Arc<Queues>,
     memories: &Arc<Memories>,
-    (metrics, notes): (&Arc<Metrics>, mpsc::Sender<RolloutNote>),
+    (metrics, notes, limits): (&Arc<Metrics>, mpsc::Sender<RolloutNote>, Limits),
 ) -> RolloutContext {
     let vault_secrets = Arc::clone(&world.vault_secrets);
     let follows = move |namespace: &str| {
         let all = vault_secrets.in_namespace(namespace);
-        let decoded = all
-            .into_iter()
-            .filter_map(|(key, view)| Some((key, view.spec.as_ref().ok().cloned()?)));
+        let decoded = all.into_iter().filter_map(|(key, view)| {
+            Some((key, view.spec.as_ref().ok().cloned()?, view.emergency))
+        });
         decoded
-            .map(|(key, spec)| Follows::from_spec(key, &spec))
+            .map(|(key, spec, urgent)| Follows::from_spec(key, &spec, urgent))
             .collect()
     };
     let (syncs, memories) = (Arc::clone(&queues.syncs), Arc::clone(memories));
@@ -279,6 +282,8 @@ pub(super) fn rollouts(
         }),
         report: Arc::new(move |key| reports.add(key)),
         memory: rollout::context::Memory::default(),
+        limits,
+        line: Mutex::default(),
     }
 }
 

@@ -302,10 +302,15 @@ fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
             format!("{open} of {total} workload(s) do not run with the current data yet"),
         )
     } else {
+        let first = workloads.first().map(|first| {
+            let why = first.message.as_deref().unwrap_or("see status.rollout");
+            format!(": {} {}: {why}", first.kind.as_str(), first.name)
+        });
+        let first = first.unwrap_or_default();
         Wanted::no(
             kind,
             "Waiting",
-            format!("{open} of {total} workload(s) wait for somebody else, see status.rollout"),
+            format!("{open} of {total} workload(s) wait{first}"),
         )
     })
 }

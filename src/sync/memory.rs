@@ -229,6 +229,7 @@ mod tests {
             status: Arc::default(),
             refresh: refresh.map(str::to_owned),
             rotate: None,
+            emergency: false,
             finalizer: false,
             deleted: None,
         }

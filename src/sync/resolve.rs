@@ -16,6 +16,7 @@ use crate::{
         vault_secret::{CreationPolicy, DeletionPolicy, TargetSpec, VaultSecretSpec},
     },
     names::ObjectKey,
+    rollout::window::Windows,
     vault::path::{MountPath, VaultNamespace},
     view::{AuthView, NamespaceView},
 };
@@ -116,6 +117,9 @@ pub fn resolve(
             "spec.sources",
             "it is empty; name at least one source",
         ));
+    }
+    if let Some(rollout) = &spec.rollout {
+        Windows::from_spec(&rollout.windows).map_err(|error| invalid(error.field, error.why))?;
     }
     let (login, fence) = login::login(object, spec.auth_ref.as_ref(), lookup)?;
     let sources = sources.into_iter().map(|source| fence.admit(source));

@@ -41,6 +41,7 @@ pub struct Metrics {
     rollouts_verified: Family<Kind, Counter>,
     rollouts_failed: Family<Kind, Counter>,
     rollout_duration: Family<Kind, Histogram, Buckets>,
+    rollouts_waiting: Family<Reason, Gauge>,
     queue_depth: Family<Queue, Gauge>,
     objects: Family<KindState, Gauge>,
     staleness: Gauge<f64, AtomicU64>,
@@ -97,6 +98,7 @@ impl Metrics {
             rollouts_verified: Family::default(),
             rollouts_failed: Family::default(),
             rollout_duration: Family::new_with_constructor(Buckets(&ROLLOUT_BUCKETS)),
+            rollouts_waiting: Family::default(),
             queue_depth: Family::default(),
             objects: Family::default(),
             staleness: Gauge::default(),
@@ -165,6 +167,15 @@ impl Metrics {
     /// A rollout was not verified before its deadline.
     pub fn rollout_failed(&self, kind: &'static str) {
         self.rollouts_failed.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Workloads that wait for their turn, and workloads that wait for an earlier wave.
+    pub fn rollouts_waiting(&self, turn: usize, wave: usize) {
+        for (reason, count) in [("turn", turn), ("wave", wave)] {
+            self.rollouts_waiting
+                .get_or_create(&Reason { reason })
+                .set(gauge_value(count));
+        }
     }
 
     /// Keys waiting in a queue.
@@ -359,6 +370,11 @@ impl Metrics {
             Unit::Seconds,
             self.rollout_duration.clone(),
         );
+        registry.register(
+            "rollouts_waiting",
+            "Workloads that wait to be restarted, by reason",
+            self.rollouts_waiting.clone(),
+        );
     }
 
     fn register_process(&mut self) {
@@ -430,6 +446,11 @@ struct Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Queue {
     queue: &'static str,
 }
@@ -465,6 +486,7 @@ mod tests {
         metrics.rollout_started("Deployment");
         metrics.rollout_verified("Deployment", 12.0);
         metrics.rollout_failed("StatefulSet");
+        metrics.rollouts_waiting(2, 1);
         metrics.queue_depth("sync", 3);
         metrics.objects("VaultSecret", "Ready", 7);
         metrics.leader(true);

@@ -1,6 +1,7 @@
 //! New data restarts every workload that uses it, once; nothing else does.
 
 mod exceptions;
+mod pacing;
 mod quiet;
 mod returns;
 mod together;

@@ -14,6 +14,7 @@ fn follows(name: &str, target: &str, rollout: &serde_json::Value) -> Follows {
     Follows::from_spec(
         ObjectKey::new("shop", name),
         &serde_json::from_value(spec).unwrap(),
+        false,
     )
 }
 
@@ -54,11 +55,14 @@ fn defaults_are_discovery_ten_seconds_and_ten_minutes() {
         targets: Vec::new(),
         settle: Duration::from_secs(10),
         verify_timeout: Duration::from_mins(10),
+        waves: None,
+        windows: Ok(None),
     };
     assert_eq!(Policy::from_spec(None), expected);
     let unnamed = Follows::from_spec(
         ObjectKey::new("shop", "checkout"),
         &serde_json::from_value(serde_json::json!({"sources": []})).unwrap(),
+        false,
     );
     assert_eq!(
         (unnamed.target_name.as_str(), unnamed.policy),

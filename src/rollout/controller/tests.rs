@@ -23,6 +23,7 @@ use crate::{
         context::Memory,
         fixtures::{at, deployment, s, view},
         report::RolloutNote,
+        turn::Limits,
     },
     secret_view::{Managed, SecretView},
     telemetry::metrics::Metrics,
@@ -123,6 +124,11 @@ impl Bed {
             refresh: seam(|told, key| told.refreshed.push(key)),
             report: seam(|told, key| told.reported.push(key)),
             memory: Memory::default(),
+            limits: Limits {
+                cluster: 1,
+                namespace: 1,
+            },
+            line: Mutex::default(),
         };
         let bed = Self {
             apiserver,
@@ -157,6 +163,7 @@ fn follows(namespace: &str) -> Follows {
     Follows::from_spec(
         ObjectKey::new(namespace, "vs"),
         &serde_json::from_value(spec).unwrap(),
+        false,
     )
 }
 

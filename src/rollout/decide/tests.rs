@@ -6,6 +6,7 @@ use crate::rollout::{
     decision::Progress,
     fixtures::{at, bound, counters, pod, s, view},
     tracker::Attempt,
+    turn::Hold,
     view::{ForeignWrite, Manual},
 };
 
@@ -18,6 +19,8 @@ struct Play {
     pods: Vec<PodFacts>,
     lists: u32,
     refreshes: u32,
+    /// What is answered when it asks for its turn.
+    turn: Turn,
 }
 
 impl Play {
@@ -31,6 +34,7 @@ impl Play {
             pods: ["a", "b", "c"].map(|uid| pod(uid, 150)).into(),
             lists: 0,
             refreshes: 0,
+            turn: Turn::Mine,
         }
     }
 
@@ -49,7 +53,7 @@ impl Play {
         if let (Some(view), Some(hash)) = (&self.view, &hash) {
             self.tracker.see(view, hash, now);
         }
-        let mut pods = None;
+        let (mut pods, mut turn) = (None, None);
         loop {
             let decision = decide(&Situation {
                 view: self.view.as_ref(),
@@ -57,9 +61,14 @@ impl Play {
                 wanted: hash.as_deref(),
                 tracker: &self.tracker,
                 pods: pods.as_deref(),
+                turn: turn.as_ref(),
                 now,
             });
             match (&decision, &self.view) {
+                (Decision::Ask, _) => {
+                    assert!(turn.is_none(), "asked twice for its turn");
+                    turn = Some(self.turn.clone());
+                }
                 (Decision::ListPods, Some(view)) => {
                     assert!(pods.is_none(), "asked twice for pods");
                     self.lists += 1;
@@ -97,6 +106,7 @@ impl Play {
         let view = self.view();
         view.stamp = None;
         view.generation += 1;
+        view.observed_generation = view.generation;
     }
 
     /// The workload's own controller is done with the pods.
@@ -636,4 +646,93 @@ fn verified_is_told_once_and_only_if_it_was_waited_for() {
     assert_eq!(tracker.announce(&failed), None);
     assert_eq!(tracker.announce(&Decision::Verified), Some(Verified));
     assert_eq!(tracker.announce(&Decision::Verified), None);
+}
+
+/// Its turn comes later.
+fn full() -> Turn {
+    Hold::Cluster { limit: 5 }.into()
+}
+
+#[test]
+fn what_has_to_wait_for_its_turn_says_so_and_is_looked_at_seldom() {
+    let mut play = Play {
+        turn: full(),
+        ..Play::new()
+    };
+    play.settles_until(0, 10);
+    for (second, again) in [(10, 60), (20, 60), (59, 60), (60, 120)] {
+        let expected = Decision::Waiting(Waiting::Turn {
+            hold: Hold::Cluster { limit: 5 },
+            again: play.start + s(again),
+        });
+        assert_eq!(play.at(second), expected);
+    }
+    assert_eq!(play.lists, 2);
+    play.turn = Turn::Mine;
+    assert_eq!(play.at(61), Decision::Stamp);
+    assert_eq!(play.lists, 3, "its pods are looked at once more before");
+}
+
+#[test]
+fn pods_that_came_in_step_by_themselves_while_it_waited_cost_no_restart() {
+    let mut play = Play {
+        turn: full(),
+        ..Play::new()
+    };
+    play.settles_until(0, 10);
+    assert!(matches!(play.at(10), Decision::Waiting(_)));
+    play.pods = vec![pod("new", 230)];
+    play.turn = Turn::Mine;
+    assert_eq!(play.at(30), RECORD);
+}
+
+#[test]
+fn data_that_changes_while_it_waits_settles_first() {
+    let mut play = Play {
+        turn: full(),
+        ..Play::new()
+    };
+    play.settles_until(0, 10);
+    assert!(matches!(play.at(100), Decision::Waiting(_)));
+    play.bound = vec![bound("db", 300)];
+    play.turn = Turn::Mine;
+    play.settles_until(105, 115);
+    assert_eq!(play.at(115), Decision::Stamp);
+}
+
+#[test]
+fn a_rollout_under_way_is_waited_for_as_long_as_it_moves() {
+    let mut play = Play::new();
+    play.view().counters = counters(3, 1, 3);
+    play.settles_until(0, 10);
+    play.view().counters = counters(3, 2, 3);
+    play.settles_until(5, 10);
+    let fold = |play: &Play, ready| Decision::Fold {
+        progress: Progress { ready, wanted: 3 },
+        until: play.start + s(65),
+    };
+    let expected = fold(&play, 2);
+    assert_eq!(play.at(10), expected);
+    assert_eq!(play.at(64), expected);
+    assert_eq!(play.at(65), Decision::Stamp);
+}
+
+#[test]
+fn a_rollout_under_way_may_be_all_that_is_needed() {
+    let mut play = Play::new();
+    play.view().counters = counters(3, 1, 3);
+    play.settles_until(0, 10);
+    assert!(matches!(play.at(10), Decision::Fold { .. }));
+    play.pods = vec![pod("new", 230)];
+    play.roll();
+    assert_eq!(play.at(30), RECORD);
+}
+
+#[test]
+fn in_an_emergency_no_other_rollout_is_waited_for() {
+    let mut play = Play::new();
+    play.bound[0].urgent = true;
+    play.view().counters = counters(3, 1, 3);
+    play.settles_until(0, 10);
+    assert_eq!(play.at(10), Decision::Stamp);
 }

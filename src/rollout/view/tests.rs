@@ -17,7 +17,7 @@ fn object(spec: &Value, status: &Value) -> Value {
     });
     json!({
         "metadata": {
-            "name": "web", "namespace": "shop", "uid": "w1", "generation": 7,
+            "name": "web", "namespace": "shop", "uid": "w1", "generation": 7, "labels": {"tier": "data"},
             "creationTimestamp": at(100).to_string(),
         },
         "spec": spec,
@@ -39,6 +39,7 @@ fn the_three_kinds_give_the_same_view() {
     });
     let spec = json!({"replicas": 3, "serviceName": "s"});
     let expected = WorkloadView {
+        labels: [("tier".to_owned(), "data".to_owned())].into(),
         uid: "w1".into(),
         created: at(100),
         deleting: false,

@@ -65,6 +65,7 @@ fn view(spec: Result<Arc<AuthSpec>, Undecodable>) -> Arc<AuthView> {
         status: Arc::default(),
         refresh: None,
         rotate: None,
+        emergency: false,
         finalizer: false,
         deleted: None,
     })

@@ -1,0 +1,150 @@
+//! Pure: the line of restarts.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{api::vault_secret::WorkloadKind, names::ObjectKey};
+
+fn workload(namespace: &str, name: &str) -> WorkloadKey {
+    WorkloadKey::new(WorkloadKind::Deployment, &ObjectKey::new(namespace, name))
+}
+
+const fn limits(cluster: usize, namespace: usize) -> Limits {
+    Limits { cluster, namespace }
+}
+
+#[test]
+fn so_many_restart_at_once_and_the_next_when_one_is_done() {
+    let limits = limits(2, 9);
+    let mut line = Line::default();
+    let all = ["a", "b", "c", "d"].map(|name| workload("shop", name));
+    let turns: Vec<_> = all.iter().map(|one| line.ask(one, limits, false)).collect();
+    let full = Turn::from(Hold::Cluster { limit: 2 });
+    assert_eq!(turns, [Turn::Mine, Turn::Mine, full.clone(), full]);
+    assert_eq!(line.depth(), (2, 0));
+    assert_eq!(line.leave(&all[1], limits), [all[2].clone()]);
+    assert_eq!(line.ask(&all[2], limits, false), Turn::Mine);
+    assert_eq!(line.leave(&all[0], limits), [all[3].clone()]);
+    assert_eq!(line.depth(), (0, 0));
+}
+
+#[test]
+fn the_next_is_of_the_namespace_that_has_the_fewest() {
+    let limits = limits(2, 2);
+    let mut line = Line::default();
+    let (big, small): (Vec<_>, Vec<_>) = (
+        (0..5).map(|n| workload("big", &n.to_string())).collect(),
+        (0..2).map(|n| workload("small", &n.to_string())).collect(),
+    );
+    for one in big.iter().chain(&small) {
+        line.ask(one, limits, false);
+    }
+    assert_eq!(line.leave(&big[0], limits), [small[0].clone()]);
+    assert_eq!(line.leave(&small[0], limits), [small[1].clone()]);
+    assert_eq!(line.leave(&small[1], limits), [big[2].clone()]);
+}
+
+#[test]
+fn a_namespace_has_a_limit_of_its_own() {
+    let limits = limits(9, 1);
+    let mut line = Line::default();
+    let (one, two) = (workload("shop", "a"), workload("shop", "b"));
+    assert_eq!(line.ask(&one, limits, false), Turn::Mine);
+    let full = Turn::from(Hold::Namespace { limit: 1 });
+    assert_eq!(line.ask(&two, limits, false), full);
+    assert_eq!(line.ask(&workload("bank", "a"), limits, false), Turn::Mine);
+    assert_eq!(line.leave(&one, limits), [two]);
+}
+
+#[test]
+fn what_is_urgent_or_under_way_goes_beyond_the_limit_and_counts() {
+    let limits = limits(1, 1);
+    let mut line = Line::default();
+    let all = ["a", "b", "c", "d"].map(|name| workload("shop", name));
+    line.starts(&all[0]);
+    line.starts(&all[0]);
+    assert_eq!(line.ask(&all[1], limits, true), Turn::Mine);
+    assert!(matches!(
+        line.ask(&all[2], limits, false),
+        Turn::Hold { .. }
+    ));
+    assert_eq!(line.leave(&all[0], limits), []);
+    assert_eq!(line.leave(&all[1], limits), [all[2].clone()]);
+}
+
+#[test]
+fn whoever_does_not_wait_any_more_gets_no_turn() {
+    let limits = limits(1, 1);
+    let mut line = Line::default();
+    let all = ["a", "b", "c"].map(|name| workload("shop", name));
+    for one in &all {
+        line.ask(one, limits, false);
+    }
+    assert_eq!(line.leave(&all[1], limits), []);
+    assert_eq!(line.leave(&all[0], limits), [all[2].clone()]);
+}
+
+#[test]
+fn of_two_that_wait_for_each_other_the_first_goes() {
+    let mut line = Line::default();
+    let (a, b, c) = (
+        workload("shop", "a"),
+        workload("shop", "b"),
+        workload("shop", "c"),
+    );
+    assert!(!line.passes(&b, &a));
+    assert!(!line.passes(&c, &b));
+    assert!(line.passes(&a, &c), "a waits for c for b for a");
+    assert!(!line.passes(&b, &a), "as long as a is not done");
+    assert_eq!(line.depth(), (0, 2));
+}
+
+#[test]
+fn a_wave_is_the_place_of_the_label_in_the_order() {
+    let waves = Waves {
+        label: "tier".into(),
+        order: vec!["data".into(), "api".into()],
+    };
+    let rank = |value: &str| waves.rank(&[("tier".to_owned(), value.to_owned())].into());
+    assert_eq!([rank("data"), rank("api"), rank("web")], [0, 1, 2]);
+    assert_eq!(waves.rank(&BTreeMap::new()), 2);
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Ask(usize),
+    Leave(usize),
+}
+
+proptest! {
+    #[test]
+    fn no_limit_is_exceeded_and_nobody_is_forgotten(
+        cluster in 1..5_usize,
+        namespace in 1..4_usize,
+        events in prop::collection::vec(
+            prop_oneof![(0..12_usize).prop_map(Event::Ask), (0..12_usize).prop_map(Event::Leave)],
+            0..80,
+        ),
+    ) {
+        let limits = limits(cluster, namespace);
+        let all: Vec<_> = (0..12).map(|n| workload(["x", "y", "z"][n % 3], &n.to_string())).collect();
+        let mut line = Line::default();
+        for event in events {
+            match event {
+                Event::Ask(n) => _ = line.ask(&all[n], limits, false),
+                Event::Leave(n) => _ = line.leave(&all[n], limits),
+            }
+            prop_assert!(line.restarting.len() <= cluster);
+            for space in ["x", "y", "z"] {
+                let busy = line.restarting.iter().filter(|one| one.namespace == space).count();
+                prop_assert!(busy <= namespace);
+                prop_assert_eq!(line.busy.get(space).copied().unwrap_or_default(), busy);
+            }
+            prop_assert!(line.next(limits).is_none(), "somebody waits though there is room");
+        }
+        while let Some(one) = line.restarting.first().cloned() {
+            line.leave(&one, limits);
+        }
+        prop_assert_eq!(line.depth(), (0, 0));
+    }
+}
