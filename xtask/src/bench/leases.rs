@@ -129,6 +129,8 @@ async fn first(bed: &Bed, load: &Load, binary: &Path) -> Result<(Cost, Operator)
     eventually(PATIENCE, "all objects are reported ready", ready).await?;
     let cost = meter.stop(&operator).await?;
     load.apply_workloads(bed).await?;
+    let run = async || load.all_run(bed).await;
+    eventually(PATIENCE, "all pods run", run).await?;
     let verified = async || load.all_verified(bed).await;
     eventually(PATIENCE, "all workloads are in step", verified).await?;
     Ok((cost, operator))

@@ -22,6 +22,8 @@ const NAMESPACES: usize = 20;
 /// The first of so many objects has leases that end soon, and it and the next are used by a Deployment. The number of
 /// namespaces is no multiple of it, so that they are in all of these.
 const SPECIAL: usize = 21;
+/// Pods of a Deployment.
+const PODS: i32 = 2;
 /// The annotation of a Secret that tells which leases it holds.
 const RECORD: &str = "lockstep.dev/holdings";
 /// The annotation of a Deployment in which its controller counts pod templates.
@@ -173,15 +175,27 @@ impl Load {
         }
     }
 
+    /// Whether all pods of all Deployments run, and their controller has counted their templates.
+    pub(super) async fn all_run(&self, bed: &Bed) -> Result<(), String> {
+        let wanted = self.places().filter(|place| place.used).count();
+        let all = deployments(bed).await.map_err(|failure| failure.chain())?;
+        let runs = |deployment: &&Deployment| {
+            let status = deployment.status.as_ref();
+            revision(deployment).is_some()
+                && status.and_then(|status| status.available_replicas) >= Some(PODS)
+        };
+        let run = all.iter().filter(runs).count();
+        if run == wanted {
+            Ok(())
+        } else {
+            Err(format!("{run} of {wanted}"))
+        }
+    }
+
     /// How many pod templates the Deployments have had, those that use leases that last and the others. Each but the
     /// first is a restart.
     pub(super) async fn pod_templates(&self, bed: &Bed) -> Result<[usize; 2], Failure> {
-        let api = Api::<Deployment>::all(bed.client().await?);
-        let all = api.list(&ListParams::default()).await?;
-        let revision = |deployment: &Deployment| {
-            let annotations = deployment.metadata.annotations.as_ref()?;
-            annotations.get(REVISION)?.parse::<usize>().ok()
-        };
+        let all = deployments(bed).await?;
         Ok([Lot::Lasting, Lot::Turning].map(|lot| {
             all.iter()
                 .filter(|deployment| deployment.name_any().starts_with(lot.role()))
@@ -211,6 +225,15 @@ impl Load {
     }
 }
 
+async fn deployments(bed: &Bed) -> Result<Vec<Deployment>, Failure> {
+    let api = Api::<Deployment>::all(bed.client().await?);
+    Ok(api.list(&ListParams::default()).await?.items)
+}
+
+fn revision(deployment: &Deployment) -> Option<usize> {
+    deployment.annotations().get(REVISION)?.parse().ok()
+}
+
 fn vault_secret(place: &Place<'_>, interval: u64) -> Value {
     json!({
         "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultSecret",
@@ -231,7 +254,7 @@ fn deployment(place: &Place<'_>) -> Value {
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": name, "namespace": place.namespace},
         "spec": {
-            "replicas": 2,
+            "replicas": PODS,
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
         },
