@@ -87,7 +87,7 @@ pub async fn last_rotation(team: &Team<'_>) -> String {
 }
 
 /// Waits until the status, which is written after the Secret, tells a later rotation than `before`.
-pub async fn told_since(team: &Team<'_>, before: &str) {
+async fn told_since(team: &Team<'_>, before: &str) {
     eventually(SOON, "the later rotation in the status", async || {
         let told = last_rotation(team).await;
         if *told > *before { Ok(()) } else { Err(told) }
