@@ -80,6 +80,10 @@ impl VaultErrorKind {
 
 /// One failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the answer; no two exclude each other"
+)]
 pub struct VaultError {
     /// What kind of failure it was.
     pub kind: VaultErrorKind,
@@ -99,6 +103,8 @@ pub struct VaultError {
     pub held_back: bool,
     /// It was sent, and no whole answer came: Vault may have done what was asked.
     pub unanswered: bool,
+    /// What failed is behind a Vault that works: one engine, auth method or namespace.
+    pub behind: bool,
 }
 
 impl std::error::Error for VaultError {}
@@ -133,6 +139,7 @@ impl VaultError {
             retry_after: None,
             held_back: false,
             unanswered: false,
+            behind: false,
         }
     }
 
@@ -148,6 +155,7 @@ impl VaultError {
             retry_after: None,
             held_back: false,
             unanswered: false,
+            behind: false,
         }
     }
 
@@ -171,14 +179,14 @@ impl VaultError {
 
     /// Whether the whole connection is affected, not only this path or identity.
     ///
-    /// A plain 500 is not counted: it comes from one engine or auth method behind a Vault that works,
-    /// and one tenant's broken database must not close the connection for everyone. Nor is a 429 of Vault
-    /// itself, whose quotas are set per path or mount; one of a proxy or load balancer is.
+    /// What is behind a Vault that works is not counted: one tenant's broken database or sealed namespace must not
+    /// close the connection for everyone. Nor is a 429 of Vault itself, whose quotas are set per path or mount; one of
+    /// a proxy or load balancer is.
     pub fn concerns_connection(&self) -> bool {
         match self.kind {
             VaultErrorKind::Sealed | VaultErrorKind::Unreachable => true,
             VaultErrorKind::Throttled => !self.by_vault,
-            VaultErrorKind::Unavailable => self.status != Some(500),
+            VaultErrorKind::Unavailable => !self.behind,
             VaultErrorKind::Denied
             | VaultErrorKind::NotFound
             | VaultErrorKind::Deleted
@@ -233,6 +241,8 @@ pub fn classify(
         held_back: false,
         // What stands in front of Vault waited for it in vain.
         unanswered: !by_vault && matches!(status.as_u16(), 502 | 504),
+        behind: status == StatusCode::INTERNAL_SERVER_ERROR
+            || answer.as_ref().is_some_and(Answer::says_what_is_behind),
     }
 }
 
@@ -290,11 +300,26 @@ struct AnswerMetadata {
 
 impl Answer {
     fn says_sealed(&self) -> bool {
-        self.sealed
-            || self.errors.iter().flatten().any(|text| {
-                let text = text.to_ascii_lowercase();
-                text.contains("is sealed")
-            })
+        self.sealed || self.says("is sealed")
+    }
+
+    /// A namespace is sealed (OpenBao) or locked, which is a 503 like that of a whole Vault that is, or OpenBao does
+    /// not reach an LDAP directory, which is a 400 like that of a wrong password.
+    fn says_what_is_behind(&self) -> bool {
+        let closed = [
+            "namespace is sealed",
+            "access to this namespace has been locked",
+        ];
+        closed.into_iter().any(|words| self.says(words)) || self.says_directory_is_away()
+    }
+
+    fn says_directory_is_away(&self) -> bool {
+        self.says("error connecting to host")
+    }
+
+    fn says(&self, words: &str) -> bool {
+        let mut texts = self.errors.iter().flatten();
+        texts.any(|text| text.to_ascii_lowercase().contains(words))
     }
 
     fn metadata(&self) -> Option<&AnswerMetadata> {
@@ -305,6 +330,8 @@ impl Answer {
 fn kind_of(status: StatusCode, answer: Option<&Answer>) -> VaultErrorKind {
     match status.as_u16() {
         401 | 403 => VaultErrorKind::Denied,
+        400 if answer.is_some_and(Answer::says_directory_is_away) => VaultErrorKind::Unavailable,
+        503 if answer.is_some_and(Answer::says_what_is_behind) => VaultErrorKind::Unavailable,
         404 if answer.and_then(Answer::metadata).is_some() => VaultErrorKind::Deleted,
         404 => VaultErrorKind::NotFound,
         429 => VaultErrorKind::Throttled,
@@ -531,6 +558,27 @@ mod tests {
             Kind::Unavailable,
             false,
             "internal error",
+        ),
+        (
+            503,
+            r#"{"errors":["namespace is sealed"]}"#,
+            Kind::Unavailable,
+            false,
+            "namespace is sealed",
+        ),
+        (
+            503,
+            r#"{"errors":["API access to this namespace has been locked by an administrator - \"b/\" must be unlocked to gain access."]}"#,
+            Kind::Unavailable,
+            false,
+            "API access to this namespace has been locked by an administrator - \"b/\" must be unlocked to gain access.",
+        ),
+        (
+            400,
+            r#"{"errors":["error connecting to host \"ldap://127.0.0.1:1\": LDAP Result Code 200"]}"#,
+            Kind::Unavailable,
+            false,
+            "error connecting to host \"ldap://127.0.0.1:1\": LDAP Result Code 200",
         ),
         (
             400,

@@ -16,7 +16,7 @@ pub mod vault;
 
 pub use crate::{
     audit::{ApiRequest, AuditMark, VaultRequest},
-    bed::{Bed, Component, OPERATOR_NAMESPACE},
+    bed::{Bed, Component, OPERATOR_NAMESPACE, VaultKind},
     error::BedError,
     eventually::eventually,
     fault_proxy::{Fault, FaultProxy},

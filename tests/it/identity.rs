@@ -6,6 +6,7 @@ mod connections;
 mod fences;
 mod jwt;
 mod methods;
+mod namespaces;
 mod passwords;
 mod tenants;
 mod wrapped;

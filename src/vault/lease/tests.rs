@@ -25,6 +25,7 @@ fn error(kind: VaultErrorKind) -> VaultError {
 fn broken() -> VaultError {
     VaultError {
         status: Some(500),
+        behind: true,
         ..error(VaultErrorKind::Unavailable)
     }
 }

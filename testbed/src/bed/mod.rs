@@ -13,10 +13,12 @@ pub(crate) mod ready;
 mod vault_kubernetes;
 
 use std::{
+    env,
     net::SocketAddr,
     panic,
     path::{Path, PathBuf},
     sync::Once,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -35,26 +37,48 @@ use crate::{
     error::BedError,
     ldap::Ldap,
     operator::{Operator, OperatorOptions},
-    parts::Tool,
+    parts::{Tool, progress::line},
     postgres::Postgres,
     process::Process,
     vault::{VaultRoot, server::VaultServer},
 };
 
 /// Which program plays Vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VaultKind {
     /// HashiCorp Vault.
-    #[default]
     Vault,
     /// OpenBao, the binary that `BAO_BIN` names.
     OpenBao,
 }
 
-/// What can be chosen about a bed.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BedBuilder {
-    vault: VaultKind,
+impl VaultKind {
+    /// OpenBao when `BAO_BIN` is set, so that whatever is tried is tried against it; else Vault.
+    fn chosen() -> Self {
+        match env::var_os("BAO_BIN") {
+            Some(path) if !path.is_empty() => Self::OpenBao,
+            _ => Self::Vault,
+        }
+    }
+
+    const fn tool(self) -> Tool {
+        match self {
+            Self::Vault => Tool::Vault,
+            Self::OpenBao => Tool::OpenBao,
+        }
+    }
+
+    /// Whether a test is to end because this one plays Vault and does not have `feature`. Says so on stderr, past the
+    /// harness: to that, a test that tries nothing is one that passes.
+    pub fn lacks(self, feature: &str) -> bool {
+        let lacks = self == Self::chosen();
+        if lacks {
+            let test = thread::current();
+            let name = test.name().unwrap_or("a test");
+            line(name, &format!("skipped, {self:?} does not have {feature}"));
+        }
+        lacks
+    }
 }
 
 /// A process of the bed that a test may pause, kill and restart.
@@ -88,29 +112,27 @@ pub struct Bed {
     directory: Directory,
 }
 
-impl BedBuilder {
-    /// Chooses who plays Vault.
-    #[must_use]
-    pub const fn vault(mut self, kind: VaultKind) -> Self {
-        self.vault = kind;
-        self
-    }
-
-    /// Starts the bed. The first time ever, its parts are built, which takes minutes.
-    pub async fn start(self) -> Result<Bed, BedError> {
+impl Bed {
+    /// Starts a bed of one's own. The first time ever, its parts are built, which takes minutes.
+    pub async fn start() -> Result<Self, BedError> {
         // Fails when one is installed already, which is as good.
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-        let (programs, vault, kubectl) = tokio::task::spawn_blocking(move || self.locate())
+        let kind = VaultKind::chosen();
+        let locate = move || -> Result<_, BedError> {
+            let vault = kind.tool().locate()?;
+            Ok((Programs::locate()?, vault, Tool::Kubectl.locate()?))
+        };
+        let (programs, vault, kubectl) = tokio::task::spawn_blocking(locate)
             .await
             .map_err(|error| BedError::Prepare(error.into()))??;
         let started = Instant::now();
         let directory = Directory::create().map_err(BedError::Prepare)?;
         let (plane, vault) = tokio::try_join!(
             Box::pin(kubernetes::start(&directory, programs)),
-            Box::pin(VaultServer::start(&directory, self.vault, vault)),
+            Box::pin(VaultServer::start(&directory, kind, vault)),
         )
         .inspect_err(|_| directory.keep())?;
-        let mut bed = Bed {
+        let mut bed = Self {
             vault,
             postgres: OnceCell::new(),
             ldap: OnceCell::new(),
@@ -122,30 +144,6 @@ impl BedBuilder {
         bed.furnish().await.inspect_err(|_| bed.directory.keep())?;
         bed.started_in = started.elapsed();
         Ok(bed)
-    }
-
-    fn locate(self) -> Result<(Programs, PathBuf, PathBuf), BedError> {
-        let vault = match self.vault {
-            VaultKind::Vault => Tool::Vault,
-            VaultKind::OpenBao => Tool::OpenBao,
-        };
-        Ok((
-            Programs::locate()?,
-            vault.locate()?,
-            Tool::Kubectl.locate()?,
-        ))
-    }
-}
-
-impl Bed {
-    /// What can be chosen.
-    pub fn builder() -> BedBuilder {
-        BedBuilder::default()
-    }
-
-    /// Starts a bed of one's own.
-    pub async fn start() -> Result<Self, BedError> {
-        BedBuilder::default().start().await
     }
 
     /// The bed that all tests of this process share, started by the first that asks.

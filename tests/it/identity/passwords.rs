@@ -106,7 +106,7 @@ async fn a_directory_that_comes_back_is_asked_soon() {
     .await;
     team.put("app", &json!({"k": "v"})).await;
     team.vault_secret("app", by("VaultAuth", "app")).await;
-    team.unreachable("app", "Unavailable", &["failed to connect"])
+    team.unreachable("app", "Unavailable", &["connect", "127.0.0.1:1"])
         .await;
     directory_at(&team, &stage.ldap().await.unwrap().url()).await;
     team.secret_with("app", "k", "v").await;
