@@ -105,6 +105,7 @@ impl Syncer {
         let verdict = (self.verdict)(object.key, secret.as_deref());
         let end = self.end_superseded((object, Some(target)), identity, &mut held, verdict);
         let ended = self.stop.run_until_cancelled(end).await.flatten();
+        self.note_lives(object.key, identity, &held);
         let mut passed = passed.inspect_err(|_| held.tend_by(ended.map(Instant::into_std)))?;
         passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
         passed.in_step.missing_policy =

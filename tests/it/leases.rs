@@ -1,6 +1,7 @@
 //! What is issued to one object alone: real logins of a real PostgreSQL, made by Vault.
 
 mod by_hand;
+mod counted;
 mod crash_points;
 mod deleted;
 mod faults;

@@ -46,7 +46,9 @@ impl Syncer {
                 .await;
             next.into_iter().chain(ended).min()
         };
-        self.stop.run_until_cancelled(keep).await.flatten()
+        let next = self.stop.run_until_cancelled(keep).await.flatten();
+        self.note_lives(object.key, &identity, &held);
+        next
     }
 
     async fn keep_one(
@@ -140,6 +142,7 @@ impl Syncer {
             (Asked::Renewal, Ok(life)) => {
                 tracing::debug!(source = name, ttl = life.ttl.as_secs(), "renewed a lease");
                 lease.renewed(life.ttl, life.renewable, at);
+                self.metrics.lease_renewed();
             }
             (_, Err(error)) => {
                 told(lease, (name, asked), &error);

@@ -17,6 +17,7 @@ mod finish;
 pub mod holdings;
 mod keep;
 mod learn;
+mod lives;
 pub mod maybe;
 mod policy;
 pub mod record;
@@ -39,6 +40,7 @@ pub(super) use self::policy::missing_policy;
 use self::{
     ending::Ending,
     holdings::Holdings,
+    lives::{KINDS, Live, tally},
     maybe::Maybe,
     record::{Issued, Record, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted, keys_of},
@@ -55,6 +57,7 @@ use super::{
 };
 use crate::{
     names::ObjectKey,
+    telemetry::metrics::Metrics,
     vault::{
         backoff,
         clock::VaultClock,
@@ -85,6 +88,8 @@ struct Entry {
     held: Shared,
     /// As whom it was kept last.
     identity: Option<Identity>,
+    /// What lived of it after the last pass.
+    lives: Vec<Live>,
 }
 
 /// What is held for one object. One pass at a time has it.
@@ -97,6 +102,7 @@ impl Table {
             uid: uid.to_owned(),
             held: Shared::default(),
             identity: None,
+            lives: Vec::new(),
         };
         let mut table = self.lock();
         let entry = table.entry(key.clone()).or_insert_with(new);
@@ -121,6 +127,23 @@ impl Table {
     /// As whom what is held for `key` was kept last.
     pub(super) fn identity(&self, key: &ObjectKey) -> Option<Identity> {
         self.lock().get(key)?.identity.clone()
+    }
+
+    /// Notes what lives of what is held for `key`.
+    fn note(&self, key: &ObjectKey, lives: Vec<Live>) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.lives = lives;
+        }
+    }
+
+    /// Counts everything that is held. Asks nobody, so it may be called at any time.
+    pub fn measure(&self, metrics: &Metrics) {
+        let now = Instant::now().into_std();
+        let table = self.lock();
+        for kind in KINDS {
+            let lives = table.values().flat_map(|entry| &entry.lives);
+            metrics.credentials(kind, &tally(lives, kind, now));
+        }
     }
 
     /// Nothing is held for `key` any more.
@@ -301,6 +324,7 @@ impl Syncer {
                     unproven: false,
                 };
                 let previous = held.sources.remove(&source.name);
+                self.count_issued(&record.issued, need, (previous.as_ref(), identity));
                 let holding = Holding::issued(record, (data, fresh), previous, asked, seed);
                 held.sources.insert(source.name.clone(), holding);
                 held.failures.remove(&source.name);
@@ -318,6 +342,28 @@ impl Syncer {
                 Err(self.in_vain(scope, (source, ask), vain, held).await)
             }
         }
+    }
+
+    /// Counts what was issued, and what had ended by then.
+    fn count_issued(
+        &self,
+        issued: &Issued,
+        need: Need,
+        (previous, identity): (Option<&Holding>, &Identity),
+    ) {
+        self.metrics.credential_issued(issued.kind(), need.as_str());
+        let (vault, now) = (self.vault_clock(identity), Instant::now().into_std());
+        if let Some(previous) = previous
+            && previous.left(vault, now) == Some(Duration::ZERO)
+        {
+            self.metrics.credential_lost(previous.record.issued.kind());
+        }
+    }
+
+    /// Says what lives of what is held, for whoever counts it.
+    pub(super) fn note_lives(&self, key: &ObjectKey, identity: &Identity, held: &Holdings) {
+        let lives = held.lives(self.vault_clock(identity), Instant::now().into_std());
+        self.holdings.note(key, lives);
     }
 
     /// Notes that nothing came of asking, and takes back what Vault made all the same.

@@ -235,6 +235,15 @@ impl Issued {
         same && self.namespace == other.namespace
     }
 
+    /// What metrics call it.
+    pub fn kind(&self) -> &'static str {
+        match self.what {
+            What::Lease { .. } => "lease",
+            What::Certificate { .. } => "certificate",
+            What::Unleased {} => "unleased",
+        }
+    }
+
     /// Accessor of the token it was issued with.
     pub fn parent(&self) -> Option<&str> {
         match &self.what {

@@ -170,9 +170,12 @@ impl Syncer {
         };
         let request = request.in_namespace(issued.vault_namespace());
         let result = self.sessions.send(identity, &request).await.map(|_| ());
-        match result {
+        let result = match result {
             Err(error) if lease::says_gone(&error) => Ok(()),
             result => result,
-        }
+        };
+        self.metrics
+            .credential_revoked(issued.kind(), result.is_ok());
+        result
     }
 }
