@@ -366,8 +366,8 @@ mod tests {
 
     #[test]
     fn nobody_is_waited_for_when_nothing_used_it() {
-        let now = Instant::now();
         use Verdict::{NoneSeen, Undecided, Verified, Waiting};
+        let now = Instant::now();
         for verdict in [Waiting, Undecided, NoneSeen, Verified] {
             let lease = Lease::issued(60 * SECOND, true, now, 1);
             let mut unused = Ending {
