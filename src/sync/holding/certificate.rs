@@ -270,6 +270,7 @@ mod tests {
             ask: "a".into(),
             issued: Issued {
                 namespace: None,
+                connection: None,
                 what: What::Certificate {
                     mount: "pki".into(),
                     serial: "0a".into(),

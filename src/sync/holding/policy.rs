@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{holdings::Holdings, maybe::Found, record::What, state::Holding};
+use super::{ending::Hindrance, holdings::Holdings, maybe::Found, record::What, state::Holding};
 use crate::vault::lease;
 
 /// What most lines grant.
@@ -18,7 +18,7 @@ pub(in crate::sync) fn missing_policy(
     for ending in held
         .superseded
         .iter()
-        .filter(|ending| !ending.done && ending.denied)
+        .filter(|ending| !ending.done && ending.hindrance == Some(Hindrance::Denied))
     {
         match &ending.what.issued.what {
             What::Certificate { mount, .. } => lacks(
