@@ -300,6 +300,8 @@ impl Operator {
         let (a, b) = (stop.clone(), stop.clone());
         tasks.spawn(async move { keep_sessions.maintain(a).await });
         tasks.spawn(async move { keep_readings.maintain(b).await });
+        let holdings = Arc::default();
+        self.measure_at_scrape(&holdings);
         let syncer = Syncer {
             client: self.client.clone(),
             clouds: Arc::clone(&self.clouds),
@@ -311,7 +313,7 @@ impl Operator {
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
             sessions: Arc::clone(&sessions),
-            holdings: Arc::default(),
+            holdings,
             ours: maybe::Ours::default(),
             verdict: serve::verdict(&looked_at, &self.rollouts.board),
             clock,
@@ -321,7 +323,6 @@ impl Operator {
         self.wiring.started();
         self.serve_rollouts(&looked_at, events.clone(), tasks);
         self.serve_syncs(syncer, events, &looked_at, tasks);
-        self.serve_gauges(tasks);
         Ok(())
     }
 

@@ -76,6 +76,27 @@ pub struct Facts {
     pub not_after: Timestamp,
 }
 
+impl Facts {
+    /// What an answer tells of its certificate, also where that cannot be used. `now` is the time at Vault.
+    pub fn told(entries: &BTreeMap<String, Sensitive>, now: Timestamp) -> Option<Self> {
+        let text = |name: &str| entries.get(name).and_then(Sensitive::expose_text);
+        let read = || {
+            let leaf = der("certificate", text("certificate")?).ok()?;
+            facts(&parsed("certificate", &leaf).ok()?)
+        };
+        let said = || {
+            let seconds = text("expiration").and_then(|seconds| seconds.parse().ok());
+            let ends = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+            Some(Self {
+                serial: text("serial_number")?.to_owned(),
+                not_before: now,
+                not_after: ends.unwrap_or(now),
+            })
+        };
+        read().or_else(said)
+    }
+}
+
 /// What is wrong with an answer. None holds a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
@@ -379,6 +400,38 @@ mod tests {
             (names("a.example.com", &[], &[], &["a:b"]), "the URI a:b"),
         ] {
             assert!(check(&same, &asked, now).contains(missing));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_known_by_its_certificate_or_by_what_vault_says_of_it() {
+        let now: Timestamp = "2030-01-15T00:00:00Z".parse().unwrap();
+        let (_, answer) = Authority::new().certify(&names("a.example.com", &[], &[], &[]));
+        let told = |entries: &[(&str, &str)]| {
+            let entries = entries
+                .iter()
+                .map(|(key, text)| ((*key).to_owned(), Sensitive::new(*text)));
+            let facts = Facts::told(&entries.collect(), now)?;
+            Some((facts.serial, facts.not_after.to_string()))
+        };
+        let known = |serial: &str, ends: &str| Some((serial.to_owned(), ends.to_owned()));
+        let read = ("certificate", answer.certificate.as_str());
+        let said = [("serial_number", "0d"), ("expiration", "1900000000")];
+        let rows = [
+            (vec![read], known("0a:0b:0c", "2030-02-01T00:00:00Z")),
+            (
+                vec![said[0], read],
+                known("0a:0b:0c", "2030-02-01T00:00:00Z"),
+            ),
+            (said.to_vec(), known("0d", "2030-03-17T17:46:40Z")),
+            (
+                vec![said[0], ("certificate", "canary")],
+                known("0d", "2030-01-15T00:00:00Z"),
+            ),
+            (vec![said[1]], None),
+        ];
+        for (entries, expected) in rows {
+            assert_eq!(told(&entries), expected);
         }
     }
 

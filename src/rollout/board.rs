@@ -76,7 +76,7 @@ impl Board {
         all
     }
 
-    /// Whether every workload bound to `vault_secret` runs with its data of this revision and age.
+    /// How far the workloads bound to `vault_secret` are with its data of this revision and age.
     pub fn verdict(
         &self,
         vault_secret: &ObjectKey,
@@ -84,24 +84,23 @@ impl Board {
         since: Timestamp,
     ) -> Verdict {
         let entries = self.lock();
-        let mut bound = entries.bound_to(vault_secret).peekable();
-        if bound.peek().is_none() {
-            return Verdict::NoneSeen;
-        }
-        let runs = |workload: &WorkloadKey| {
-            let Some((status, bound)) = entries.states.get(workload) else {
-                return false;
+        let mut verdict = Verdict::NoneSeen;
+        for workload in entries.bound_to(vault_secret) {
+            let state = entries.states.get(workload).and_then(|(status, bound)| {
+                let data = bound.get(vault_secret)?;
+                (data.revision == *revision && data.since == since).then_some(status)
+            });
+            verdict = match (state, verdict) {
+                (Some(status), _) if waits(status) => return Verdict::Waiting,
+                (Some(status), Verdict::NoneSeen | Verdict::Verified)
+                    if status.state == WorkloadState::Verified =>
+                {
+                    Verdict::Verified
+                }
+                (_, _) => Verdict::Undecided,
             };
-            let current = bound
-                .get(vault_secret)
-                .is_some_and(|data| data.revision == *revision && data.since == since);
-            current && status.state == WorkloadState::Verified
-        };
-        if bound.all(runs) {
-            Verdict::Verified
-        } else {
-            Verdict::Pending
         }
+        verdict
     }
 
     /// Which workloads these are.
@@ -112,6 +111,16 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // Whatever a panic left behind is put right by the next pass over the workload.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it has pods that do not run with the current data yet and are going to.
+fn waits(status: &WorkloadStatus) -> bool {
+    match status.state {
+        WorkloadState::Pending | WorkloadState::Restarting | WorkloadState::Paused => true,
+        // A target that does not exist has no pods.
+        WorkloadState::Waiting => status.pods.is_some(),
+        WorkloadState::Failed | WorkloadState::Verified => false,
     }
 }
 

@@ -24,18 +24,20 @@ use crate::{
     report::{Records, Reporter},
     rollout::{self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote},
     status::{
-        condition::{Kind, holds},
+        condition::{Kind, find, holds},
         written::Written,
     },
-    sync::{Syncer, VerdictOf, holding::Verdict, memory::Memories},
+    sync::{
+        Syncer, VerdictOf,
+        holding::{self, Verdict},
+        memory::Memories,
+    },
     telemetry::{events::Events, metrics::Metrics},
     world::World,
 };
 
 /// How long the first Secrets wait for the first look at the connections. Later ones are told by an event.
 const CONNECTIONS_FIRST: Duration = Duration::from_secs(3);
-/// How often the gauges that are not kept by events are counted.
-const GAUGES: Duration = Duration::from_secs(10);
 /// Concurrent looks at connections and auth objects: there are few of either.
 const SMALL: usize = 4;
 
@@ -142,23 +144,18 @@ impl Operator {
         });
     }
 
-    pub(super) fn serve_gauges(&self, tasks: &mut JoinSet<()>) {
-        let stop = &self.stop;
-        let (queues, world, metrics) = (
+    /// The gauges that are not kept by events are counted when somebody looks.
+    pub(super) fn measure_at_scrape(&self, holdings: &Arc<holding::Table>) {
+        let (queues, world, holdings) = (
             Arc::clone(&self.queues),
             Arc::clone(&self.world),
-            Arc::clone(&self.metrics),
+            Arc::clone(holdings),
         );
-        let stopped = stop.clone();
-        tasks.spawn(async move {
-            loop {
-                queues.measure(&metrics);
-                count_objects(&world, &metrics);
-                if stopped.run_until_cancelled(sleep(GAUGES)).await.is_none() {
-                    return;
-                }
-            }
-        });
+        self.metrics.at_scrape(Box::new(move |metrics| {
+            queues.measure(metrics);
+            count_objects(&world, metrics);
+            holdings.measure(metrics);
+        }));
     }
 
     pub(super) fn serve_syncs(
@@ -236,7 +233,7 @@ pub(super) fn verdict(looked_at: &Arc<AtomicBool>, board: &Arc<Board>) -> Verdic
             Some(managed) if looked_at.load(Ordering::Relaxed) => {
                 board.verdict(key, &managed.revision, managed.data_since)
             }
-            Some(_) | None => Verdict::Pending,
+            Some(_) | None => Verdict::Undecided,
         }
     })
 }
@@ -285,11 +282,18 @@ pub(super) fn rollouts(
     }
 }
 
-/// How many `VaultSecrets` are ready, stalled, or neither.
+/// How many `VaultSecrets` are ready, stalled, or neither, and for how long one of them could not be read.
 fn count_objects(world: &World, metrics: &Metrics) {
     let (mut ready, mut stalled, mut other) = (0, 0, 0);
+    let (now, mut staleness) = (clock(), Duration::ZERO);
     for (_, view) in world.vault_secrets.all() {
         let conditions = &view.status.conditions;
+        let unread =
+            find(conditions, Kind::SourcesReachable).filter(|found| found.status == "False");
+        if let Some(unread) = unread {
+            let age = now.duration_since(unread.last_transition_time.0);
+            staleness = staleness.max(age.try_into().unwrap_or_default());
+        }
         match (
             holds(conditions, Kind::Ready),
             holds(conditions, Kind::Stalled),
@@ -302,4 +306,5 @@ fn count_objects(world: &World, metrics: &Metrics) {
     for (state, count) in [("ready", ready), ("stalled", stalled), ("not_ready", other)] {
         metrics.objects("VaultSecret", state, count);
     }
+    metrics.staleness(staleness);
 }

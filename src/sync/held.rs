@@ -14,7 +14,7 @@ use super::{
     conclude::{issue_failed, statuses},
     desired::Wanted,
     holding::{
-        LaidOut,
+        LaidOut, Verdict,
         holdings::{Agreed, Holdings},
         issuing, missing_policy,
         state::Need,
@@ -101,8 +101,11 @@ impl Syncer {
         let passed = self.pass_held(scope, &mut held).await;
         // What was replaced is no matter of what became of the rest.
         let target = &resolved.target.name;
-        let end = self.end_superseded((object, target), identity, &mut held);
+        let secret = self.observe(object, target);
+        let verdict = (self.verdict)(object.key, secret.as_deref());
+        let end = self.end_superseded((object, Some(target)), identity, &mut held, verdict);
         let ended = self.stop.run_until_cancelled(end).await.flatten();
+        self.note_lives(object.key, identity, &held);
         let mut passed = passed.inspect_err(|_| held.tend_by(ended.map(Instant::into_std)))?;
         passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
         passed.in_step.left_behind = held.stranded();
@@ -117,14 +120,10 @@ impl Syncer {
         object: &Object<'_>,
         spec: &VaultSecretSpec,
     ) -> Option<Instant> {
-        let next = self.keep_held(object).await;
-        let identity = self.holdings.identity(object.key)?;
-        let held = self.holdings.of(object.key, &object.view.uid);
-        let mut held = held.lock().await;
         let target = super::resolve::target_name(object.key, spec);
-        let end = self.end_superseded((object, target), &identity, &mut held);
-        let ended = self.stop.run_until_cancelled(end).await.flatten();
-        next.into_iter().chain(ended).min()
+        let secret = self.observe(object, target);
+        let verdict = (self.verdict)(object.key, secret.as_deref());
+        self.keep_held(object, Some(target), verdict).await
     }
 
     /// Keeps the leases of an object that is suspended, and nothing else.
@@ -133,7 +132,8 @@ impl Syncer {
         object: &Object<'_>,
         spec: &VaultSecretSpec,
     ) -> Option<Instant> {
-        let secret = self.observe(object, super::resolve::target_name(object.key, spec));
+        let target = super::resolve::target_name(object.key, spec);
+        let secret = self.observe(object, target);
         if let Ok((resolved, identity)) = self.asks_as(object, spec)
             && holdings_of(secret.as_deref()).is_some()
         {
@@ -146,7 +146,8 @@ impl Syncer {
             let mut held = held.lock().await;
             self.take_over(scope, &mut held, secret.as_deref());
         }
-        self.keep_held(object).await
+        // Nothing is written meanwhile, so what was replaced may be in use.
+        self.keep_held(object, Some(target), Verdict::Waiting).await
     }
 
     /// Learns from the record in the Secret what earlier processes, and answers that were lost, left there.

@@ -215,7 +215,10 @@ impl Syncer {
             Ok(spec) => Arc::clone(spec),
             Err(undecodable) => {
                 let look = refused(Refusal::Undecodable(undecodable.clone()), None);
-                return Some(sooner(look, self.keep_held(&object).await));
+                return Some(sooner(
+                    look,
+                    self.keep_held(&object, None, Verdict::Waiting).await,
+                ));
             }
         };
         if spec.suspend == Some(true) {

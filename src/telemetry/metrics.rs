@@ -3,6 +3,12 @@
 //! Every metric family of the process, in one struct. Labels take their values from fixed sets of words:
 //! there are no names of objects and no texts of errors, so the number of series is bounded.
 
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -37,7 +43,44 @@ pub struct Metrics {
     rollout_duration: Family<Kind, Histogram, Buckets>,
     queue_depth: Family<Queue, Gauge>,
     objects: Family<KindState, Gauge>,
+    staleness: Gauge<f64, AtomicU64>,
+    credentials: Family<KindState, Gauge>,
+    credential_expiry: Family<Kind, Gauge<f64, AtomicU64>>,
+    credentials_issued: Family<KindWhy, Counter>,
+    credentials_lost: Family<Kind, Counter>,
+    credentials_revoked: Family<Kind, Counter>,
+    credential_revocations_failed: Family<Kind, Counter>,
+    leases_renewed: Counter,
     leader: Gauge,
+    scrape: Scrape,
+}
+
+/// How many leases or certificates there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// In Secrets.
+    pub in_use: usize,
+    /// Of these, those that have ended.
+    pub over: usize,
+    /// Waiting to be written.
+    pub unwritten: usize,
+    /// Replaced, and not revoked yet.
+    pub superseded: usize,
+    /// How long the one in use lives that ends first, unless it is renewed or replaced.
+    pub soonest: Option<Duration>,
+}
+
+/// Sets the gauges that are not kept by events.
+pub type Measure = Box<dyn Fn(&Metrics) + Send>;
+
+/// One scrape at a time: what measures, once there is something to measure.
+#[derive(Default)]
+struct Scrape(Mutex<Option<Measure>>);
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
 }
 
 impl Metrics {
@@ -56,9 +99,19 @@ impl Metrics {
             rollout_duration: Family::new_with_constructor(Buckets(&ROLLOUT_BUCKETS)),
             queue_depth: Family::default(),
             objects: Family::default(),
+            staleness: Gauge::default(),
+            credentials: Family::default(),
+            credential_expiry: Family::default(),
+            credentials_issued: Family::default(),
+            credentials_lost: Family::default(),
+            credentials_revoked: Family::default(),
+            credential_revocations_failed: Family::default(),
+            leases_renewed: Counter::default(),
             leader: Gauge::default(),
+            scrape: Scrape::default(),
         };
         metrics.register_vault();
+        metrics.register_credentials();
         metrics.register_kubernetes();
         metrics.register_process();
         metrics
@@ -128,6 +181,73 @@ impl Metrics {
             .set(gauge_value(count));
     }
 
+    /// For how long the object that waits longest could not be read; zero when all can be.
+    pub fn staleness(&self, age: Duration) {
+        self.staleness.set(age.as_secs_f64());
+    }
+
+    /// What lives of `kind`, which is `lease` or `certificate`.
+    pub fn credentials(&self, kind: &'static str, tally: &Tally) {
+        let Tally {
+            in_use,
+            over,
+            unwritten,
+            superseded,
+            soonest,
+        } = *tally;
+        for (state, count) in [
+            ("in_use", in_use),
+            ("over", over),
+            ("unwritten", unwritten),
+            ("superseded", superseded),
+        ] {
+            self.credentials
+                .get_or_create(&KindState { kind, state })
+                .set(gauge_value(count));
+        }
+        match soonest {
+            Some(left) => {
+                let expiry = self.credential_expiry.get_or_create(&Kind { kind });
+                expiry.set(left.as_secs_f64());
+            }
+            None => {
+                self.credential_expiry.remove(&Kind { kind });
+            }
+        }
+    }
+
+    /// Vault issued something; `why` is a word of `Need`.
+    pub fn credential_issued(&self, kind: &'static str, why: &'static str) {
+        self.credentials_issued
+            .get_or_create(&KindWhy { kind, why })
+            .inc();
+    }
+
+    /// Something had ended before its successor was issued.
+    pub fn credential_lost(&self, kind: &'static str) {
+        self.credentials_lost.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Vault was asked to revoke something.
+    pub fn credential_revoked(&self, kind: &'static str, done: bool) {
+        let family = if done {
+            &self.credentials_revoked
+        } else {
+            &self.credential_revocations_failed
+        };
+        family.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Vault extended a lease.
+    pub fn lease_renewed(&self) {
+        self.leases_renewed.inc();
+    }
+
+    /// From now on `measure` is called before each scrape.
+    pub fn at_scrape(&self, measure: Measure) {
+        *self.scrape.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(measure);
+    }
+
     /// Whether this process is the leader.
     pub fn leader(&self, leading: bool) {
         self.leader.set(i64::from(leading));
@@ -135,11 +255,15 @@ impl Metrics {
 
     /// Everything in OpenMetrics text.
     pub fn encode(&self) -> String {
+        let measure = self.scrape.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(measure) = measure.as_ref() {
+            measure(self);
+        }
         let mut out = String::new();
         match text::encode(&mut out, &self.registry) {
             Ok(()) => out,
             // Writing into a String cannot fail; without its `# EOF` line a scraper refuses the rest anyway.
-            Err(std::fmt::Error) => String::new(),
+            Err(fmt::Error) => String::new(),
         }
     }
 
@@ -159,6 +283,46 @@ impl Metrics {
             "vault_reads_coalesced",
             "Reads answered from a request made for another object",
             self.vault_reads_coalesced.clone(),
+        );
+    }
+
+    fn register_credentials(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "credentials",
+            "Leases and certificates by state: in_use in a Secret (over: of these, those that have ended), unwritten, or superseded and not revoked yet",
+            self.credentials.clone(),
+        );
+        registry.register_with_unit(
+            "credential_expiry",
+            "Time until the first lease or certificate in use ends unless it is renewed or replaced; absent when none is in use or known",
+            Unit::Seconds,
+            self.credential_expiry.clone(),
+        );
+        registry.register(
+            "credentials_issued",
+            "Leases, certificates and answers without a lease that Vault issued, and why they were asked for",
+            self.credentials_issued.clone(),
+        );
+        registry.register(
+            "credentials_lost",
+            "Leases and certificates that had ended before their successor was issued",
+            self.credentials_lost.clone(),
+        );
+        registry.register(
+            "credentials_revoked",
+            "Leases and certificates that were revoked",
+            self.credentials_revoked.clone(),
+        );
+        registry.register(
+            "credential_revocations_failed",
+            "Requests to revoke a lease or certificate that failed; they are tried again",
+            self.credential_revocations_failed.clone(),
+        );
+        registry.register(
+            "leases_renewed",
+            "Leases that Vault extended",
+            self.leases_renewed.clone(),
         );
     }
 
@@ -205,6 +369,12 @@ impl Metrics {
             self.queue_depth.clone(),
         );
         registry.register("objects", "VaultSecrets, by state", self.objects.clone());
+        registry.register_with_unit(
+            "staleness",
+            "For how long the VaultSecret that waits longest could not be read from Vault; 0 when all can be",
+            Unit::Seconds,
+            self.staleness.clone(),
+        );
         registry.register(
             "leader",
             "1 while this process is the leader, otherwise 0",
@@ -270,6 +440,12 @@ struct KindState {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindWhy {
+    kind: &'static str,
+    why: &'static str,
+}
+
 /// A count as a gauge takes it; more than 2^63 of anything does not happen.
 fn gauge_value(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -292,7 +468,47 @@ mod tests {
         metrics.queue_depth("sync", 3);
         metrics.objects("VaultSecret", "Ready", 7);
         metrics.leader(true);
+        metrics.staleness(Duration::from_secs(90));
+        metrics.credentials("lease", &LEASES);
+        metrics.credential_issued("lease", "First");
+        metrics.credential_lost("certificate");
+        metrics.credential_revoked("lease", true);
+        metrics.credential_revoked("lease", false);
+        metrics.lease_renewed();
         metrics
+    }
+
+    const LEASES: Tally = Tally {
+        in_use: 4,
+        over: 1,
+        unwritten: 2,
+        superseded: 3,
+        soonest: Some(Duration::from_millis(1500)),
+    };
+
+    /// What is gone leaves no series behind that says otherwise.
+    #[test]
+    fn what_is_not_there_any_more_is_not_told_any_more() {
+        let metrics = Metrics::new();
+        let left = std::sync::Arc::new(Mutex::new(Some(LEASES)));
+        let measured = std::sync::Arc::clone(&left);
+        metrics.at_scrape(Box::new(move |metrics| {
+            let tally = measured.lock().unwrap().unwrap_or_default();
+            metrics.credentials("lease", &tally);
+        }));
+        let text = metrics.encode();
+        let lines = [
+            "lockstep_credentials{kind=\"lease\",state=\"superseded\"} 3\n",
+            "lockstep_credential_expiry_seconds{kind=\"lease\"} 1.5\n",
+        ];
+        assert!(lines.iter().all(|line| text.contains(line)), "{text}");
+        *left.lock().unwrap() = None;
+        let text = metrics.encode();
+        assert!(
+            text.contains("state=\"superseded\"} 0\n")
+                && !text.contains("lockstep_credential_expiry_seconds{"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -43,10 +43,21 @@ pub struct Lease {
     failures: u32,
     /// Not to be asked about before.
     held_until: Option<Instant>,
-    /// Whether the last failure was an answer about this lease, not an outage.
-    refused: bool,
-    /// Whether it was for want of a policy.
-    denied: bool,
+    /// What was refused last, if the last failure was an answer about this lease, not an outage.
+    refused: Option<Asked>,
+    /// Since when Vault's policy forbids to look it up, as far as is known.
+    lookup_denied: Option<Instant>,
+    /// Whether Vault's policy forbids to renew it, as far as is known.
+    renewal_denied: bool,
+}
+
+/// What Vault is asked about a lease. Its policy may allow one and forbid the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Whether it lives.
+    LookUp,
+    /// To extend it.
+    Renewal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,8 +153,9 @@ impl Lease {
             seed,
             failures: 0,
             held_until: None,
-            refused: false,
-            denied: false,
+            refused: None,
+            lookup_denied: None,
+            renewal_denied: false,
         }
     }
 
@@ -156,8 +168,9 @@ impl Lease {
             seed,
             failures: 0,
             held_until: None,
-            refused: false,
-            denied: false,
+            refused: None,
+            lookup_denied: None,
+            renewal_denied: false,
         }
     }
 
@@ -183,9 +196,12 @@ impl Lease {
         }
     }
 
-    /// Whether Vault's policy forbids to ask about it.
-    pub fn is_denied(&self) -> bool {
-        self.refused && self.denied
+    /// Whether Vault's policy forbids to ask this about it. Only another answer to the same tells otherwise.
+    pub fn is_denied(&self, asked: Asked) -> bool {
+        match asked {
+            Asked::LookUp => self.lookup_denied.is_some(),
+            Asked::Renewal => self.renewal_denied,
+        }
     }
 
     /// What to do now. Never renews a lease after its end, and never replaces one that may still be renewed.
@@ -211,17 +227,18 @@ impl Lease {
 
     /// What to try while it is to be replaced because Vault refuses to renew it, and no other can be had.
     pub fn cling(&self, now: Instant) -> Step {
-        let step = match self.state {
-            State::Known { expires, .. } if now < expires => Step::Renew,
-            State::Presumed { .. } => Step::LookUp,
+        let (step, asked) = match self.state {
+            State::Known { expires, .. } if now < expires => (Step::Renew, Asked::Renewal),
+            State::Presumed { .. } => (Step::LookUp, Asked::LookUp),
             State::Known { .. } | State::Gone => return Step::Replace(Why::Expired),
         };
-        self.held(now).map_or(step, Step::Wait)
+        self.held(asked, now).map_or(step, Step::Wait)
     }
 
     /// Vault was asked at `asked` and extended it by `ttl`.
     pub fn renewed(&mut self, ttl: Duration, renewable: bool, asked: Instant) {
         let cut_short = ttl + ROUNDING.min(self.full / 10) < self.full;
+        self.renewal_denied = false;
         self.heard(asked + ttl, renewable && !cut_short, asked);
     }
 
@@ -232,6 +249,7 @@ impl Lease {
             State::Known { extends, .. } => extends && renewable,
             State::Presumed { .. } | State::Gone => renewable,
         };
+        self.lookup_denied = None;
         self.heard(asked + left, extends, asked);
     }
 
@@ -241,10 +259,17 @@ impl Lease {
     }
 
     /// A renewal or lookup failed.
-    pub fn failed(&mut self, error: &VaultError, now: Instant) {
+    pub fn failed(&mut self, asked: Asked, error: &VaultError, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        self.refused = is_about_the_lease(error);
-        self.denied = error.kind == VaultErrorKind::Denied;
+        let about = is_about_the_lease(error);
+        self.refused = about.then_some(asked);
+        if about {
+            let denied = error.kind == VaultErrorKind::Denied;
+            match asked {
+                Asked::LookUp => self.lookup_denied = denied.then_some(now),
+                Asked::Renewal => self.renewal_denied = denied,
+            }
+        }
         let left = match self.state {
             State::Known { expires, .. } => expires.saturating_duration_since(now),
             State::Presumed { .. } | State::Gone => BACKOFF_MOST * 4,
@@ -268,7 +293,7 @@ impl Lease {
         };
         self.failures = 0;
         self.held_until = None;
-        self.refused = false;
+        self.refused = None;
     }
 
     fn decide_presumed(
@@ -278,7 +303,8 @@ impl Lease {
         now: Instant,
     ) -> Step {
         let leaves = self.leaves_parent(terms);
-        if self.refused && leaves.is_some_and(|at| now >= at) {
+        let refused = self.refused == Some(Asked::LookUp);
+        if refused && leaves.is_some_and(|at| now >= at) {
             return Step::Replace(Why::ParentEnding);
         }
         // Whoever refuses to look it up and has had all the time it surely lives: it cannot be kept knowingly. Not all
@@ -287,11 +313,11 @@ impl Lease {
         let part = PATIENCE.0 + (PATIENCE.1 - PATIENCE.0) * backoff::unit(self.seed);
         let usual = self.full.mul_f64(1.0 - renew_at(terms));
         let last = last.max(since + usual.mul_f64(part));
-        if self.refused && now >= last {
+        if refused && now >= last {
             return Step::Replace(Why::RenewalRefused);
         }
-        match self.held(now) {
-            Some(until) if self.refused => {
+        match self.held(Asked::LookUp, now) {
+            Some(until) if refused => {
                 let until = until.min(last);
                 Step::Wait(leaves.map_or(until, |at| until.min(at)))
             }
@@ -318,36 +344,38 @@ impl Lease {
         now: Instant,
     ) -> Step {
         let due = self.due(terms, expires);
-        let next = self.next(terms, (due, contact, expires));
-        let wanted = if extends && now >= due {
-            Step::Renew
-        } else if now >= contact + terms.check_every {
-            Step::LookUp
+        // Where it may not be looked up, that is tried as rarely as it would be done.
+        let check = contact.max(self.lookup_denied.unwrap_or(contact)) + terms.check_every;
+        let (wanted, asked) = if extends && now >= due {
+            (Step::Renew, Asked::Renewal)
+        } else if now >= check {
+            (Step::LookUp, Asked::LookUp)
         } else {
-            return Step::Wait(next);
+            return Step::Wait(self.next(terms, (due, check, expires)));
         };
         let last = expires
             .checked_sub(self.last_chance())
             .unwrap_or(expires)
             .max(due);
-        if wanted == Step::Renew && self.refused && now >= last {
+        let refused = self.refused == Some(asked);
+        if wanted == Step::Renew && refused && now >= last {
             return Step::Replace(Why::RenewalRefused);
         }
-        let until = match self.held(now) {
+        let until = match self.held(asked, now) {
             // Not beyond the end, nor beyond the last moment at which a refusal would be accepted …
-            Some(until) if self.refused && now < last => until.min(last),
+            Some(until) if refused && now < last => until.min(last),
             Some(until) => until.min(expires),
             None => return wanted,
         };
-        // … nor beyond the moment at which it is replaced whatever Vault says of it.
-        let replaced = (!extends).then_some(due);
+        // … nor beyond the moment at which it is renewed, or replaced whatever Vault says of it.
+        let replaced = (due > now).then_some(due);
         let leaves = self.leaves_parent(terms);
         Step::Wait(replaced.into_iter().chain(leaves).fold(until, Instant::min))
     }
 
     /// The next date, when nothing is to be done now.
-    fn next(&self, terms: &Terms, (due, contact, expires): (Instant, Instant, Instant)) -> Instant {
-        let next = due.min(contact + terms.check_every).min(expires);
+    fn next(&self, terms: &Terms, (due, check, expires): (Instant, Instant, Instant)) -> Instant {
+        let next = due.min(check).min(expires);
         self.leaves_parent(terms).map_or(next, |at| next.min(at))
     }
 
@@ -375,8 +403,10 @@ impl Lease {
             .max(LAST_CHANCE_LEAST.min(self.full / 4))
     }
 
-    fn held(&self, now: Instant) -> Option<Instant> {
-        self.held_until.filter(|until| now < *until)
+    /// Until when this is not to be asked. A refusal of the other is no reason to wait.
+    fn held(&self, asked: Asked, now: Instant) -> Option<Instant> {
+        let counts = self.refused.is_none_or(|refused| refused == asked);
+        self.held_until.filter(|until| counts && now < *until)
     }
 }
 

@@ -91,6 +91,9 @@ pub enum BedError {
     /// PostgreSQL refused or could not be reached.
     #[error("ask PostgreSQL")]
     Postgres(#[from] tokio_postgres::Error),
+    /// The directory refused or could not be reached.
+    #[error("ask the directory")]
+    Ldap(#[from] ldap3::LdapError),
     /// The operator could not be asked.
     #[error("ask the operator for {path}")]
     Operator {

@@ -1,25 +1,37 @@
-//! Effects: processes, files — a directory server for LDAP logins, started when it is first asked for.
+//! Effects: processes, network, files — a directory for LDAP logins and passwords that Vault changes, started when it is
+//! first asked for.
 
-use std::{fs, net::SocketAddr};
+use std::{collections::HashSet, ffi::OsString, fs, net::SocketAddr};
 
-use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
+use ldap3::{LdapConnAsync, LdapError};
 
 use crate::{
     bed::{directory::Directory, ports, ready},
     error::BedError,
-    parts::Tool,
+    parts,
     process::{Launch, Process},
 };
 
 /// Everything is below this name.
 const BASE: &str = "dc=example,dc=com";
 
+/// Who may do everything, and the password.
+const MANAGER: (&str, &str) = ("cn=manager,dc=example,dc=com", "manager-password");
+
 /// The user that looks others up, and its password.
-const SEARCH: (&str, &str) = ("search", "search-password");
+const SEARCH: (&str, &str) = ("cn=search,ou=services,dc=example,dc=com", "search-password");
 
 /// A user and his password.
 const USER: (&str, &str) = ("checkout", "correct-horse");
+
+/// The program that runs the script.
+const SHELL: &str = "org.mozilla.javascript.tools.shell.Main";
+
+/// What sets the directory up.
+const SCRIPT: &str = include_str!("../parts/directory/serve.js");
+
+/// What LDAP calls a wrong name or password.
+const INVALID_CREDENTIALS: u32 = 49;
 
 /// A running server on loopback.
 pub struct Ldap {
@@ -28,21 +40,36 @@ pub struct Ldap {
 }
 
 impl Ldap {
-    /// Starts a server that knows one user, and one that may search.
+    /// Starts a server that knows a manager, one user, and one that may search.
     pub(crate) async fn start(directory: &Directory) -> Result<Self, BedError> {
-        let program = tokio::task::spawn_blocking(|| Tool::Glauth.locate())
+        let (program, classes) = tokio::task::spawn_blocking(parts::directory_server)
             .await
             .map_err(|error| BedError::Prepare(error.into()))??;
         let [port] = ports::free().map_err(BedError::Prepare)?;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let home = directory.join("ldap");
         fs::create_dir(&home).map_err(BedError::file(&home))?;
-        let configuration = home.join("glauth.toml");
-        fs::write(&configuration, settings(address)).map_err(BedError::file(&configuration))?;
+        let (script, entries) = (home.join("serve.js"), home.join("entries.ldif"));
+        fs::write(&script, SCRIPT).map_err(BedError::file(&script))?;
+        fs::write(&entries, first_entries()).map_err(BedError::file(&entries))?;
+        // Nothing here lives long enough for the better compiler to pay.
+        let arguments: [OsString; 12] = [
+            "-Xmx64m".into(),
+            "-XX:+UseSerialGC".into(),
+            "-XX:TieredStopAtLevel=1".into(),
+            "-cp".into(),
+            classes.into_os_string(),
+            SHELL.into(),
+            script.into_os_string(),
+            port.to_string().into(),
+            MANAGER.0.into(),
+            MANAGER.1.into(),
+            BASE.into(),
+            entries.into_os_string(),
+        ];
         let launch = Launch {
             name: "ldap",
             program,
-            arguments: vec!["-c".into(), configuration.into_os_string()],
+            arguments: arguments.into(),
             environment: Vec::new(),
             user: None,
             directory: home,
@@ -50,10 +77,10 @@ impl Ldap {
         };
         let server = Self {
             process: launch.start()?,
-            address,
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
         };
         ready::until(&server.process, async || {
-            TcpStream::connect(address).await.map(drop)
+            server.lets_in(MANAGER.0, MANAGER.1).await.map(drop)
         })
         .await?;
         Ok(server)
@@ -69,14 +96,50 @@ impl Ldap {
         BASE
     }
 
+    /// Who may change everything, and the password.
+    pub const fn manager(&self) -> (&'static str, &'static str) {
+        MANAGER
+    }
+
     /// Who may search, and the password.
-    pub fn search(&self) -> (String, &'static str) {
-        (format!("cn={},ou=services,{BASE}", SEARCH.0), SEARCH.1)
+    pub const fn search(&self) -> (&'static str, &'static str) {
+        SEARCH
     }
 
     /// A user, and the password.
     pub const fn user(&self) -> (&'static str, &'static str) {
         USER
+    }
+
+    /// Makes a user with this common name; returns the distinguished name.
+    pub async fn add_user(&self, name: &str, password: &str) -> Result<String, BedError> {
+        let dn = format!("cn={name},ou=people,{BASE}");
+        let attributes = [
+            ("objectClass", "inetOrgPerson"),
+            ("cn", name),
+            ("sn", name),
+            ("userPassword", password),
+        ];
+        let attributes = attributes.map(|(name, value)| (name, HashSet::from([value])));
+        let (connection, mut ldap) = LdapConnAsync::new(&self.url()).await?;
+        ldap3::drive!(connection);
+        ldap.simple_bind(MANAGER.0, MANAGER.1).await?.success()?;
+        ldap.add(&dn, attributes.into()).await?.success()?;
+        ldap.unbind().await?;
+        Ok(dn)
+    }
+
+    /// Whether the directory lets somebody in with this password.
+    pub async fn lets_in(&self, dn: &str, password: &str) -> Result<bool, BedError> {
+        let (connection, mut ldap) = LdapConnAsync::new(&self.url()).await?;
+        ldap3::drive!(connection);
+        let answer = ldap.simple_bind(dn, password).await?;
+        ldap.unbind().await?;
+        match answer.rc {
+            0 => Ok(true),
+            INVALID_CREDENTIALS => Ok(false),
+            _ => Err(LdapError::from(answer).into()),
+        }
     }
 
     /// The process.
@@ -85,50 +148,32 @@ impl Ldap {
     }
 }
 
-fn settings(address: SocketAddr) -> String {
-    let digest = |password: &str| {
-        let digest = Sha256::digest(password);
-        let digits = digest.iter().map(|byte| format!("{byte:02x}"));
-        digits.collect::<String>()
-    };
+fn first_entries() -> String {
     let ((search, search_password), (user, password)) = (SEARCH, USER);
     format!(
-        r#"
-[ldap]
-  enabled = true
-  listen = "{address}"
-[ldaps]
-  enabled = false
-[api]
-  enabled = false
-[tracing]
-  enabled = false
-[backend]
-  datastore = "config"
-  baseDN = "{BASE}"
-[behaviors]
-  LimitFailedBinds = false
-[[groups]]
-  name = "services"
-  gidnumber = 5001
-[[groups]]
-  name = "people"
-  gidnumber = 5002
-[[users]]
-  name = "{search}"
-  uidnumber = 5101
-  primarygroup = 5001
-  passsha256 = "{}"
-  [[users.capabilities]]
-    action = "search"
-    object = "*"
-[[users]]
-  name = "{user}"
-  uidnumber = 5102
-  primarygroup = 5002
-  passsha256 = "{}"
-"#,
-        digest(search_password),
-        digest(password)
+        "dn: {BASE}
+objectClass: domain
+dc: example
+
+dn: ou=services,{BASE}
+objectClass: organizationalUnit
+ou: services
+
+dn: ou=people,{BASE}
+objectClass: organizationalUnit
+ou: people
+
+dn: {search}
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+cn: search
+userPassword: {search_password}
+
+dn: cn={user},ou=people,{BASE}
+objectClass: inetOrgPerson
+cn: {user}
+sn: {user}
+userPassword: {password}
+"
     )
 }

@@ -213,18 +213,21 @@ async fn every_example_does_what_it_says() {
         }
         text
     };
+    let directory = stage.ldap().await.unwrap();
+    directory.add_user("mailer", "before").await.unwrap();
     let postgres = stage.postgres().await.unwrap();
     postgres.query("CREATE ROLE checkout LOGIN").await.unwrap();
-    let database = [
+    let environment = [
         ("PGADDRESS", postgres.address()),
         ("PGPASSWORD", postgres.credentials().1.to_owned()),
+        ("LDAP_PASSWORD", directory.manager().1.to_owned()),
     ];
-    let database = database
+    let environment = environment
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
     for example in examples("quickstart").into_iter().chain(examples(".")) {
         for command in example.commands() {
-            shell(&stage, &here(command), &database).await;
+            shell(&stage, &here(command), &environment).await;
         }
         stage.apply_yaml(&here(&example.text)).await.unwrap();
     }
@@ -267,6 +270,7 @@ async fn hold_the_keys_they_say(stage: &Stage) {
         ("kv-v1-and-pinned-version", "key password user"),
         ("reports", "DB_PASSWORD DB_USER"),
         ("settings", "DB_PASSWORD DB_USER theme"),
+        ("static-role-ldap", "dn password username"),
         (
             "web-tls",
             "ca.crt keystore.p12 tls.crt tls.key truststore.p12",

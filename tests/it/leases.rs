@@ -1,6 +1,7 @@
 //! What is issued to one object alone: real logins of a real PostgreSQL, made by Vault.
 
 mod by_hand;
+mod counted;
 mod crash_points;
 mod deleted;
 mod faults;
@@ -8,6 +9,7 @@ mod lost;
 mod names;
 mod outages;
 mod policies;
+mod waited_for;
 
 use lockstep::api::{vault_auth::VaultAuth, vault_secret::VaultSecret};
 use lockstep_testbed::{AuditMark, Bed, VaultRequest, eventually};

@@ -153,6 +153,69 @@ async fn what_the_role_refuses_is_told_and_the_last_certificate_stays() {
     .unwrap();
 }
 
+/// Vault makes a key of a kind that it alone knows.
+#[tokio::test]
+async fn what_cannot_be_used_is_revoked_or_named_and_not_asked_for_again() {
+    let stage = Stage::shared().await;
+    let team = stage.team("useless").await;
+    let pki = Pki::new(&team).await;
+    pki.role(json!({"key_type": "ec", "key_bits": 224})).await;
+    let theirs = json!({"keySource": "Vault", "revoke": true});
+    team.issue("app", &[pki.source(theirs)], json!({})).await;
+    let words = ["'private_key'", "issue/web", "is not used and was revoked"];
+    team.unreachable("app", "Invalid", &words).await;
+    let own = pki.serials().await;
+    let mut revoked = Vec::new();
+    for serial in &own {
+        revoked.extend(pki.is_revoked(serial).await.then_some(serial));
+    }
+    assert_eq!(revoked.len(), 1, "{own:?}");
+
+    let theirs = json!({"keySource": "Vault"});
+    team.issue("kept", &[pki.source(theirs)], json!({})).await;
+    let words = ["'private_key'", "stays valid until", "set revoke: true"];
+    team.unreachable("kept", "Invalid", &words).await;
+    let mut serials = pki.serials().await;
+    serials.retain(|serial| !own.contains(serial));
+    team.unreachable("kept", "Invalid", &[&serials[0]]).await;
+    assert!(!pki.is_revoked(&serials[0]).await);
+    team.polled_twice().await;
+    assert_eq!(pki.made().await, 2, "each was asked for once");
+
+    // Whoever asks for something else does not wait.
+    pki.role(json!({})).await;
+    for name in ["app", "kept"] {
+        team.issue(name, &[pki.source(json!({}))], json!({})).await;
+        team.ready(name).await;
+        greets(&team.secret(name).await.unwrap(), "a.example.com").unwrap();
+    }
+    assert_eq!(pki.made().await, 4);
+}
+
+/// The engine makes a lease of a certificate's remaining life, which is less than a second here.
+#[tokio::test]
+async fn a_lease_of_no_length_is_revoked_and_told_and_not_asked_for_again() {
+    let stage = Stage::shared().await;
+    let team = stage.team("nolength").await;
+    let pki = Pki::new(&team).await;
+    pki.role(json!({"generate_lease": true, "key_type": "ec", "key_bits": 256}))
+        .await;
+    let path = format!("{}/issue/web", pki.mount);
+    let parameters = json!({"common_name": "a.example.com", "ttl": "1s"});
+    let source = json!({"name": "short", "dynamic": {"path": path, "method": "POST", "parameters": parameters}});
+    let mark = stage.vault_audit_mark().unwrap();
+    team.issue("app", &[source], json!({})).await;
+    let words = ["leases of zero length", "is not used and was revoked"];
+    team.unreachable("app", "Invalid", &words).await;
+    let revoked = stage.vault_audit_since(mark, |request| {
+        request.path == "sys/leases/revoke" && team.made(request) && request.error.is_empty()
+    });
+    assert_eq!(revoked.unwrap().len(), 1);
+    team.polled_twice().await;
+    assert_eq!(asked(stage, mark, &path), 1);
+    assert!(team.secret("app").await.is_none());
+}
+
 #[tokio::test]
 async fn a_certificate_is_replaced_before_it_ends_and_the_secret_never_holds_one_that_ended() {
     let stage = Stage::shared().await;

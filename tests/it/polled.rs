@@ -1,5 +1,6 @@
 //! Sources that are read again and again: what they give, how soon they follow, and what they refuse.
 
+mod directory;
 mod find;
 mod static_role;
 

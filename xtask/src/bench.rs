@@ -3,6 +3,7 @@
 //! Beside the operator a plain loop does the least that any operator must do: one read in Vault and one write of a
 //! Secret per object, with as many requests at once. Both run on the same bed, one after the other.
 
+mod leases;
 mod load;
 mod report;
 
@@ -14,8 +15,9 @@ use std::{
 
 use lockstep_testbed::{Bed, Operator, OperatorOptions, eventually};
 
+pub(crate) use self::leases::{LeasesArguments, leases};
 use self::{
-    load::{Load, Plain},
+    load::{Load, Plain, all_ready},
     report::{Cost, Report},
 };
 use crate::{cargo, failure::Failure};
@@ -121,7 +123,7 @@ async fn cold(
         .map_err(|_| Failure::Wrong("not all Secrets were seen in time".to_owned()))?
         .duration_since(started);
     eventually(PATIENCE, "all objects are reported ready", async || {
-        load.all_ready(bed).await
+        all_ready(bed, arguments.objects).await
     })
     .await?;
     let cost = Cost {

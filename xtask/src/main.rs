@@ -58,6 +58,8 @@ enum Command {
 enum Bench {
     /// A first sync of many objects, and three intervals at rest.
     Sync(bench::SyncArguments),
+    /// Many leases of a database: what keeping them costs, and whether they survive a restart of the operator.
+    Leases(bench::LeasesArguments),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Parts { parts } => provide(&parts),
         Command::Bed => bed::run(),
         Command::Bench(Bench::Sync(arguments)) => bench::sync(arguments),
+        Command::Bench(Bench::Leases(arguments)) => bench::leases(arguments),
         Command::Demo { keep } => demo::run(keep),
         Command::Test { arguments } => test::run(&arguments),
     };

@@ -75,23 +75,53 @@ fn workloads_that_need_attention_come_first() {
     assert_eq!(board.workloads(&key("other")), []);
 }
 
+/// One row per set of workloads, each with the data that it was seen with: what is known of `k1:2`.
 #[test]
 fn data_is_in_use_when_every_workload_was_verified_with_just_that() {
-    use WorkloadState::{Restarting, Verified};
+    use WorkloadState::{Failed, Paused, Pending, Restarting, Verified, Waiting};
+    let (old, new) = ("k1:1", "k1:2");
+    let rows: [(&[(WorkloadState, &str)], Verdict); 14] = [
+        (&[], Verdict::NoneSeen),
+        (&[(Verified, new)], Verdict::Verified),
+        (&[(Verified, new), (Verified, new)], Verdict::Verified),
+        (&[(Verified, old)], Verdict::Undecided),
+        (&[(Verified, new), (Verified, old)], Verdict::Undecided),
+        (&[(Verified, old), (Verified, new)], Verdict::Undecided),
+        (&[(Paused, old)], Verdict::Undecided),
+        (&[(Failed, new)], Verdict::Undecided),
+        (&[(Failed, new), (Verified, new)], Verdict::Undecided),
+        (&[(Failed, new), (Pending, new)], Verdict::Waiting),
+        (&[(Pending, new), (Verified, old)], Verdict::Waiting),
+        (&[(Verified, new), (Restarting, new)], Verdict::Waiting),
+        (&[(Paused, new)], Verdict::Waiting),
+        (&[(Waiting, new)], Verdict::Waiting),
+    ];
+    for (workloads, expected) in rows {
+        let board = Board::default();
+        for (number, (state, revision)) in workloads.iter().enumerate() {
+            let name = number.to_string();
+            let told = Some(WorkloadStatus {
+                pods: Some("0/1".into()),
+                ..status(&name, *state)
+            });
+            board.publish(&deployment(&name), told, &[data("s", revision)]);
+        }
+        let revision = Revision::from_annotation(new);
+        let found = board.verdict(&key("s"), &revision, Timestamp::UNIX_EPOCH);
+        assert_eq!(found, expected, "{workloads:?}");
+    }
+}
+
+/// A target that does not exist runs with nothing, and may never exist.
+#[test]
+fn nobody_waits_for_a_workload_that_is_not_there() {
     let board = Board::default();
-    let verdict = |revision: &str| {
-        let revision = Revision::from_annotation(revision);
-        board.verdict(&key("s"), &revision, Timestamp::UNIX_EPOCH)
-    };
-    let publish = |name: &str, state, revision: &str| {
-        let bound = [data("s", revision)];
-        board.publish(&deployment(name), Some(status(name, state)), &bound);
-    };
-    assert_eq!(verdict("k1:1"), Verdict::NoneSeen);
-    publish("a", Verified, "k1:1");
-    assert_eq!(verdict("k1:1"), Verdict::Verified);
-    assert_eq!(verdict("k1:2"), Verdict::Pending, "seen with other data");
-    publish("a", Verified, "k1:2");
-    publish("b", Restarting, "k1:2");
-    assert_eq!(verdict("k1:2"), Verdict::Pending, "one is on its way");
+    let told = Some(WorkloadStatus {
+        pods: None,
+        ..status("a", WorkloadState::Waiting)
+    });
+    board.publish(&deployment("a"), told, &[data("s", "k1:1")]);
+    let revision = Revision::from_annotation("k1:1");
+    let found = board.verdict(&key("s"), &revision, Timestamp::UNIX_EPOCH);
+    assert_eq!(found, Verdict::Undecided);
 }

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     holdings::Holdings,
-    record::{Record, What},
+    record::{Issued, Record, What},
     state::{Fresh, keys_of},
+    useless::{Vain, leased},
 };
 use crate::{
     pki::{
         ask::Ask,
-        certificate::Bundle,
+        certificate::{Bundle, Facts},
         key::PrivateKey,
         layout::{Keystores, layout},
     },
@@ -107,24 +108,28 @@ impl Syncer {
         identity: &Identity,
         namespace: Option<VaultNamespace>,
         pki: &PkiAsk,
-    ) -> Result<(What, Data, Fresh), VaultError> {
+    ) -> Result<(What, Data, Fresh), Vain> {
         let ask = &pki.certificate;
         // First of all what can fail without Vault: what is issued shall be usable.
         let keystores = self.keystores(pki).await?;
         let (key, parameters) = prepare(ask).await?;
-        let request = Request::issue(&ask.path, Some(&parameters))?.in_namespace(namespace);
+        let made = |what| Issued {
+            namespace: namespace.as_ref().map(ToString::to_string),
+            connection: None,
+            what,
+        };
+        let request = Request::issue(&ask.path, Some(&parameters))?.in_namespace(namespace.clone());
         let answer = self.sessions.issue(identity, &request).await;
         let (answer, parent) = answer.map_err(|error| ask.explained(error))?;
-        let answer = answer.issued()?;
-        let invalid = |why: String| VaultError::new(VaultErrorKind::Invalid, &request, why);
+        let lease = answer.granted();
+        let answer = answer.issued().map_err(|error| Vain {
+            error,
+            made: lease.map(|lease| made(leased(&lease, parent.clone()))),
+        })?;
         let now = self.vault_clock(identity);
         let now = now.map(|clock| clock.time(Instant::now().into_std()));
-        let bundle = ask
-            .bundle(&answer.entries, key, now)
-            .map_err(|flaw| invalid(flaw.to_string()))?;
-        let data = layout(&bundle, &keystores).map_err(|error| invalid(error.to_string()))?;
-        let facts = bundle.facts;
-        let what = What::Certificate {
+        let parent = answer.lease.as_ref().and(parent);
+        let recorded = |facts: Facts| What::Certificate {
             mount: ask.mount.to_string(),
             serial: facts.serial,
             not_before: facts.not_before,
@@ -132,9 +137,19 @@ impl Syncer {
             issued: now.unwrap_or(facts.not_before),
             revoke: pki.revoke,
             layout: pki.layout(),
-            parent: answer.lease.and(parent),
+            parent: parent.clone(),
         };
-        Ok((what, data, Fresh::Certificate))
+        let bundle = ask.bundle(&answer.entries, key, now);
+        let usable = bundle.map_err(|flaw| flaw.to_string()).and_then(|bundle| {
+            let data = layout(&bundle, &keystores).map_err(|error| error.to_string())?;
+            Ok((bundle.facts, data))
+        });
+        let (facts, data) = usable.map_err(|why| Vain {
+            error: VaultError::new(VaultErrorKind::Invalid, &request, why),
+            made: Facts::told(&answer.entries, now.unwrap_or_default())
+                .map(|facts| made(recorded(facts))),
+        })?;
+        Ok((recorded(facts), data, Fresh::Certificate))
     }
 
     /// Lays out anew what the Secret holds of these sources. Nothing is issued.

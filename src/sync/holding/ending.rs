@@ -3,20 +3,30 @@
 use std::time::{Duration, Instant};
 
 use super::record::Superseded;
-use crate::vault::{backoff, error::VaultErrorKind};
+use crate::vault::{
+    backoff,
+    error::VaultErrorKind,
+    lease::{Asked, Lease, Parent, Step, Terms},
+};
 
 /// How long what was replaced stays valid where no workload is seen to use the Secret: a file in a volume follows
 /// within a minute or so (kubelet's sync period and cache), and whoever watches the file needs a moment too.
 const UNSEEN: Duration = Duration::from_mins(2);
-/// How long a rollout may keep alive what it replaces.
+/// How long it stays valid for workloads that do not run with the current data and are not known to wait for that.
 const LONGEST: Duration = Duration::from_hours(1);
 /// Waiting after a failure: five seconds, doubling to ten minutes.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(10));
 const JITTER: f64 = 0.3;
 /// How soon to look again at what the Secret itself still holds. A change of the Secret is an event, too.
 const HELD: Duration = Duration::from_secs(30);
-/// How soon to look at a rollout again.
-const LOOK: Duration = Duration::from_secs(2);
+/// How soon to look at a rollout again: two seconds, and more rarely the longer it takes, up to a minute.
+const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
+/// How what was replaced is kept. It has a successor already, so there is nothing to be in time for.
+const KEPT: Terms = Terms {
+    renew_at: 0.67,
+    check_every: Duration::from_mins(5),
+    parent: Parent::Lives,
+};
 
 /// How long a deletion waits for Vault. A Vault that is gone for ever must not keep an object, or its namespace, for ever.
 const DELETION: Duration = Duration::from_mins(5);
@@ -29,8 +39,11 @@ pub fn may_go(left: usize, waited: Duration) -> bool {
 /// How far the workloads that use a Secret are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not all were looked at, or some do not run with the current data yet.
-    Pending,
+    /// Some do not run with the current data yet, and are going to: their restart is due, under way, or waits for
+    /// somebody, such as the end of a pause.
+    Waiting,
+    /// Some do not run with the current data, and none of them is known to wait: the restart failed, or was not looked at.
+    Undecided,
     /// None uses it, as far as can be seen.
     NoneSeen,
     /// All run with the current data.
@@ -42,6 +55,8 @@ pub enum Verdict {
 pub enum Next {
     /// Nothing before this time.
     Wait(Instant),
+    /// It may still be needed: ask this about its lease.
+    Keep(Asked),
     /// Revoke it.
     Revoke,
     /// Nothing ever: Vault has ended it by itself.
@@ -53,12 +68,14 @@ pub enum Next {
 pub struct Ending {
     /// What.
     pub what: Superseded,
+    /// Its lease, which is kept as long as somebody may need it.
+    lease: Option<Lease>,
     /// Since when it is not in the Secret any more.
-    pub replaced: Instant,
+    replaced: Instant,
     /// Since when this process knows.
-    pub known: Instant,
-    /// Whether nothing ever used it: no workload is waited for.
-    pub unused: bool,
+    known: Instant,
+    /// Since when nobody is known to wait, while some do not run with the current data.
+    undecided: Option<Instant>,
     /// Whether it is revoked, or over.
     pub done: bool,
     /// Failures in a row.
@@ -80,12 +97,13 @@ pub enum Hindrance {
 
 impl Ending {
     /// Something that was replaced, or is being replaced, at `replaced`, as this process knows since `known`.
-    pub fn new(what: Superseded, replaced: Instant, known: Instant) -> Self {
+    pub fn new(what: Superseded, lease: Option<Lease>, replaced: Instant, known: Instant) -> Self {
         Self {
             what,
+            lease,
             replaced,
             known,
-            unused: false,
+            undecided: None,
             done: false,
             failures: 0,
             held_until: None,
@@ -93,25 +111,85 @@ impl Ending {
         }
     }
 
-    /// What to do now.
-    pub fn decide(&self, verdict: Verdict, now: Instant) -> Next {
-        let age = now.saturating_duration_since(self.replaced);
-        if age >= self.what.ends_after() && self.failures > 0 {
+    /// Its lease, unless it is done with.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref().filter(|_| !self.done)
+    }
+
+    /// Its lease, to tell it what came of a step.
+    pub fn lease_mut(&mut self) -> Option<&mut Lease> {
+        self.lease.as_mut()
+    }
+
+    /// When it is tried again to revoke something that nobody ever used.
+    pub fn unused_until(&self) -> Option<Instant> {
+        self.held_until.filter(|_| self.what.unused && !self.done)
+    }
+
+    /// What to do now. What pods may still use is kept alive as long as Vault extends it, and is revoked only when its
+    /// time has come:
+    ///
+    /// | the workloads | it is revoked |
+    /// | --- | --- |
+    /// | all run with the current data | at once |
+    /// | none is seen | after two minutes |
+    /// | some wait for their restart | never: it ends by itself, when Vault extends it no further |
+    /// | some failed, or nothing is known of them, and none waits | when that was so for an hour |
+    ///
+    /// What nobody ever used is revoked at once.
+    pub fn decide(&mut self, verdict: Verdict, now: Instant) -> Next {
+        let undecided = match verdict {
+            Verdict::Undecided => Some(self.undecided.unwrap_or(now)),
+            Verdict::Waiting | Verdict::NoneSeen | Verdict::Verified => None,
+        };
+        self.undecided = undecided;
+        let due = if self.what.unused {
+            Some(now)
+        } else {
+            match verdict {
+                Verdict::Verified => Some(now),
+                // The record tells when its successor was issued, which may be long before that was written.
+                Verdict::NoneSeen => Some(self.known + UNSEEN),
+                Verdict::Undecided => undecided.map(|since| since + LONGEST),
+                Verdict::Waiting => None,
+            }
+        };
+        let is_due = due.is_some_and(|due| due <= now);
+        // That a revocation is tried once also of what should have ended costs little.
+        if self.is_over(now) && !(is_due && self.failures == 0) {
             return Next::Over;
         }
-        let wait = match verdict {
-            _ if self.unused => Duration::ZERO,
-            Verdict::Verified => Duration::ZERO,
-            // The record tells when its successor was issued, which may be long before that was written.
-            Verdict::NoneSeen => UNSEEN.saturating_sub(now.saturating_duration_since(self.known)),
-            Verdict::Pending => LONGEST.saturating_sub(age).min(LOOK),
-        };
-        let due = (now + wait).max(self.held_until.unwrap_or(now));
-        if due > now {
-            Next::Wait(due)
-        } else {
-            Next::Revoke
+        if is_due {
+            let held = self.held_until.filter(|until| now < *until);
+            return held.map_or(Next::Revoke, Next::Wait);
         }
+        let look = match verdict {
+            Verdict::NoneSeen | Verdict::Verified => None,
+            Verdict::Waiting | Verdict::Undecided => Some(now + self.look(now)),
+        };
+        match self.lease.as_ref().map(|lease| lease.decide(&KEPT, now)) {
+            Some(Step::LookUp) => Next::Keep(Asked::LookUp),
+            Some(Step::Renew) => Next::Keep(Asked::Renewal),
+            Some(Step::Wait(step)) => Next::Wait(earliest(step, [due, look])),
+            // Vault extends it no further.
+            Some(Step::Replace(_)) | None => Next::Wait(earliest(now + LOOK.1, [due, look])),
+        }
+    }
+
+    /// Whether it has ended by itself, as far as is known.
+    fn is_over(&self, now: Instant) -> bool {
+        let whole = self.what.ends_after();
+        match &self.lease {
+            Some(lease) if lease.expires().is_some() || lease.is_over(now) => lease.is_over(now),
+            // An earlier process may have renewed it for the last time just before this one began.
+            Some(_) => now >= self.known + whole,
+            None => now >= self.replaced + whole,
+        }
+    }
+
+    fn look(&self, now: Instant) -> Duration {
+        let age = now.saturating_duration_since(self.known);
+        (age / 16).clamp(LOOK.0, LOOK.1)
     }
 
     /// The Secret still holds it, or nobody can say: it is looked at again.
@@ -122,6 +200,8 @@ impl Ending {
     /// Nobody can revoke it.
     pub fn strand(&mut self, now: Instant) {
         self.hindrance = Some(Hindrance::Stranded);
+        // Nor can anybody ask about it.
+        self.lease = None;
         self.failures = self.failures.saturating_add(1);
         self.held_until = Some(now + BACKOFF.1);
     }
@@ -142,6 +222,10 @@ impl Ending {
     }
 }
 
+fn earliest(one: Instant, others: [Option<Instant>; 2]) -> Instant {
+    others.into_iter().flatten().fold(one, Instant::min)
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
@@ -150,52 +234,164 @@ mod tests {
     use crate::sync::holding::record::{Issued, Superseded, What};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
 
-    fn ending(ttl: u64, now: Instant) -> Ending {
-        let what = Superseded {
+    fn superseded(ttl: u64, renewable: bool, unused: bool) -> Superseded {
+        Superseded {
             issued: Issued {
                 namespace: None,
                 connection: None,
                 what: What::Lease {
                     id: "a/b".into(),
                     ttl,
-                    renewable: true,
+                    renewable,
                     parent: None,
                 },
             },
             since: Timestamp::UNIX_EPOCH,
-        };
-        Ending::new(what, now, now)
+            unused,
+        }
     }
 
-    /// One row per verdict and age: what happens.
+    /// A lease that was issued, and replaced, at `now`.
+    fn ending(ttl: u64, renewable: bool, now: Instant) -> Ending {
+        let lease = Lease::issued(Duration::from_secs(ttl), renewable, now, 1);
+        Ending::new(superseded(ttl, renewable, false), Some(lease), now, now)
+    }
+
+    fn word(next: Next) -> &'static str {
+        match next {
+            Next::Wait(_) => "wait",
+            Next::Keep(Asked::LookUp) => "look up",
+            Next::Keep(Asked::Renewal) => "renew",
+            Next::Revoke => "revoke",
+            Next::Over => "over",
+        }
+    }
+
+    /// A lease of four hours, heard of just now. One row per verdict and time since it has been that: what happens.
     #[test]
     fn every_verdict() {
+        use Verdict::{NoneSeen, Undecided, Verified, Waiting};
         let now = Instant::now();
-        let day = 86_400;
         let rows = [
-            (Verdict::Verified, 0, Next::Revoke),
-            (Verdict::NoneSeen, 0, Next::Wait(now + UNSEEN)),
-            (Verdict::NoneSeen, 119, Next::Wait(now + UNSEEN)),
-            (Verdict::NoneSeen, 120, Next::Revoke),
-            (Verdict::Pending, 0, Next::Wait(now + LOOK)),
-            (Verdict::Pending, 3599, Next::Wait(now + LONGEST)),
-            (Verdict::Pending, 3600, Next::Revoke),
+            (Verified, Duration::ZERO, "revoke"),
+            (NoneSeen, Duration::ZERO, "wait"),
+            (NoneSeen, 119 * SECOND, "wait"),
+            (NoneSeen, 120 * SECOND, "revoke"),
+            (Undecided, Duration::ZERO, "wait"),
+            (Undecided, 59 * MINUTE, "wait"),
+            (Undecided, HOUR, "revoke"),
+            (Waiting, Duration::ZERO, "wait"),
+            (Waiting, 59 * MINUTE, "wait"),
+            (Waiting, 24 * HOUR, "wait"),
         ];
-        for (verdict, age, expected) in rows {
-            let got = ending(day, now).decide(verdict, now + age * SECOND);
-            assert_eq!(got, expected, "{verdict:?} {age}");
+        for (verdict, later, expected) in rows {
+            let mut ending = ending(4 * 3600, true, now);
+            ending.decide(verdict, now);
+            let then = now + later;
+            ending.lease_mut().unwrap().renewed(4 * HOUR, true, then);
+            let found = ending.decide(verdict, then);
+            assert_eq!(word(found), expected, "{verdict:?} {later:?}");
+        }
+    }
+
+    /// The hour counts only while nobody waits: a restart may be due at night, and fail then.
+    #[test]
+    fn the_deadline_begins_when_nobody_waits_any_more() {
+        use Verdict::{Undecided, Verified, Waiting};
+        let start = Instant::now();
+        let mut ending = ending(100 * 3600, true, start);
+        let rows = [
+            (0, Undecided, "wait"),
+            (50, Waiting, "wait"),
+            (600, Waiting, "wait"),
+            (610, Undecided, "wait"),
+            (669, Undecided, "wait"),
+            (669, Waiting, "wait"),
+            (680, Undecided, "wait"),
+            (739, Undecided, "wait"),
+            (740, Undecided, "revoke"),
+            (741, Waiting, "wait"),
+            (742, Verified, "revoke"),
+        ];
+        for (minutes, verdict, expected) in rows {
+            let now = start + minutes * MINUTE;
+            ending.lease_mut().unwrap().looked_up(90 * HOUR, true, now);
+            let found = word(ending.decide(verdict, now));
+            assert_eq!(found, expected, "{minutes} {verdict:?}");
+        }
+    }
+
+    /// One row per kind of lease of an hour, and time: what happens while a workload waits for its restart.
+    #[test]
+    fn what_is_waited_for_is_kept_until_it_ends_by_itself() {
+        let start = Instant::now();
+        let rows = [
+            (true, MINUTE, "wait"),
+            (true, 45 * MINUTE, "renew"),
+            (true, HOUR, "over"),
+            (false, 45 * MINUTE, "wait"),
+            (false, 59 * MINUTE, "wait"),
+            (false, HOUR, "over"),
+        ];
+        for verdict in [Verdict::Waiting, Verdict::Undecided] {
+            for (renewable, age, expected) in rows {
+                let mut ending = ending(3600, renewable, start);
+                let now = start + age;
+                let found = word(ending.decide(verdict, now));
+                assert_eq!(found, expected, "{verdict:?} {renewable} {age:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_ever_used_is_revoked_whatever_the_workloads_do() {
+        use Verdict::{NoneSeen, Undecided, Verified, Waiting};
+        let now = Instant::now();
+        for verdict in [Waiting, Undecided, NoneSeen, Verified] {
+            // Also where Vault says that it has no length.
+            for ttl in [0, 3600] {
+                let mut ending = Ending::new(superseded(ttl, true, true), None, now, now);
+                assert_eq!(ending.decide(verdict, now), Next::Revoke);
+                ending.failed(VaultErrorKind::Unavailable, 1, now);
+                let held = ending.held_until.unwrap();
+                assert_eq!(ending.unused_until(), Some(held));
+                assert_eq!(ending.decide(verdict, now), Next::Wait(held));
+                assert_eq!(ending.decide(verdict, held), Next::Revoke);
+                assert_eq!(ending.decide(verdict, now + HOUR), Next::Over);
+            }
+        }
+    }
+
+    /// A pause of days costs no look every other second.
+    #[test]
+    fn the_longer_it_takes_the_more_rarely_it_is_looked_at() {
+        let start = Instant::now();
+        for (age, pause) in [
+            (Duration::ZERO, 2 * SECOND),
+            (MINUTE, 3750 * SECOND / 1000),
+            (HOUR, MINUTE),
+            (24 * HOUR, MINUTE),
+        ] {
+            let mut ending = ending(1_000_000, true, start);
+            let now = start + age;
+            ending.lease_mut().unwrap().looked_up(200 * HOUR, true, now);
+            let found = ending.decide(Verdict::Waiting, now);
+            assert_eq!(found, Next::Wait(now + pause), "{age:?}");
         }
     }
 
     #[test]
     fn nobody_is_waited_for_when_nothing_used_it() {
+        use Verdict::{NoneSeen, Undecided, Verified, Waiting};
         let now = Instant::now();
-        for verdict in [Verdict::Pending, Verdict::NoneSeen, Verdict::Verified] {
-            let unused = Ending {
-                unused: true,
+        for verdict in [Waiting, Undecided, NoneSeen, Verified] {
+            let lease = Lease::issued(60 * SECOND, true, now, 1);
+            let mut unused = Ending {
                 held_until: Some(now + SECOND),
-                ..ending(60, now)
+                ..Ending::new(superseded(60, true, true), Some(lease), now, now)
             };
             assert_eq!(unused.decide(verdict, now), Next::Wait(now + SECOND));
             assert_eq!(unused.decide(verdict, now + SECOND), Next::Revoke);
@@ -213,48 +409,53 @@ mod tests {
     #[test]
     fn a_failed_revocation_is_tried_again_until_the_lease_ends_by_itself() {
         let now = Instant::now();
-        let mut ending = ending(60, now);
+        let mut ending = ending(60, true, now);
         ending.failed(VaultErrorKind::Denied, 1, now);
         assert_eq!(ending.hindrance, Some(Hindrance::Denied));
-        assert!(matches!(
-            ending.decide(Verdict::Verified, now + SECOND),
-            Next::Wait(_)
-        ));
-        assert_eq!(
-            ending.decide(Verdict::Verified, now + 10 * SECOND),
-            Next::Revoke
-        );
-        assert_eq!(
-            ending.decide(Verdict::Verified, now + 60 * SECOND),
-            Next::Over
-        );
+        let mut word =
+            |seconds: u32| word(ending.decide(Verdict::Verified, now + seconds * SECOND));
+        assert_eq!(word(1), "wait");
+        assert_eq!(word(10), "revoke");
+        assert_eq!(word(60), "over");
     }
 
     #[test]
     fn what_nobody_can_revoke_ends_by_itself() {
         let now = Instant::now();
-        let mut ending = ending(3600, now);
+        let mut ending = ending(3600, true, now);
         ending.strand(now);
-        let next = |after: u32| ending.decide(Verdict::Verified, now + after * SECOND);
-        assert_eq!(next(1), Next::Wait(now + BACKOFF.1));
-        assert_eq!(next(3600), Next::Over);
+        let mut word =
+            |seconds: u32| word(ending.decide(Verdict::Verified, now + seconds * SECOND));
+        assert_eq!(word(1), "wait");
+        assert_eq!(word(3600), "over");
     }
 
-    /// The record says since when: its successor was issued then, and may have been written only now.
+    /// The record says since when: its successor was issued then, and may have been written only now. Nothing is known
+    /// of the workloads yet, and of the lease only that it may live.
     #[test]
-    fn a_new_process_gives_unseen_users_time_again_but_keeps_the_deadline() {
-        let now = Instant::now() + 2 * LONGEST;
-        let long_ago = now.checked_sub(LONGEST).unwrap();
-        let what = ending(86_400, now).what;
-        let taken_over = Ending::new(what, long_ago, now);
+    fn a_new_process_gives_everybody_time_again() {
+        let now = Instant::now() + 10 * HOUR;
+        let long_ago = now.checked_sub(9 * HOUR).unwrap();
+        let taken_over = || {
+            let lease = Lease::taken_over(24 * HOUR, now, now, 1);
+            let what = superseded(86_400, true, false);
+            Ending::new(what, Some(lease), long_ago, now)
+        };
         let rows = [
-            (Verdict::NoneSeen, 0, Next::Wait(now + UNSEEN)),
-            (Verdict::NoneSeen, 120, Next::Revoke),
-            (Verdict::Pending, 0, Next::Revoke),
+            (Verdict::NoneSeen, Duration::ZERO, "look up"),
+            (Verdict::NoneSeen, 120 * SECOND, "revoke"),
+            (Verdict::Undecided, Duration::ZERO, "look up"),
+            (Verdict::Undecided, 59 * MINUTE, "look up"),
+            (Verdict::Undecided, HOUR, "revoke"),
+            (Verdict::Waiting, HOUR, "look up"),
+            (Verdict::Waiting, 24 * HOUR, "over"),
+            (Verdict::Verified, Duration::ZERO, "revoke"),
         ];
         for (verdict, later, expected) in rows {
-            let got = taken_over.decide(verdict, now + later * SECOND);
-            assert!(got == expected, "{verdict:?} {later}: {got:?}");
+            let mut ending = taken_over();
+            ending.decide(verdict, now);
+            let found = word(ending.decide(verdict, now + later));
+            assert_eq!(found, expected, "{verdict:?} {later:?}");
         }
     }
 }

@@ -100,6 +100,7 @@ impl Syncer {
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
             self.end_now(object, &identity, ending).await;
         }
+        self.note_lives(object.key, &identity, &held);
         held.open()
     }
 

@@ -90,17 +90,16 @@ impl Holdings {
             let what = Superseded {
                 issued,
                 since: clock,
-            };
-            self.superseded.push(Ending {
                 unused: true,
-                held_until: Some(from),
-                ..Ending::new(what, now, now)
-            });
+            };
+            let mut ending = Ending::new(what, None, now, now);
+            ending.held_until = Some(from);
+            self.superseded.push(ending);
         }
     }
 
     /// Nothing of this is in use any more.
-    pub fn end_all(&mut self, records: &Records, moment: Moment) {
+    pub fn end_all(&mut self, records: &Records, seed: u64, moment: Moment) {
         let held = records.held.values().filter(|record| !record.unproven);
         let held = held.map(|record| &record.issued);
         let ended = records.superseded.iter().map(|ended| &ended.issued);
@@ -109,9 +108,11 @@ impl Holdings {
                 let what = Superseded {
                     issued: issued.clone(),
                     since: moment.clock,
+                    unused: false,
                 };
+                let lease = what.taken_over(moment.now, seed);
                 self.superseded
-                    .push(Ending::new(what, moment.now, moment.now));
+                    .push(Ending::new(what, lease, moment.now, moment.now));
             }
         }
     }
@@ -159,6 +160,8 @@ impl Holdings {
         if holding.is_some_and(|holding| !holding.is_to_be_replaced(wanted, now)) {
             self.failures.remove(name);
         }
+        self.failures
+            .retain(|of, failures| of != name || !failures.is_about_something_else(wanted));
         let failures = self.failures.get(name);
         let failed = failures.and_then(|failures| failures.held(now));
         let Some(holding) = holding else {
@@ -221,9 +224,10 @@ impl Holdings {
             }
             let age = moment.clock.duration_since(what.since).try_into();
             let replaced = moment.now.checked_sub(age.unwrap_or_default());
+            let lease = what.taken_over(moment.now, seed);
             let replaced = replaced.unwrap_or(moment.now);
             self.superseded
-                .push(Ending::new(what, replaced, moment.now));
+                .push(Ending::new(what, lease, replaced, moment.now));
         }
     }
 
@@ -344,21 +348,26 @@ impl Holdings {
     }
 
     /// What a source holds is used no more, nor what was used until that is written.
-    fn supersede(&mut self, holding: Holding, Moment { clock, now }: Moment) {
-        let previous = holding.in_hand.and_then(|hand| hand.previous);
-        let previous = previous.map(|previous| previous.record);
-        let records = [Some(holding.record), previous].into_iter().flatten();
-        let ended = records.filter_map(|record| ended(record, clock));
+    fn supersede(&mut self, mut holding: Holding, Moment { clock, now }: Moment) {
+        let previous = holding.in_hand.take().and_then(|hand| hand.previous);
+        let previous = previous.map(|previous| *previous);
+        let all = [Some(holding), previous].into_iter().flatten();
         self.superseded
-            .extend(ended.map(|what| Ending::new(what, now, now)));
+            .extend(all.filter_map(|holding| ending(holding, clock, now)));
     }
 }
 
 /// What was in hand is in the Secret; returns what it replaced.
 fn settle(holding: &mut Holding, now: Instant) -> Option<Ending> {
     let previous = holding.in_hand.take()?.previous?;
-    let ended = ended(previous.record, holding.record.at)?;
-    Some(Ending::new(ended, now, now))
+    ending(*previous, holding.record.at, now)
+}
+
+/// The same with what is known of its lease.
+fn ending(holding: Holding, since: Timestamp, now: Instant) -> Option<Ending> {
+    let lease = holding.lease().cloned();
+    let what = ended(holding.record, since)?;
+    Some(Ending::new(what, lease, now, now))
 }
 
 /// What is to be revoked, unless it cannot or must not be.
@@ -366,5 +375,9 @@ fn ended(record: Record, since: Timestamp) -> Option<Superseded> {
     let Record {
         issued, unproven, ..
     } = record;
-    (issued.is_revocable() && !unproven).then_some(Superseded { issued, since })
+    (issued.is_revocable() && !unproven).then_some(Superseded {
+        issued,
+        since,
+        unused: false,
+    })
 }

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{MOST_STEPS, holdings::Holdings, state::Holding};
+use super::{MOST_STEPS, Verdict, holdings::Holdings, record::Issued};
 use crate::{
     sync::{Object, Syncer},
     vault::{
         error::VaultError,
-        lease::{self, Step, Terms},
-        path::VaultNamespace,
-        request::{Request, lease::LeaseId},
+        lease::{self, Asked, Lease, Step, Terms},
+        request::Request,
         session::Identity,
     },
 };
@@ -24,7 +23,14 @@ const CHECK_EVERY: Duration = Duration::from_mins(5);
 
 impl Syncer {
     /// Looks up and renews what is held, as the identity that was used last; says when to do it again.
-    pub(in crate::sync) async fn keep_held(&self, object: &Object<'_>) -> Option<Instant> {
+    ///
+    /// What was replaced is kept, too, and ended as `verdict` allows. `target` is the name of the Secret, if it is known.
+    pub(in crate::sync) async fn keep_held(
+        &self,
+        object: &Object<'_>,
+        target: Option<&str>,
+        verdict: Verdict,
+    ) -> Option<Instant> {
         let identity = self.holdings.identity(object.key)?;
         let held = self.holdings.of(object.key, &object.view.uid);
         let mut held = held.lock().await;
@@ -35,9 +41,14 @@ impl Syncer {
                 let at = self.keep_one(&identity, &name, &mut held).await;
                 next = next.into_iter().chain(at).min();
             }
-            next
+            let ended = self
+                .end_superseded((object, target), &identity, &mut held, verdict)
+                .await;
+            next.into_iter().chain(ended).min()
         };
-        self.stop.run_until_cancelled(keep).await.flatten()
+        let next = self.stop.run_until_cancelled(keep).await.flatten();
+        self.note_lives(object.key, &identity, &held);
+        next
     }
 
     async fn keep_one(
@@ -51,7 +62,7 @@ impl Syncer {
             let terms = Terms {
                 renew_at: RENEW_AT,
                 check_every: CHECK_EVERY,
-                parent: self.parent(Some(holding)),
+                parent: self.parent(&holding.record.issued),
             };
             match holding.lease()?.decide(&terms, Instant::now().into_std()) {
                 Step::Wait(until) => return Some(Instant::from_std(until)),
@@ -64,55 +75,86 @@ impl Syncer {
     }
 
     pub(super) async fn look_up(&self, identity: &Identity, name: &str, held: &mut Holdings) {
-        let asked = Instant::now().into_std();
-        let answer = async {
-            let (id, namespace) = lease_id(held, name)?;
-            let request = Request::lease_lookup(&id)?.in_namespace(namespace);
-            self.sessions.send(identity, &request).await?.lease_info()
-        };
-        let answer = answer.await;
-        let Some(lease) = lease_of(held, name) else {
-            return;
-        };
-        match answer {
-            Ok(life) if life.ttl.is_zero() => lease.gone(),
-            Ok(life) => lease.looked_up(life.ttl, life.renewable, asked),
-            Err(error) => told(lease, name, &error),
-        }
+        self.keep_held_one(identity, name, held, Asked::LookUp)
+            .await;
     }
 
     pub(super) async fn renew(&self, identity: &Identity, name: &str, held: &mut Holdings) {
-        let asked = Instant::now().into_std();
-        let answer = async {
-            let (id, namespace) = lease_id(held, name)?;
-            let full = held.sources.get(name).and_then(Holding::lease);
-            let full = full.map_or(Duration::ZERO, lease::Lease::full);
-            let request = Request::lease_renew(&id, full)?.in_namespace(namespace);
-            self.sessions
-                .send(identity, &request)
-                .await?
-                .lease_renewal()
-        };
-        let answer = answer.await;
-        let Some(lease) = lease_of(held, name) else {
+        self.keep_held_one(identity, name, held, Asked::Renewal)
+            .await;
+    }
+
+    async fn keep_held_one(
+        &self,
+        identity: &Identity,
+        name: &str,
+        held: &mut Holdings,
+        asked: Asked,
+    ) {
+        let Some(holding) = held.sources.get_mut(name) else {
             return;
         };
-        match answer {
-            Ok(life) => {
-                tracing::debug!(source = name, ttl = life.ttl.as_secs(), "renewed a lease");
-                lease.renewed(life.ttl, life.renewable, asked);
+        let issued = holding.record.issued.clone();
+        let Some(lease) = holding.lease_mut() else {
+            return;
+        };
+        let answer = self
+            .ask_about(identity, (name, &issued), lease, asked)
+            .await;
+        match (asked, answer) {
+            (Asked::Renewal, Ok(())) => {
                 held.errors.remove(name);
             }
-            Err(error) => {
-                told(lease, name, &error);
+            (Asked::Renewal, Err(error)) => {
                 held.errors.insert(name.to_owned(), error);
             }
+            (Asked::LookUp, _) => {}
         }
+    }
+
+    /// Asks Vault about one lease, and tells the lease what came of that. `name` is for the log.
+    pub(super) async fn ask_about(
+        &self,
+        identity: &Identity,
+        (name, issued): (&str, &Issued),
+        lease: &mut Lease,
+        asked: Asked,
+    ) -> Result<(), VaultError> {
+        let at = Instant::now().into_std();
+        let answer = async {
+            let id = issued
+                .lease()
+                .ok_or_else(|| VaultError::refused("renew-lease", name, "there is no lease"))?;
+            let request = match asked {
+                Asked::LookUp => Request::lease_lookup(&id)?,
+                Asked::Renewal => Request::lease_renew(&id, lease.full())?,
+            };
+            let request = request.in_namespace(issued.vault_namespace());
+            let answer = self.sessions.send(identity, &request).await?;
+            match asked {
+                Asked::LookUp => answer.lease_info(),
+                Asked::Renewal => answer.lease_renewal(),
+            }
+        };
+        match (asked, answer.await) {
+            (Asked::LookUp, Ok(life)) if life.ttl.is_zero() => lease.gone(),
+            (Asked::LookUp, Ok(life)) => lease.looked_up(life.ttl, life.renewable, at),
+            (Asked::Renewal, Ok(life)) => {
+                tracing::debug!(source = name, ttl = life.ttl.as_secs(), "renewed a lease");
+                lease.renewed(life.ttl, life.renewable, at);
+                self.metrics.lease_renewed();
+            }
+            (_, Err(error)) => {
+                told(lease, (name, asked), &error);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 
 /// Vault did not do as it was asked.
-fn told(lease: &mut lease::Lease, source: &str, error: &VaultError) {
+fn told(lease: &mut Lease, (source, asked): (&str, Asked), error: &VaultError) {
     if lease::says_gone(error) {
         tracing::info!(source, %error, "a lease is gone");
         lease.gone();
@@ -120,17 +162,6 @@ fn told(lease: &mut lease::Lease, source: &str, error: &VaultError) {
         if !error.held_back {
             tracing::warn!(source, %error, "a lease was not renewed or looked up");
         }
-        lease.failed(error, Instant::now().into_std());
+        lease.failed(asked, error, Instant::now().into_std());
     }
-}
-
-fn lease_id(held: &Holdings, name: &str) -> Result<(LeaseId, Option<VaultNamespace>), VaultError> {
-    let issued = held.sources.get(name).map(|holding| &holding.record.issued);
-    issued
-        .and_then(|issued| Some((issued.lease()?, issued.vault_namespace())))
-        .ok_or_else(|| VaultError::refused("renew-lease", name, "there is no lease"))
-}
-
-fn lease_of<'a>(held: &'a mut Holdings, name: &str) -> Option<&'a mut lease::Lease> {
-    held.sources.get_mut(name)?.lease_mut()
 }

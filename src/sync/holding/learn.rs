@@ -49,7 +49,7 @@ impl Syncer {
         for (key, secret) in others {
             let Believed { records, proven } = self.believed(object, &secret);
             if proven {
-                held.end_all(&records, self.moment());
+                held.end_all(&records, object.seed, self.moment());
                 held.former.insert(key, records);
             }
         }

@@ -17,6 +17,7 @@ mod finish;
 pub mod holdings;
 mod keep;
 mod learn;
+mod lives;
 pub mod maybe;
 mod policy;
 pub mod record;
@@ -24,6 +25,7 @@ mod revoke;
 #[cfg(test)]
 mod simulation;
 pub mod state;
+mod useless;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,10 +38,13 @@ pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
 pub(super) use self::policy::missing_policy;
 use self::{
+    ending::Ending,
     holdings::Holdings,
+    lives::{KINDS, Live, tally},
     maybe::Maybe,
     record::{Issued, Record, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted, keys_of},
+    useless::{Vain, leased},
 };
 use super::{
     Syncer,
@@ -52,6 +57,7 @@ use super::{
 };
 use crate::{
     names::ObjectKey,
+    telemetry::metrics::Metrics,
     vault::{
         backoff,
         clock::VaultClock,
@@ -84,6 +90,8 @@ struct Entry {
     identity: Option<Identity>,
     /// As whom it was kept last through each connection.
     identities: BTreeMap<String, Identity>,
+    /// What lived of it after the last pass.
+    lives: Vec<Live>,
 }
 
 /// What is held for one object. One pass at a time has it.
@@ -97,6 +105,7 @@ impl Table {
             held: Shared::default(),
             identity: None,
             identities: BTreeMap::new(),
+            lives: Vec::new(),
         };
         let mut table = self.lock();
         let entry = table.entry(key.clone()).or_insert_with(new);
@@ -132,6 +141,23 @@ impl Table {
     /// As whom what is held for `key` was kept last.
     pub(super) fn identity(&self, key: &ObjectKey) -> Option<Identity> {
         self.lock().get(key)?.identity.clone()
+    }
+
+    /// Notes what lives of what is held for `key`.
+    fn note(&self, key: &ObjectKey, lives: Vec<Live>) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.lives = lives;
+        }
+    }
+
+    /// Counts everything that is held. Asks nobody, so it may be called at any time.
+    pub fn measure(&self, metrics: &Metrics) {
+        let now = Instant::now().into_std();
+        let table = self.lock();
+        for kind in KINDS {
+            let lives = table.values().flat_map(|entry| &entry.lives);
+            metrics.credentials(kind, &tally(lives, kind, now));
+        }
     }
 
     /// Nothing is held for `key` any more.
@@ -256,20 +282,21 @@ impl Syncer {
         });
         let stuck = held.sources.values().filter_map(Holding::stuck_at);
         let sought = held.maybes.iter().filter_map(Maybe::due);
-        parents.chain(stuck).chain(sought).collect()
+        let unused = held.superseded.iter().filter_map(Ending::unused_until);
+        parents.chain(stuck).chain(sought).chain(unused).collect()
     }
 
     fn terms(&self, resolved: &Resolved, ask: &IssueAsk, holding: Option<&Holding>) -> Terms {
         Terms {
             renew_at: ask.renew_at(),
             check_every: resolved.interval.max(CHECK_LEAST),
-            parent: self.parent(holding),
+            parent: holding.map_or(Parent::Lives, |holding| self.parent(&holding.record.issued)),
         }
     }
 
     /// The life of the token that a lease was issued with.
-    fn parent(&self, holding: Option<&Holding>) -> Parent {
-        let accessor = holding.and_then(|holding| holding.record.issued.parent());
+    fn parent(&self, issued: &Issued) -> Parent {
+        let accessor = issued.parent();
         accessor.map_or(Parent::Lives, |accessor| self.sessions.parent(accessor))
     }
 
@@ -312,6 +339,7 @@ impl Syncer {
                     unproven: false,
                 };
                 let previous = held.sources.remove(&source.name);
+                self.count_issued(&record.issued, need, (previous.as_ref(), identity));
                 let holding = Holding::issued(record, (data, fresh), previous, asked, seed);
                 held.sources.insert(source.name.clone(), holding);
                 held.failures.remove(&source.name);
@@ -322,18 +350,70 @@ impl Syncer {
                 self.depend(scope, held);
                 Ok(())
             }
-            Err(error) => {
+            Err(vain) => {
+                let error = &vain.error;
                 tracing::warn!(object = %object.key, source = source.name, why = need.as_str(), %error, "nothing was issued");
-                let failures = held.failures.entry(source.name.clone()).or_default();
-                let now = Instant::now().into_std();
-                let holding = held.sources.get(&source.name);
-                let left =
-                    holding.and_then(|holding| holding.left(self.vault_clock(identity), now));
-                failures.failed(error.clone(), left, seed, now);
-                self.note_unanswered((&source.name, ask), identity, (&error, asked), held);
-                Err(error)
+                self.note_unanswered((&source.name, ask), identity, (error, asked), held);
+                Err(self.in_vain(scope, (source, ask), vain, held).await)
             }
         }
+    }
+
+    /// Counts what was issued, and what had ended by then.
+    fn count_issued(
+        &self,
+        issued: &Issued,
+        need: Need,
+        (previous, identity): (Option<&Holding>, &Identity),
+    ) {
+        self.metrics.credential_issued(issued.kind(), need.as_str());
+        let (vault, now) = (self.vault_clock(identity), Instant::now().into_std());
+        if let Some(previous) = previous
+            && previous.left(vault, now) == Some(Duration::ZERO)
+        {
+            self.metrics.credential_lost(previous.record.issued.kind());
+        }
+    }
+
+    /// Says what lives of what is held, for whoever counts it.
+    pub(super) fn note_lives(&self, key: &ObjectKey, identity: &Identity, held: &Holdings) {
+        let lives = held.lives(self.vault_clock(identity), Instant::now().into_std());
+        self.holdings.note(key, lives);
+    }
+
+    /// Notes that nothing came of asking, and takes back what Vault made all the same.
+    async fn in_vain(
+        &self,
+        scope: Scope<'_>,
+        (source, ask): (&Source, &IssueAsk),
+        Vain { error, made }: Vain,
+        held: &mut Holdings,
+    ) -> VaultError {
+        let Scope {
+            object,
+            resolved,
+            identity,
+        } = scope;
+        let seed = backoff::seed_of(&(&object.seed, &source.name));
+        let useless = match made {
+            Some(made) => {
+                let connection = Some(resolved.login.connection.to_string());
+                let made = Issued { connection, ..made };
+                Some(self.discard(identity, (&source.name, made), held).await)
+            }
+            None => None,
+        };
+        let now = Instant::now().into_std();
+        let holding = held.sources.get(&source.name);
+        let left = holding.and_then(|holding| holding.left(self.vault_clock(identity), now));
+        let failures = held.failures.entry(source.name.clone()).or_default();
+        failures.failed(error.clone(), left, seed, now);
+        if let Some(useless) = useless {
+            let ask = ask.digest(&resolved.login.connection.to_string());
+            let asked = (ask, object.view.rotate.clone());
+            failures.in_vain(useless, asked, left, (seed, now));
+        }
+        error
     }
 
     async fn ask_for(
@@ -342,7 +422,7 @@ impl Syncer {
         ask: &IssueAsk,
         asked: std::time::Instant,
         interval: Duration,
-    ) -> Result<(What, super::render::Data, Fresh), VaultError> {
+    ) -> Result<(What, super::render::Data, Fresh), Vain> {
         let (path, parameters) = match &ask.what {
             IssueWhat::Dynamic { path, parameters } => (path, parameters),
             IssueWhat::Pki(pki) => return self.certify(identity, ask.namespace.clone(), pki).await,
@@ -351,32 +431,30 @@ impl Syncer {
             Request::issue(path, parameters.as_ref())?.in_namespace(ask.namespace.clone());
         let under_way = self.ours.begin(path);
         let (answer, parent) = self.sessions.issue(identity, &request).await?;
-        let issued = answer.issued()?;
-        if let Some(Granted { id, .. }) = &issued.lease {
+        let lease = answer.granted();
+        if let Some(Granted { id, .. }) = &lease {
             under_way.issued(id.clone(), asked);
         }
-        Ok(match issued.lease {
-            Some(Granted { id, life }) => (
-                What::Lease {
-                    id: id.as_str().to_owned(),
-                    ttl: life.ttl.as_secs(),
-                    renewable: life.renewable,
-                    parent,
-                },
-                issued.entries,
-                Fresh::Lease {
-                    ttl: life.ttl,
-                    renewable: life.renewable,
-                },
-            ),
-            None => (
-                What::Unleased {},
-                issued.entries,
-                Fresh::Unleased {
-                    poll_again: asked + interval,
-                },
-            ),
-        })
+        let what = lease.as_ref().map(|lease| leased(lease, parent));
+        let issued = answer.issued().map_err(|error| Vain {
+            error,
+            made: what.clone().map(|what| Issued {
+                namespace: ask.namespace.as_ref().map(ToString::to_string),
+                connection: None,
+                what,
+            }),
+        })?;
+        let fresh = lease.map_or(
+            Fresh::Unleased {
+                poll_again: asked + interval,
+            },
+            |Granted { life, .. }| Fresh::Lease {
+                ttl: life.ttl,
+                renewable: life.renewable,
+            },
+        );
+        let what = what.unwrap_or(What::Unleased {});
+        Ok((what, issued.entries, fresh))
     }
 
     /// Now, on both clocks.
@@ -443,6 +521,10 @@ pub(super) fn failure(held: &Holdings, source: &Source, error: &VaultError) -> S
     let open = |maybe: &Maybe| maybe.source == source.name && maybe.due().is_some();
     if held.maybes.iter().any(open) {
         failure.message = format!("{}; {UNANSWERED}", failure.message);
+    }
+    let failures = held.failures.get(&source.name);
+    if let Some(useless) = failures.and_then(failures::IssueFailures::useless) {
+        failure.message = format!("{}; {useless}", failure.message);
     }
     failure
 }

@@ -2,8 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{ending::Hindrance, holdings::Holdings, maybe::Found, record::What, state::Holding};
-use crate::vault::lease;
+use super::{
+    ending::{Ending, Hindrance},
+    holdings::Holdings,
+    maybe::Found,
+    record::What,
+    state::Holding,
+};
+use crate::vault::lease::Asked;
 
 /// What most lines grant.
 const UPDATE: &str = "\"update\"";
@@ -41,10 +47,14 @@ pub(in crate::sync) fn missing_policy(
             "leases of an earlier process cannot be kept and are replaced one after the other",
         );
     }
-    let denied = |holding: &Holding| holding.lease().is_some_and(lease::Lease::is_denied);
-    if held.sources.values().any(denied) {
-        lacks("sys/leases/renew", "leases are not renewed");
-        lacks("sys/leases/lookup", "whether a lease lives is not known");
+    let leases = held.sources.values().filter_map(Holding::lease);
+    for lease in leases.chain(held.superseded.iter().filter_map(Ending::lease)) {
+        if lease.is_denied(Asked::Renewal) {
+            lacks("sys/leases/renew", "leases are not renewed");
+        }
+        if lease.is_denied(Asked::LookUp) {
+            lacks("sys/leases/lookup", "whether a lease lives is not known");
+        }
     }
     let sought = held.maybes.iter();
     for maybe in sought.filter(|maybe| maybe.found == Found::NotAllowed) {

@@ -4,16 +4,24 @@
 //! so that the next process knows what it has to keep alive and what is still to be revoked. It holds no value: a
 //! lease id, an accessor and a serial number are names, and of no use without a token.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    names::ObjectKey, pki::certificate::Facts, revision::RevisionKey, vault::path::VaultNamespace,
-    vault::request::lease::LeaseId,
+    names::ObjectKey,
+    pki::certificate::Facts,
+    revision::RevisionKey,
+    vault::{backoff, lease::Lease, path::VaultNamespace, request::lease::LeaseId},
 };
+
+/// How long a lease of which Vault says that it has no length is tried to be revoked.
+const LENGTH_UNKNOWN: Duration = Duration::from_hours(1);
 
 /// Everything issued for one Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +126,9 @@ pub struct Superseded {
     pub issued: Issued,
     /// Since when it is, by this process's clock.
     pub since: Timestamp,
+    /// Whether it was never in the Secret, so that nobody can use it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unused: bool,
 }
 
 /// What may be believed of a record.
@@ -227,6 +238,15 @@ impl Issued {
         same && self.namespace == other.namespace
     }
 
+    /// What metrics call it.
+    pub fn kind(&self) -> &'static str {
+        match self.what {
+            What::Lease { .. } => "lease",
+            What::Certificate { .. } => "certificate",
+            What::Unleased {} => "unleased",
+        }
+    }
+
     /// Accessor of the token it was issued with.
     pub fn parent(&self) -> Option<&str> {
         match &self.what {
@@ -280,9 +300,21 @@ impl Issued {
 }
 
 impl Superseded {
+    /// Its lease, as far as the record tells at `now`, if somebody may need it.
+    pub fn taken_over(&self, now: Instant, seed: u64) -> Option<Lease> {
+        match &self.issued.what {
+            What::Lease { id, ttl, .. } if !self.unused => {
+                let seed = backoff::seed_of(&(seed, id));
+                Some(Lease::taken_over(Duration::from_secs(*ttl), now, now, seed))
+            }
+            What::Lease { .. } | What::Certificate { .. } | What::Unleased {} => None,
+        }
+    }
+
     /// When Vault ends it by itself at the latest, as far as the record tells.
     pub fn ends_after(&self) -> Duration {
         match &self.issued.what {
+            What::Lease { ttl: 0, .. } => LENGTH_UNKNOWN,
             What::Lease { ttl, .. } => Duration::from_secs(*ttl),
             What::Certificate {
                 issued, not_after, ..
@@ -342,6 +374,7 @@ mod tests {
             superseded: vec![Superseded {
                 issued: lease("database/creds/app/0"),
                 since: Timestamp::UNIX_EPOCH,
+                unused: false,
             }],
             seal: None,
         };
@@ -370,6 +403,7 @@ mod tests {
             superseded: vec![Superseded {
                 issued: lease("database/creds/app/0"),
                 since: Timestamp::UNIX_EPOCH,
+                unused: false,
             }],
             seal: None,
         };

@@ -5,59 +5,106 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    LOOK_AGAIN, MOST_STEPS, Verdict,
     ending::{Ending, Hindrance, Next},
     holdings::{Holdings, TakenBack},
-    record::{Issued, What},
+    record::{Issued, Records, What},
 };
 use crate::{
     names::ObjectKey,
     sync::{Object, Syncer, apply, held::Scope, resolve::source::Source},
-    vault::{error::VaultError, lease, path::MountPath, request::Request, session::Identity},
+    vault::{
+        error::VaultError,
+        lease::{self, Asked},
+        path::MountPath,
+        request::Request,
+        session::Identity,
+    },
 };
 
 /// As long as this the apiserver may still carry out a write whose answer was lost.
 const UNANSWERED_WRITE: Duration = Duration::from_mins(1);
 
 impl Syncer {
-    /// Revokes what was replaced, as far as its time has come; says when to look again.
+    /// Revokes what was replaced, as far as its time has come, and keeps the rest alive; says when to look again. Nothing is
+    /// revoked that the Secret called `target` still holds; where that is not known, nothing at all.
     pub(in crate::sync) async fn end_superseded(
         &self,
-        (object, target): (&Object<'_>, &str),
+        (object, target): (&Object<'_>, Option<&str>),
         identity: &Identity,
         held: &mut Holdings,
+        verdict: Verdict,
     ) -> Option<Instant> {
-        let secret = self.observe(object, target);
-        let verdict = (self.verdict)(object.key, secret.as_deref());
-        let target = ObjectKey::new(&object.key.namespace, target);
         let mut live = None;
         let mut next = None;
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
-            let now = Instant::now().into_std();
-            let until = match ending.decide(verdict, now) {
-                Next::Wait(until) => Some(until),
-                Next::Over => {
-                    ending.revoked();
-                    None
-                }
-                Next::Revoke => {
-                    if live.is_none() {
-                        live = Some(apply::live_records(&self.client, &target).await);
-                    }
-                    match &live {
-                        Some(Ok(live)) if !live.names(&ending.what.issued) => {
-                            self.end(object, identity, ending).await;
-                        }
-                        _ => ending.is_still_held(now),
-                    }
-                    ending.held_until.filter(|_| !ending.done)
-                }
-            };
-            if let Some(until) = until.map(Instant::from_std) {
-                next = Some(next.map_or(until, |next: Instant| next.min(until)));
-            }
+            let until = self
+                .end_one((object, target), identity, (ending, verdict), &mut live)
+                .await;
+            next = next.into_iter().chain(until).min();
         }
         self.clear_former(held).await;
         next
+    }
+
+    async fn end_one(
+        &self,
+        (object, target): (&Object<'_>, Option<&str>),
+        identity: &Identity,
+        (ending, verdict): (&mut Ending, Verdict),
+        live: &mut Option<Records>,
+    ) -> Option<Instant> {
+        for _ in 0..MOST_STEPS {
+            let now = Instant::now().into_std();
+            match ending.decide(verdict, now) {
+                Next::Wait(until) => return Some(Instant::from_std(until)),
+                Next::Over => {
+                    ending.revoked();
+                    return None;
+                }
+                Next::Revoke => {
+                    if live.is_none() {
+                        *live = self.live_records(object, target).await;
+                    }
+                    match live {
+                        Some(live) if !live.names(&ending.what.issued) => {
+                            self.end(object, identity, ending).await;
+                        }
+                        Some(_) | None => ending.is_still_held(now),
+                    }
+                    let again = ending.held_until.filter(|_| !ending.done);
+                    return again.map(Instant::from_std);
+                }
+                Next::Keep(asked) => self.keep_ending((object, identity), ending, asked).await,
+            }
+        }
+        Some(Instant::now() + LOOK_AGAIN)
+    }
+
+    /// What the Secret called `target` says now, not what a cache says.
+    async fn live_records(&self, object: &Object<'_>, target: Option<&str>) -> Option<Records> {
+        let target = ObjectKey::new(&object.key.namespace, target?);
+        apply::live_records(&self.client, &target).await.ok()
+    }
+
+    /// Looks up or renews what was replaced and is still needed.
+    async fn keep_ending(
+        &self,
+        (object, identity): (&Object<'_>, &Identity),
+        ending: &mut Ending,
+        asked: Asked,
+    ) {
+        let issued = ending.what.issued.clone();
+        let Some(identity) = self.holdings.who_ends(object.key, &issued, identity) else {
+            ending.strand(Instant::now().into_std());
+            return;
+        };
+        if let Some(lease) = ending.lease_mut() {
+            // What goes wrong is told to the lease, and logged.
+            _ = self
+                .ask_about(&identity, ("replaced", &issued), lease, asked)
+                .await;
+        }
     }
 
     /// Revokes one thing, and notes how that went.
@@ -146,9 +193,12 @@ impl Syncer {
         };
         let request = request.in_namespace(issued.vault_namespace());
         let result = self.sessions.send(identity, &request).await.map(|_| ());
-        match result {
+        let result = match result {
             Err(error) if lease::says_gone(&error) => Ok(()),
             result => result,
-        }
+        };
+        self.metrics
+            .credential_revoked(issued.kind(), result.is_ok());
+        result
     }
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::{prelude::*, test_runner::TestCaseError};
 
 use super::{
-    ending::{Next, Verdict},
+    ending::{Ending, Next, Verdict},
     holdings::{Agreed, Holdings, TakenBack},
     record::{Believed, Issued, Record, Records, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted},
@@ -16,7 +16,7 @@ use crate::{
     api::source::KeysSpec,
     vault::{
         error::{VaultError, VaultErrorKind},
-        lease::{Parent, Terms, Why, says_gone},
+        lease::{Asked, Parent, Terms, Why, says_gone},
         request::Request,
     },
 };
@@ -404,7 +404,7 @@ impl World {
         id_of(&self.held.sources[SOURCE].record.issued).to_owned()
     }
 
-    fn told(&mut self, error: &VaultError) {
+    fn told(&mut self, asked: Asked, error: &VaultError) {
         let (id, now) = (self.held_id(), self.now());
         let outage = error.concerns_connection();
         let lease = self
@@ -417,7 +417,7 @@ impl World {
         if says_gone(error) {
             lease.gone();
         } else {
-            lease.failed(error, now);
+            lease.failed(asked, error, now);
             self.refused.remove(&id);
             self.refused.extend((!outage).then_some(id));
         }
@@ -437,7 +437,7 @@ impl World {
                 lease.looked_up(Duration::from_secs(left), renewable, asked);
                 self.refused.remove(&id);
             }
-            Err(error) => self.told(&error),
+            Err(error) => self.told(Asked::LookUp, &error),
         }
     }
 
@@ -458,7 +458,7 @@ impl World {
                 lease.renewed(Duration::from_secs(ttl), true, asked);
                 self.refused.remove(&id);
             }
-            Err(error) => self.told(&error),
+            Err(error) => self.told(Asked::Renewal, &error),
         }
         Ok(())
     }
@@ -607,7 +607,12 @@ impl World {
                 }
                 Next::Over => {
                     ending.revoked();
-                    prop_assert!(!self.vault.lives(&id), "given up while it lives");
+                    let ends = self.vault.leases[&id].expires <= self.vault.now + SLACK;
+                    prop_assert!(ends || !self.vault.lives(&id), "given up while it lives");
+                }
+                Next::Keep(what) => {
+                    keep(&mut self.vault, ending, what, now)?;
+                    next = Some(now + Duration::from_secs(1));
                 }
                 Next::Revoke => {
                     let live = self.secret.iter();
@@ -651,13 +656,8 @@ impl World {
         let least = match self.verdict {
             Verdict::Verified => 0,
             Verdict::NoneSeen => 120,
-            Verdict::Pending => 3000,
-        };
-        // The clock of the day is all that a new process has, for the deadline.
-        let least = if self.crashes > 0 {
-            least.min(120)
-        } else {
-            least
+            Verdict::Undecided => 3600,
+            Verdict::Waiting => u64::MAX,
         };
         prop_assert!(ago >= least, "revoked {ago} s after it was replaced");
         Ok(())
@@ -739,6 +739,20 @@ impl World {
                 let id = id_of(&record.issued);
                 prop_assert!(self.vault.lives(id), "{id} died while Vault was well");
             }
+            // What was replaced and may be in use, as long as Vault extends it.
+            for ending in &self.held.superseded {
+                let id = id_of(&ending.what.issued);
+                let lease = &self.vault.leases[id];
+                let token = self.vault.tokens[lease.parent];
+                let ends = lease.revoked
+                    || !self.vault.role.renewable
+                    || self.vault.now + SLACK >= lease.most
+                    || token.is_some_and(|(_, at)| self.vault.now + SLACK >= at);
+                prop_assert!(
+                    ends || self.vault.lives(id),
+                    "{id} died while it may be in use"
+                );
+            }
         }
         Ok(())
     }
@@ -749,6 +763,32 @@ fn agreed(number: usize) -> Agreed {
         0 => Agreed::NoSecret,
         number => Agreed::Secret("u".to_owned(), number.to_string()),
     }
+}
+
+/// Looks up or renews what was replaced.
+fn keep(vault: &mut Vault, ending: &mut Ending, what: Asked, asked: Instant) -> Tried<()> {
+    let id = id_of(&ending.what.issued).to_owned();
+    let lease = ending.lease_mut().unwrap();
+    let answer = match what {
+        Asked::Renewal => {
+            let in_time = lease.expires().is_some_and(|end| asked < end);
+            prop_assert!(in_time, "a renewal after expiry");
+            let answer = vault.renew(&id, lease.full().as_secs());
+            answer.map(|ttl| lease.renewed(Duration::from_secs(ttl), true, asked))
+        }
+        Asked::LookUp => {
+            let answer = vault.look_up(&id);
+            answer.map(|(left, renewable)| {
+                lease.looked_up(Duration::from_secs(left), renewable, asked);
+            })
+        }
+    };
+    match answer {
+        Err(error) if says_gone(&error) => lease.gone(),
+        Err(error) => lease.failed(what, &error, asked),
+        Ok(()) => {}
+    }
+    Ok(())
 }
 
 fn id_of(issued: &Issued) -> &str {
@@ -796,7 +836,8 @@ fn harmless() -> impl Strategy<Value = Event> {
     let verdict = prop_oneof![
         Just(Verdict::Verified),
         Just(Verdict::NoneSeen),
-        Just(Verdict::Pending)
+        Just(Verdict::Undecided),
+        Just(Verdict::Waiting)
     ];
     prop_oneof![
         point.prop_map(Event::Crash),

@@ -75,7 +75,8 @@ enum Event {
     LookedUp,
     LookedUpNotRenewable,
     Gone,
-    Refused,
+    LookUpRefused,
+    RenewalRefused,
     Outage,
 }
 
@@ -87,7 +88,8 @@ const EVENTS: [Event; Event::Outage as usize + 1] = [
     Event::LookedUp,
     Event::LookedUpNotRenewable,
     Event::Gone,
-    Event::Refused,
+    Event::LookUpRefused,
+    Event::RenewalRefused,
     Event::Outage,
 ];
 
@@ -102,12 +104,16 @@ fn tell(lease: &mut Lease, event: Event, at: Instant) -> Option<Instant> {
             lease.gone();
             return None;
         }
-        Event::Refused => {
-            lease.failed(&broken(), at);
+        Event::LookUpRefused => {
+            lease.failed(Asked::LookUp, &broken(), at);
+            return lease.expires();
+        }
+        Event::RenewalRefused => {
+            lease.failed(Asked::Renewal, &broken(), at);
             return lease.expires();
         }
         Event::Outage => {
-            lease.failed(&error(VaultErrorKind::Sealed), at);
+            lease.failed(Asked::LookUp, &error(VaultErrorKind::Sealed), at);
             return lease.expires();
         }
     };
@@ -118,7 +124,7 @@ fn tell(lease: &mut Lease, event: Event, at: Instant) -> Option<Instant> {
         Event::Renewed | Event::RenewedForMore | Event::RenewedForLess => {
             lease.renewed(ttl, true, at);
         }
-        Event::Gone | Event::Refused | Event::Outage => {}
+        Event::Gone | Event::LookUpRefused | Event::RenewalRefused | Event::Outage => {}
     }
     Some(at + ttl)
 }
@@ -131,7 +137,7 @@ fn after(state: Is, event: Event) -> Is {
         (_, Event::RenewedForLess | Event::RenewedForTheLastTime | Event::LookedUpNotRenewable)
         | (Is::Ends, Event::LookedUp) => Is::Ends,
         (_, Event::Gone) => Is::Gone,
-        (_, Event::Refused | Event::Outage) => state,
+        (_, Event::LookUpRefused | Event::RenewalRefused | Event::Outage) => state,
     }
 }
 
@@ -146,9 +152,17 @@ fn every_state_and_event() {
             let context = format!("{state:?} {event:?}");
             assert_eq!(is(&lease), after(state, event), "{context}");
             assert_eq!(lease.expires(), expires, "{context}");
-            let failed = matches!(event, Event::Refused | Event::Outage);
-            assert_eq!(lease.held(at).is_some(), failed, "{context}");
-            assert_eq!(lease.refused, matches!(event, Event::Refused), "{context}");
+            let refusals = [
+                matches!(event, Event::LookUpRefused).then_some(Asked::LookUp),
+                matches!(event, Event::RenewalRefused).then_some(Asked::Renewal),
+            ];
+            let refused = refusals.into_iter().flatten().next();
+            assert_eq!(lease.refused, refused, "{context}");
+            let outage = matches!(event, Event::Outage);
+            for asked in [Asked::LookUp, Asked::Renewal] {
+                let held = outage || refused == Some(asked);
+                assert_eq!(lease.held(asked, at).is_some(), held, "{context} {asked:?}");
+            }
             assert_eq!(lease.full(), HOUR, "{context}");
             let late = before(start + HOUR);
             let over = lease.is_over(late);
@@ -184,24 +198,29 @@ enum Failed {
     Refused,
     OutageJustNow,
     Outage,
+    /// A refusal of something else than what is to be asked now.
+    OtherRefusedJustNow,
 }
 
-const FAILURES: [Failed; Failed::Outage as usize + 1] = [
+const FAILURES: [Failed; Failed::OtherRefusedJustNow as usize + 1] = [
     Failed::Not,
     Failed::RefusedJustNow,
     Failed::Refused,
     Failed::OutageJustNow,
     Failed::Outage,
+    Failed::OtherRefusedJustNow,
 ];
 
 fn step(state: Is, at: At, failed: Failed) -> &'static str {
     let unless_held = |step| match failed {
-        Failed::Not | Failed::Refused | Failed::Outage => step,
+        Failed::Not | Failed::Refused | Failed::Outage | Failed::OtherRefusedJustNow => step,
         Failed::RefusedJustNow | Failed::OutageJustNow => "wait",
     };
     let unless_refused = |step, why| match failed {
         Failed::Refused | Failed::RefusedJustNow => why,
-        Failed::Not | Failed::Outage | Failed::OutageJustNow => unless_held(step),
+        Failed::Not | Failed::Outage | Failed::OutageJustNow | Failed::OtherRefusedJustNow => {
+            unless_held(step)
+        }
     };
     match (state, at) {
         (Is::Gone, _) => "Gone",
@@ -228,12 +247,21 @@ fn word(step: Step) -> &'static str {
     }
 }
 
-fn set_failed(lease: &mut Lease, failed: Failed, now: Instant) {
+fn other(asked: Asked) -> Asked {
+    match asked {
+        Asked::LookUp => Asked::Renewal,
+        Asked::Renewal => Asked::LookUp,
+    }
+}
+
+/// `asked` is what is to be asked now.
+fn set_failed(lease: &mut Lease, failed: Failed, asked: Asked, now: Instant) {
     let (refused, held) = match failed {
-        Failed::RefusedJustNow => (true, true),
-        Failed::Refused => (true, false),
-        Failed::OutageJustNow => (false, true),
-        Failed::Not | Failed::Outage => (false, false),
+        Failed::RefusedJustNow => (Some(asked), true),
+        Failed::Refused => (Some(asked), false),
+        Failed::OutageJustNow => (None, true),
+        Failed::Not | Failed::Outage => (None, false),
+        Failed::OtherRefusedJustNow => (Some(other(asked)), true),
     };
     lease.refused = refused;
     lease.held_until = held.then_some(now + 10 * SECOND);
@@ -247,7 +275,11 @@ fn every_state_and_time() {
             for failed in FAILURES {
                 let now = start + age;
                 let mut lease = lease(state, start);
-                set_failed(&mut lease, failed, now);
+                let asked = match (state, at) {
+                    (Is::Extends, At::Due | At::LastChance) => Asked::Renewal,
+                    _ => Asked::LookUp,
+                };
+                set_failed(&mut lease, failed, asked, now);
                 let context = format!("{state:?} {at:?} {failed:?}");
                 let decided = lease.decide(&TERMS, now);
                 assert_eq!(word(decided), step(state, at, failed), "{context}");
@@ -265,7 +297,11 @@ fn every_state_and_time_clung_to() {
             for failed in FAILURES {
                 let now = start + age;
                 let mut lease = lease(state, start);
-                set_failed(&mut lease, failed, now);
+                let asked = match state {
+                    Is::Presumed => Asked::LookUp,
+                    Is::Extends | Is::Ends | Is::Gone => Asked::Renewal,
+                };
+                set_failed(&mut lease, failed, asked, now);
                 let held = matches!(failed, Failed::RefusedJustNow | Failed::OutageJustNow);
                 let expected = match (state, at) {
                     (Is::Gone, _) | (Is::Extends | Is::Ends, At::Over) => "Expired",
@@ -298,7 +334,7 @@ fn every_state_when_the_token_ends() {
         for failed in FAILURES {
             let context = format!("{state:?} {failed:?}");
             let mut lease = lease(state, start);
-            set_failed(&mut lease, failed, early);
+            set_failed(&mut lease, failed, Asked::LookUp, early);
             match (lease.decide(&ends, early), state) {
                 (Step::Wait(until), _) => assert!(
                     until <= leaves
@@ -315,7 +351,9 @@ fn every_state_when_the_token_ends() {
                 (Is::Extends | Is::Ends, _)
                 | (Is::Presumed, Failed::Refused | Failed::RefusedJustNow) => "ParentEnding",
                 (Is::Presumed, Failed::OutageJustNow) => "wait",
-                (Is::Presumed, Failed::Not | Failed::Outage) => "look up",
+                (Is::Presumed, Failed::Not | Failed::Outage | Failed::OtherRefusedJustNow) => {
+                    "look up"
+                }
             };
             assert_eq!(word(lease.decide(&ends, then)), expected, "{context}");
         }
@@ -366,7 +404,7 @@ fn a_lease_that_was_taken_over_is_not_given_up_for_one_answer() {
                 Step::Wait(until) => now = until,
                 Step::LookUp => {
                     asked += 1;
-                    lease.failed(&broken(), now);
+                    lease.failed(Asked::LookUp, &broken(), now);
                 }
                 Step::Renew => panic!("renewed, although nothing is known of it"),
                 Step::Replace(why) => {
@@ -392,9 +430,70 @@ fn a_failed_lookup_delays_no_replacement() {
     let just_before = before(due);
     for error in [broken(), error(VaultErrorKind::Sealed)] {
         for _ in 0..9 {
-            ends.failed(&error, just_before);
+            ends.failed(Asked::LookUp, &error, just_before);
         }
         assert_eq!(ends.decide(&TERMS, just_before), Step::Wait(due));
+    }
+}
+
+/// One row per thing that happens in turn: whether lookups, and renewals, are known to be denied after it.
+#[test]
+fn what_is_denied_stays_known_until_the_same_is_answered_otherwise() {
+    let now = Instant::now();
+    let mut lease = lease(Is::Extends, now);
+    let denied = || Err(error(VaultErrorKind::Denied));
+    let sealed = || Err(error(VaultErrorKind::Sealed));
+    let rows = [
+        (Asked::LookUp, denied(), true, false),
+        (Asked::Renewal, Ok(()), true, false),
+        (Asked::LookUp, sealed(), true, false),
+        (Asked::Renewal, denied(), true, true),
+        (Asked::LookUp, Ok(()), false, true),
+        (Asked::Renewal, sealed(), false, true),
+        (Asked::LookUp, denied(), true, true),
+        (Asked::Renewal, Err(broken()), true, false),
+        (Asked::LookUp, Err(broken()), false, false),
+        (Asked::Renewal, denied(), false, true),
+        (Asked::Renewal, Ok(()), false, false),
+    ];
+    for (number, (asked, answer, lookup, renewal)) in rows.into_iter().enumerate() {
+        match (asked, &answer) {
+            (Asked::LookUp, Ok(())) => lease.looked_up(HOUR, true, now),
+            (Asked::Renewal, Ok(())) => lease.renewed(HOUR, true, now),
+            (_, Err(error)) => lease.failed(asked, error, now),
+        }
+        let found = (
+            lease.is_denied(Asked::LookUp),
+            lease.is_denied(Asked::Renewal),
+        );
+        assert_eq!(found, (lookup, renewal), "{number}: {asked:?} {answer:?}");
+    }
+}
+
+/// It is renewed all the same, and Vault is asked no more often than if it answered.
+#[test]
+fn a_lease_that_may_be_renewed_but_not_looked_up_lives_on() {
+    let start = Instant::now();
+    for full in [6 * SECOND, MINUTE, HOUR] {
+        let mut lease = Lease::issued(full, true, start, 7);
+        let (mut now, mut lookups, mut renewals) = (start, 0_u32, 0_u32);
+        while now < start + 20 * full {
+            match lease.decide(&TERMS, now) {
+                Step::Wait(until) => now = until,
+                Step::LookUp => {
+                    lookups += 1;
+                    lease.failed(Asked::LookUp, &error(VaultErrorKind::Denied), now);
+                }
+                Step::Renew => {
+                    renewals += 1;
+                    lease.renewed(full, true, now);
+                }
+                Step::Replace(why) => panic!("{full:?}: {why:?}"),
+            }
+        }
+        assert!((30..40).contains(&renewals), "{full:?}: {renewals}");
+        let checks = (now - start).as_secs() / TERMS.check_every.as_secs();
+        assert!(u64::from(lookups) <= checks, "{full:?}: {lookups}");
     }
 }
 
@@ -482,7 +581,7 @@ proptest! {
                         prop_assert!(left);
                     }
                     Step::Replace(Why::RenewalRefused) => {
-                        prop_assert!(lease.refused);
+                        prop_assert!(lease.refused.is_some());
                         let late = known.is_none_or(|end| end - now <= lease.last_chance());
                         prop_assert!(late);
                     }

@@ -51,14 +51,12 @@ impl Response {
         let envelope: Envelope = self.parse()?;
         let members =
             json::members(data).map_err(|_| self.invalid("the data is not a JSON object"))?;
-        let life = Life {
-            ttl: Duration::from_secs(envelope.lease_duration),
-            renewable: envelope.renewable,
-        };
-        // A lease of no length is none: it could be neither kept nor renewed.
-        let lease = LeaseId::new(envelope.lease_id)
-            .filter(|_| !life.ttl.is_zero())
-            .map(|id| Granted { id, life });
+        let lease = envelope.granted();
+        if lease.as_ref().is_some_and(|lease| lease.life.ttl.is_zero()) {
+            return Err(self.invalid(
+                "the role gives leases of zero length (lease_duration 0), which cannot be kept; set its TTL to a second or more",
+            ));
+        }
         Ok(Issued {
             entries: members
                 .into_iter()
@@ -67,6 +65,11 @@ impl Response {
             lease,
             request_id: envelope.request_id,
         })
+    }
+
+    /// The lease in an answer, also in one that is of no use otherwise.
+    pub fn granted(&self) -> Option<Granted> {
+        self.parse::<Envelope>().ok()?.granted()
     }
 
     /// What a renewal of a lease granted.
@@ -131,6 +134,16 @@ struct Envelope {
     renewable: bool,
 }
 
+impl Envelope {
+    fn granted(&self) -> Option<Granted> {
+        let life = Life {
+            ttl: Duration::from_secs(self.lease_duration),
+            renewable: self.renewable,
+        };
+        LeaseId::new(self.lease_id.as_str()).map(|id| Granted { id, life })
+    }
+}
+
 #[derive(Deserialize)]
 struct LeaseData {
     #[serde(default)]
@@ -165,7 +178,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::vault::{path::ApiPath, request::Request};
+    use crate::vault::{error::VaultErrorKind, path::ApiPath, request::Request};
 
     fn answer(body: &str) -> Response {
         let request = Request::issue(&ApiPath::parse("database/creds/app").unwrap(), None).unwrap();
@@ -183,12 +196,34 @@ mod tests {
     }
 
     #[test]
-    fn no_lease_and_one_of_no_length_are_the_same() {
-        for body in [
-            r#"{"lease_id":"","lease_duration":2764800,"data":{"a":"b"}}"#,
-            r#"{"lease_id":"database/creds/app/x","lease_duration":0,"data":{"a":"b"}}"#,
+    fn an_answer_without_a_lease_has_to_be_polled() {
+        let issued = answer(r#"{"lease_id":"","lease_duration":2764800,"data":{"a":"b"}}"#);
+        assert!(issued.issued().unwrap().lease.is_none());
+    }
+
+    /// Vault made a lease all the same, which somebody has to revoke.
+    #[test]
+    fn an_answer_that_is_of_no_use_still_tells_its_lease() {
+        for (body, why) in [
+            (
+                r#"{"lease_id":"database/creds/app/x","lease_duration":0,"data":{"a":"b"}}"#,
+                "leases of zero length",
+            ),
+            (
+                r#"{"lease_id":"database/creds/app/x","lease_duration":60,"data":null}"#,
+                "no 'data'",
+            ),
+            (
+                r#"{"lease_id":"database/creds/app/x","lease_duration":60,"data":[1]}"#,
+                "not a JSON object",
+            ),
         ] {
-            assert!(answer(body).issued().unwrap().lease.is_none(), "{body}");
+            let answer = answer(body);
+            let error = answer.issued().unwrap_err();
+            assert!(error.detail.contains(why), "{error}");
+            assert_eq!(error.kind, VaultErrorKind::Invalid);
+            let lease = answer.granted().unwrap();
+            assert_eq!(lease.id.as_str(), "database/creds/app/x");
         }
     }
 

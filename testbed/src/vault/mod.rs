@@ -239,6 +239,26 @@ impl VaultRoot {
             .ok_or(BedError::Shape("the issued token"))
     }
 
+    /// The ids of the leases that live whose ids begin with `path`, like `database/creds/app`.
+    pub async fn leases(&self, path: &str) -> Result<Vec<String>, BedError> {
+        let list = Method::from_bytes(b"LIST").map_err(|_| BedError::Shape("a method"))?;
+        let listed = self
+            .request(list, &format!("sys/leases/lookup/{path}"), None)
+            .await;
+        let listed = match listed {
+            // An empty list is not found.
+            Err(BedError::VaultRefused { status: 404, .. }) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let keys = listed.pointer("/data/keys").and_then(Value::as_array);
+        let keys = keys.ok_or(BedError::Shape("a list of leases"))?;
+        Ok(keys
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|key| format!("{path}/{key}"))
+            .collect())
+    }
+
     /// Revokes the token with this accessor and everything it leased.
     pub async fn revoke_accessor(&self, accessor: &str) -> Result<(), BedError> {
         Ok(token::revoke_accessor(&self.library()?, accessor).await?)

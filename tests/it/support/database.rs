@@ -3,10 +3,9 @@
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep::names::HOLDINGS;
 use lockstep_testbed::eventually;
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{SOON, Stage, Team, text_of};
+use super::{SOON, Team, text_of};
 
 /// A role with which Vault makes logins of PostgreSQL.
 pub struct Role<'a> {
@@ -30,45 +29,15 @@ pub const LONG: Ttl = Ttl {
     max: "24h",
 };
 
-impl Stage {
-    /// Turns the engine on once per stage.
-    pub async fn database(&self) {
-        let postgres = self.postgres().await.unwrap();
-        let vault = self.vault();
-        let mounts = vault.read("sys/mounts").await.unwrap();
-        if !mounts["data"]["database/"].is_null() {
-            return;
-        }
-        let (username, password) = postgres.credentials();
-        // Two tests may come here at once: the second finds it there.
-        _ = vault.enable_engine("database", "database").await;
-        let connection = json!({
-            "plugin_name": "postgresql-database-plugin", "allowed_roles": "*",
-            "connection_url": postgres.vault_url(), "username": username, "password": password,
-        });
-        vault
-            .write("database/config/main", &connection)
-            .await
-            .unwrap();
-    }
-}
-
 impl<'a> Role<'a> {
     /// A role of the team, called `<namespace>-<name>`.
     pub async fn new(team: &'a Team<'a>, name: &str, ttl: Ttl) -> Self {
-        team.stage.database().await;
+        let stage = team.stage;
+        stage.database_engine().await.unwrap();
         let role = format!("{}-{name}", team.namespace);
-        let body = json!({
-            "db_name": "main", "default_ttl": ttl.default, "max_ttl": ttl.max,
-            "creation_statements": "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'",
-        });
-        let vault = team.stage.vault();
         // The connection may just be being made by another test.
         eventually(SOON, "the role is written", async || {
-            vault
-                .write(&format!("database/roles/{role}"), &body)
-                .await
-                .map_err(|error| error.to_string())
+            stage.database_role(&role, ttl.default, ttl.max).await
         })
         .await
         .unwrap();
@@ -85,17 +54,8 @@ impl<'a> Role<'a> {
 
     /// The ids of its leases that live.
     pub async fn leases(&self) -> Vec<String> {
-        let path = format!("sys/leases/lookup/{}", self.path);
         let vault = self.team.stage.vault();
-        let list = Method::from_bytes(b"LIST").unwrap();
-        let listed = vault.request(list, &path, None).await;
-        // An empty list is a 404.
-        let listed = listed.unwrap_or_default();
-        let keys = listed["data"]["keys"].as_array().cloned();
-        let keys = keys.unwrap_or_default();
-        keys.iter()
-            .map(|key| format!("{}/{}", self.path, key.as_str().unwrap()))
-            .collect()
+        vault.leases(&self.path).await.unwrap()
     }
 
     /// Waits until just one lease lives; returns its id.

@@ -98,7 +98,7 @@ impl Stage {
         };
         stage.install_crds(&crds()).await.unwrap();
         stage
-            .apply_yaml(&common(&stage.vault_address()))
+            .login_for_everybody("tenant", &["tenant"], "1h")
             .await
             .unwrap();
         stage
@@ -164,24 +164,4 @@ pub fn crds() -> String {
     let files = std::fs::read_dir(directory).unwrap();
     let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
     texts.collect::<Vec<_>>().join("\n---\n")
-}
-
-/// A connection and a login for every namespace: each logs in as its own ServiceAccount `default`.
-fn common(vault: &str) -> String {
-    format!(
-        "
-apiVersion: lockstep.dev/v1alpha1
-kind: ClusterVaultConnection
-metadata: {{name: main}}
-spec: {{address: '{vault}'}}
----
-apiVersion: lockstep.dev/v1alpha1
-kind: ClusterVaultAuth
-metadata: {{name: default}}
-spec:
-  connectionRef: {{kind: ClusterVaultConnection, name: main}}
-  kubernetes: {{role: tenant, audiences: [vault]}}
-  allowedNamespaces: {{names: ['*']}}
-"
-    )
 }

@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use lockstep::{api::vault_secret::VaultSecret, names::SECRETS_HASH};
-use lockstep_testbed::{KubernetesRole, eventually};
+use lockstep_testbed::eventually;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -49,7 +49,7 @@ impl<'a> Team<'a> {
         team
     }
 
-    /// One role for all tenants, with a policy that tells them apart; set up once per stage is enough, and
+    /// One policy for all tenants, which tells them apart; set up once per stage is enough, and
     /// writing it again changes nothing.
     async fn allow_in_vault(&self) {
         static ONE_AT_A_TIME: OnceCell<tokio::sync::Mutex<()>> = OnceCell::const_new();
@@ -64,15 +64,6 @@ impl<'a> Team<'a> {
             .policy("tenant", &POLICY.replace("ACCESSOR", accessor))
             .await
             .unwrap();
-        let role = KubernetesRole {
-            mount: "kubernetes",
-            name: "tenant",
-            namespaces: &["*"],
-            service_accounts: &["default"],
-            policies: &["tenant"],
-            ttl: "1h",
-        };
-        vault.kubernetes_role(role).await.unwrap();
     }
 
     /// The path of `name` in Vault below the mount `secret`.

@@ -13,7 +13,7 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
     runtime::{WatchStreamExt, watcher},
 };
-use lockstep_testbed::{Bed, KubernetesRole};
+use lockstep_testbed::Bed;
 use serde_json::{Value, json};
 
 use super::SyncArguments;
@@ -43,30 +43,9 @@ struct Place<'a> {
 impl Load {
     /// Prepares CRDs, a connection, a login, namespaces, and the secrets in Vault.
     pub(super) async fn new(bed: &Bed, arguments: SyncArguments) -> Result<Self, Failure> {
-        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
-        bed.install_crds(&read_all(crds).map_err(Failure::Prepare)?)
-            .await?;
-        bed.apply_yaml(&common(&bed.vault_address())).await?;
+        let allowed = r#"path "secret/data/*" { capabilities = ["read"] }"#;
+        let namespaces = furnish(bed, allowed, "1h", arguments.namespaces).await?;
         let vault = bed.vault();
-        vault
-            .policy(
-                "bench",
-                r#"path "secret/data/*" { capabilities = ["read"] }"#,
-            )
-            .await?;
-        let role = KubernetesRole {
-            mount: "kubernetes",
-            name: "bench",
-            namespaces: &["*"],
-            service_accounts: &["default"],
-            policies: &["bench"],
-            ttl: "1h",
-        };
-        vault.kubernetes_role(role).await?;
-        let mut namespaces = Vec::new();
-        for _ in 0..arguments.namespaces.max(1) {
-            namespaces.push(bed.namespace("bench").await?);
-        }
         let load = Self {
             arguments,
             namespaces,
@@ -105,18 +84,7 @@ impl Load {
             .map(Ok)
             .try_for_each_concurrent(PREPARING, async |place| {
                 let object = vault_secret(&place, self.arguments.interval);
-                let api = Api::<DynamicObject>::namespaced_with(
-                    client.clone(),
-                    place.namespace,
-                    &resource(),
-                );
-                api.patch(
-                    &place.name,
-                    &PatchParams::apply("bench"),
-                    &Patch::Apply(&object),
-                )
-                .await
-                .map(drop)
+                apply(client.clone(), place.namespace, &place.name, &object).await
             })
             .await?;
         Ok(())
@@ -128,22 +96,6 @@ impl Load {
             client: bed.client().await?,
             wanted: self.arguments.objects,
         })
-    }
-
-    /// Whether every object is reported ready.
-    pub(super) async fn all_ready(&self, bed: &Bed) -> Result<(), String> {
-        let client = bed.client().await.map_err(|error| error.to_string())?;
-        let api = Api::<DynamicObject>::all_with(client, &resource());
-        let all = api
-            .list(&ListParams::default())
-            .await
-            .map_err(|error| error.to_string())?;
-        let ready = all.iter().filter(|object| is_ready(&object.data)).count();
-        if ready == self.arguments.objects {
-            Ok(())
-        } else {
-            Err(format!("{ready} of {}", self.arguments.objects))
-        }
     }
 }
 
@@ -255,6 +207,59 @@ impl<'a> Plain<'a> {
     }
 }
 
+/// Prepares CRDs, a connection, a login that is allowed this much in Vault by tokens of this TTL, and namespaces, each
+/// an identity in Vault.
+pub(super) async fn furnish(
+    bed: &Bed,
+    allowed: &str,
+    ttl: &str,
+    namespaces: usize,
+) -> Result<Vec<String>, Failure> {
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+    bed.install_crds(&read_all(crds).map_err(Failure::Prepare)?)
+        .await?;
+    bed.vault().policy("bench", allowed).await?;
+    bed.login_for_everybody("bench", &["bench"], ttl).await?;
+    let mut names = Vec::new();
+    for _ in 0..namespaces.max(1) {
+        names.push(bed.namespace("bench").await?);
+    }
+    Ok(names)
+}
+
+/// Applies a `VaultSecret`.
+pub(super) async fn apply(
+    client: Client,
+    namespace: &str,
+    name: &str,
+    object: &Value,
+) -> Result<(), kube::Error> {
+    let api = Api::<DynamicObject>::namespaced_with(client, namespace, &resource());
+    let ours = PatchParams::apply("bench");
+    api.patch(name, &ours, &Patch::Apply(object))
+        .await
+        .map(drop)
+}
+
+/// Whether this many `VaultSecrets`, all there are, are reported ready.
+pub(super) async fn all_ready(bed: &Bed, wanted: usize) -> Result<(), String> {
+    let all = objects(bed).await?;
+    let ready = all.iter().filter(|object| is_ready(&object.data)).count();
+    if ready == wanted {
+        Ok(())
+    } else {
+        Err(format!("{ready} of {wanted}"))
+    }
+}
+
+/// All `VaultSecrets`.
+pub(super) async fn objects(bed: &Bed) -> Result<Vec<DynamicObject>, String> {
+    let client = bed.client().await.map_err(|error| error.to_string())?;
+    let api = Api::<DynamicObject>::all_with(client, &resource());
+    let all = api.list(&ListParams::default()).await;
+    all.map(|all| all.items).map_err(|error| error.to_string())
+}
+
 fn value(path: &str) -> Value {
     let pairs = (0..KEYS).map(|number| {
         let text = format!("{number}-{path}-")
@@ -291,7 +296,8 @@ fn is_ready(object: &Value) -> bool {
         .any(|condition| is(condition, "type", "Ready") && is(condition, "status", "True"))
 }
 
-fn resource() -> kube::core::ApiResource {
+/// What a `VaultSecret` is to the apiserver.
+pub(super) fn resource() -> kube::core::ApiResource {
     kube::core::ApiResource {
         group: "lockstep.dev".to_owned(),
         version: "v1alpha1".to_owned(),
@@ -308,23 +314,4 @@ fn read_all(directory: &str) -> std::io::Result<String> {
         all.push_str(&std::fs::read_to_string(file?.path())?);
     }
     Ok(all)
-}
-
-fn common(vault: &str) -> String {
-    format!(
-        "
-apiVersion: lockstep.dev/v1alpha1
-kind: ClusterVaultConnection
-metadata: {{name: main}}
-spec: {{address: '{vault}'}}
----
-apiVersion: lockstep.dev/v1alpha1
-kind: ClusterVaultAuth
-metadata: {{name: default}}
-spec:
-  connectionRef: {{kind: ClusterVaultConnection, name: main}}
-  kubernetes: {{role: bench, audiences: [vault]}}
-  allowedNamespaces: {{names: ['*']}}
-"
-    )
 }

@@ -39,13 +39,11 @@ pub(super) struct Report {
 
 impl Cost {
     fn writes(&self) -> impl Iterator<Item = &ApiRequest> {
-        self.api
-            .iter()
-            .filter(|request| request.is_write() && !request.is_lease())
+        writes(&self.api)
     }
 
     fn requests(&self) -> impl Iterator<Item = &ApiRequest> {
-        self.api.iter().filter(|request| !request.is_lease())
+        requests(&self.api)
     }
 }
 
@@ -59,15 +57,15 @@ impl fmt::Display for Report {
         } = self.arguments;
         writeln!(f, "\ncold sync of {objects} objects, {workers} at once")?;
         table(f, &self.cold_figures())?;
-        writeln!(f, "  {}", kinds(&self.cold))?;
+        writeln!(f, "  {}", kinds(&self.cold.api, &self.cold.vault))?;
         writeln!(f, "three idle intervals of {interval} s")?;
         table(f, &self.idle_figures())?;
-        writeln!(f, "  {}", kinds(&self.idle))
+        writeln!(f, "  {}", kinds(&self.idle.api, &self.idle.vault))
     }
 }
 
 /// What was measured, how much it was, and whether that is enough.
-type Figure = (&'static str, String, String);
+pub(super) type Figure = (&'static str, String, String);
 
 impl Report {
     fn cold_figures(&self) -> Vec<Figure> {
@@ -172,12 +170,26 @@ impl Report {
 
     /// In MiB.
     fn memory(&self) -> [f64; 3] {
-        self.rss_kib
-            .map(|kib| as_f64(usize::try_from(kib).unwrap_or(usize::MAX)) / 1024.0)
+        self.rss_kib.map(mebibytes)
     }
 }
 
-fn table(f: &mut fmt::Formatter<'_>, figures: &[Figure]) -> fmt::Result {
+/// KiB as MiB.
+pub(super) fn mebibytes(kib: u64) -> f64 {
+    as_f64(usize::try_from(kib).unwrap_or(usize::MAX)) / 1024.0
+}
+
+/// The writes, those of the Lease of leader election excluded.
+pub(super) fn writes(api: &[ApiRequest]) -> impl Iterator<Item = &ApiRequest> {
+    requests(api).filter(|request| request.is_write())
+}
+
+fn requests(api: &[ApiRequest]) -> impl Iterator<Item = &ApiRequest> {
+    api.iter().filter(|request| !request.is_lease())
+}
+
+/// Figures below each other.
+pub(super) fn table(f: &mut fmt::Formatter<'_>, figures: &[Figure]) -> fmt::Result {
     for (what, value, note) in figures {
         writeln!(
             f,
@@ -188,14 +200,15 @@ fn table(f: &mut fmt::Formatter<'_>, figures: &[Figure]) -> fmt::Result {
     Ok(())
 }
 
-fn target(met: bool, wanted: &str) -> String {
+/// Whether a target was met, and what it was.
+pub(super) fn target(met: bool, wanted: &str) -> String {
     format!("{} (target: {wanted})", if met { "met" } else { "MISSED" })
 }
 
 /// What was asked, by kind.
-fn kinds(cost: &Cost) -> String {
+pub(super) fn kinds(api: &[ApiRequest], vault: &[VaultRequest]) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for request in cost.requests() {
+    for request in requests(api) {
         let ApiRequest {
             verb,
             resource,
@@ -207,7 +220,7 @@ fn kinds(cost: &Cost) -> String {
             .entry(format!("{verb} {resource}{slash}{subresource}"))
             .or_default() += 1;
     }
-    for request in &cost.vault {
+    for request in vault {
         let place = if request.path.starts_with("secret/") {
             "secret"
         } else {
@@ -224,7 +237,8 @@ fn kinds(cost: &Cost) -> String {
     counts.join("; ")
 }
 
-fn as_f64(count: usize) -> f64 {
+/// A count, to calculate with.
+pub(super) fn as_f64(count: usize) -> f64 {
     // Counts of a benchmark are far below where this loses a digit.
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

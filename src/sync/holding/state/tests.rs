@@ -10,7 +10,7 @@ use crate::{
     },
     vault::{
         error::{VaultError, VaultErrorKind},
-        lease::Parent,
+        lease::{Asked, Parent},
         request::Request,
     },
 };
@@ -138,7 +138,7 @@ fn case_of_lease(why: Why, now: Instant) -> Case {
     let lease = held.lease_mut().unwrap();
     match why {
         Why::Gone => lease.gone(),
-        Why::RenewalRefused => lease.failed(&error(), ago(now, 20 * SECOND)),
+        Why::RenewalRefused => lease.failed(Asked::Renewal, &error(), ago(now, 20 * SECOND)),
         Why::Expired | Why::Ending | Why::ParentEnding => {}
     }
     let mut case = Case::new(Some(held), now);
@@ -249,7 +249,7 @@ fn every_step_of_a_lease_while_another_cannot_be_had() {
         if refused {
             held.lease_mut()
                 .unwrap()
-                .failed(&error(), ago(now, 20 * SECOND));
+                .failed(Asked::Renewal, &error(), ago(now, 20 * SECOND));
         }
         let mut case = Case {
             ask: "b",
@@ -403,7 +403,7 @@ fn what_is_held_under_an_earlier_name_ends_once() {
             seal: None,
         };
         held.former.insert(key.clone(), records.clone());
-        held.end_all(&records, moment);
+        held.end_all(&records, 1, moment);
         assert_eq!(spell(&held), expected, "{known}");
         assert_eq!(held.former_that_are_over(), [], "{known}");
         for ending in &mut held.superseded {
@@ -524,6 +524,7 @@ fn named(ids: &str) -> impl Iterator<Item = Record> {
 
 fn superseding(record: Record) -> Superseded {
     Superseded {
+        unused: false,
         issued: record.issued,
         since: date(100_000),
     }
@@ -593,7 +594,10 @@ fn a_record_of_the_future_promises_nothing() {
         // Half an hour later the lookups are still refused.
         let later = now + HOUR / 2;
         let holding = case.held.sources.get_mut(NAME).unwrap();
-        holding.lease_mut().unwrap().failed(&error(), later);
+        holding
+            .lease_mut()
+            .unwrap()
+            .failed(Asked::LookUp, &error(), later);
         let todo = case.decide(later);
         let expected = Todo::Issue(Need::Lease(Why::RenewalRefused));
         assert_eq!(todo != expected, surely, "{clock}: {todo:?}");
