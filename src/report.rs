@@ -353,6 +353,7 @@ mod tests {
             applied,
             refresh: None,
             missing_policy: None,
+            left_behind: None,
         })
     }
 

@@ -63,6 +63,7 @@ fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
         applied: _,
         refresh,
         missing_policy: _,
+        left_behind: _,
     } = in_step;
     status.target = Some(target.clone());
     status.rotation_hash = Some(revision.to_string());
@@ -142,9 +143,13 @@ fn kept(kind: Kind, before: &Condition) -> Option<Wanted> {
 
 fn in_step_conditions(in_step: &InStep) -> Vec<Wanted> {
     let message = format!("Secret {} is in step with Vault", in_step.target);
+    let synced = match &in_step.left_behind {
+        Some(left) => format!("{message}; {left}"),
+        None => message.clone(),
+    };
     vec![
         Wanted::yes(Kind::Ready, "InStep", &message),
-        Wanted::yes(Kind::Synced, "InStep", message),
+        Wanted::yes(Kind::Synced, "InStep", synced),
         Wanted::yes(
             Kind::SourcesReachable,
             "Reachable",

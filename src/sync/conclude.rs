@@ -114,5 +114,6 @@ pub(super) fn in_step(
         applied,
         refresh: object.view.refresh.clone(),
         missing_policy: None,
+        left_behind: None,
     })
 }

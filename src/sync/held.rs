@@ -108,6 +108,7 @@ impl Syncer {
         self.note_lives(object.key, identity, &held);
         let mut passed = passed.inspect_err(|_| held.tend_by(ended.map(Instant::into_std)))?;
         passed.next = ended.map_or(passed.next, |ended| ended.min(passed.next));
+        passed.in_step.left_behind = held.stranded();
         passed.in_step.missing_policy =
             missing_policy(&held, |accessor| self.sessions.may_not_keep(accessor));
         Ok(passed)

@@ -48,6 +48,8 @@ pub struct InStep {
     pub refresh: Option<String>,
     /// What Vault's policy lacks, in words.
     pub missing_policy: Option<String>,
+    /// What was replaced and cannot be revoked, in words.
+    pub left_behind: Option<String>,
 }
 
 /// A source could not be read.

@@ -21,6 +21,7 @@ fn in_step() -> Outcome {
         applied: None,
         refresh: Some("now".into()),
         missing_policy: None,
+        left_behind: None,
     })
 }
 

@@ -115,6 +115,7 @@ impl Syncer {
         let (key, parameters) = prepare(ask).await?;
         let made = |what| Issued {
             namespace: namespace.as_ref().map(ToString::to_string),
+            connection: None,
             what,
         };
         let request = Request::issue(&ask.path, Some(&parameters))?.in_namespace(namespace.clone());
@@ -284,6 +285,7 @@ mod tests {
             ask: "a".into(),
             issued: Issued {
                 namespace: None,
+                connection: None,
                 what: What::Certificate {
                     mount: "pki".into(),
                     serial: "0a".into(),

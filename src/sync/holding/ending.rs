@@ -82,8 +82,17 @@ pub struct Ending {
     pub failures: u32,
     /// Not to be tried before.
     pub held_until: Option<Instant>,
-    /// Whether Vault refused for want of a policy.
-    pub denied: bool,
+    /// What is in the way of revoking it.
+    pub hindrance: Option<Hindrance>,
+}
+
+/// What is in the way of a revocation, until people change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Vault refuses for want of a policy.
+    Denied,
+    /// It was issued through a connection that this process has no login for.
+    Stranded,
 }
 
 impl Ending {
@@ -98,7 +107,7 @@ impl Ending {
             done: false,
             failures: 0,
             held_until: None,
-            denied: false,
+            hindrance: None,
         }
     }
 
@@ -188,16 +197,25 @@ impl Ending {
         self.held_until = Some(now + HELD);
     }
 
+    /// Nobody can revoke it.
+    pub fn strand(&mut self, now: Instant) {
+        self.hindrance = Some(Hindrance::Stranded);
+        // Nor can anybody ask about it.
+        self.lease = None;
+        self.failures = self.failures.saturating_add(1);
+        self.held_until = Some(now + BACKOFF.1);
+    }
+
     /// It is revoked, or gone.
     pub fn revoked(&mut self) {
         self.done = true;
-        self.denied = false;
+        self.hindrance = None;
     }
 
     /// It could not be revoked; it is tried again.
     pub fn failed(&mut self, kind: VaultErrorKind, seed: u64, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        self.denied = kind == VaultErrorKind::Denied;
+        self.hindrance = (kind == VaultErrorKind::Denied).then_some(Hindrance::Denied);
         let longest = backoff::exponential(BACKOFF.0, BACKOFF.1, self.failures);
         let seed = backoff::seed_for(seed, self.failures);
         self.held_until = Some(now + backoff::jittered(longest, JITTER, seed));
@@ -223,6 +241,7 @@ mod tests {
         Superseded {
             issued: Issued {
                 namespace: None,
+                connection: None,
                 what: What::Lease {
                     id: "a/b".into(),
                     ttl,
@@ -392,12 +411,23 @@ mod tests {
         let now = Instant::now();
         let mut ending = ending(60, true, now);
         ending.failed(VaultErrorKind::Denied, 1, now);
-        assert!(ending.denied);
+        assert_eq!(ending.hindrance, Some(Hindrance::Denied));
         let mut word =
             |seconds: u32| word(ending.decide(Verdict::Verified, now + seconds * SECOND));
         assert_eq!(word(1), "wait");
         assert_eq!(word(10), "revoke");
         assert_eq!(word(60), "over");
+    }
+
+    #[test]
+    fn what_nobody_can_revoke_ends_by_itself() {
+        let now = Instant::now();
+        let mut ending = ending(3600, true, now);
+        ending.strand(now);
+        let mut word =
+            |seconds: u32| word(ending.decide(Verdict::Verified, now + seconds * SECOND));
+        assert_eq!(word(1), "wait");
+        assert_eq!(word(3600), "over");
     }
 
     /// The record says since when: its successor was issued then, and may have been written only now. Nothing is known

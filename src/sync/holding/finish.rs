@@ -181,7 +181,11 @@ impl Syncer {
             held.drop_all(self.moment());
         }
         let identity = match self.asks_as(object, spec) {
-            Ok((_, identity)) if held.open() > 0 => identity,
+            Ok((resolved, identity)) if held.open() > 0 => {
+                let connection = &resolved.login.connection;
+                self.holdings.serve(object.key, connection, &identity);
+                identity
+            }
             _ => return held.open(),
         };
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {

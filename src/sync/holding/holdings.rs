@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::ending::Ending;
+use super::ending::{Ending, Hindrance};
 use super::failures::{IssueFailures, Losses};
 use super::maybe::Maybe;
 use super::record::{Believed, Issued, Record, Records, Superseded};
@@ -317,10 +317,27 @@ impl Holdings {
             .retain(|ending| !live.names(&ending.what.issued));
     }
 
-    /// How much is to be revoked yet.
+    /// How much is to be revoked yet, and can be.
     pub fn open(&self) -> usize {
         let open = self.superseded.iter();
-        open.filter(|ending| !ending.done).count()
+        open.filter(|ending| !ending.done && ending.hindrance != Some(Hindrance::Stranded))
+            .count()
+    }
+
+    /// What cannot be revoked, for people.
+    pub fn stranded(&self) -> Option<String> {
+        let stranded = self.superseded.iter();
+        let stranded = stranded.filter(|ending| ending.hindrance == Some(Hindrance::Stranded));
+        let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
+        for ending in stranded {
+            let connection = ending.what.issued.connection.as_deref();
+            *connections.entry(connection?).or_default() += 1;
+        }
+        let each = connections.into_iter().map(|(connection, count)| {
+            format!("{count} of what was issued before, through {connection}, cannot be revoked from here and lives until its TTL")
+        });
+        let all: Vec<_> = each.collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The object goes: all of it is to be revoked.

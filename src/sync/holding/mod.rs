@@ -27,7 +27,7 @@ mod simulation;
 pub mod state;
 mod useless;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ use super::{
     held::Scope,
     outcome::SourceFailure,
     resolve::{
-        Resolved,
+        ConnectionId, Resolved,
         source::{Ask, IssueAsk, IssueWhat, Source},
     },
 };
@@ -88,6 +88,8 @@ struct Entry {
     held: Shared,
     /// As whom it was kept last.
     identity: Option<Identity>,
+    /// As whom it was kept last through each connection.
+    identities: BTreeMap<String, Identity>,
     /// What lived of it after the last pass.
     lives: Vec<Live>,
 }
@@ -102,6 +104,7 @@ impl Table {
             uid: uid.to_owned(),
             held: Shared::default(),
             identity: None,
+            identities: BTreeMap::new(),
             lives: Vec::new(),
         };
         let mut table = self.lock();
@@ -117,11 +120,22 @@ impl Table {
         self.lock().contains_key(key)
     }
 
-    /// Notes as whom what is held for `key` is kept.
-    fn serve(&self, key: &ObjectKey, identity: &Identity) {
+    /// Notes as whom, and through which connection, what is held for `key` is kept.
+    fn serve(&self, key: &ObjectKey, connection: &ConnectionId, identity: &Identity) {
         if let Some(entry) = self.lock().get_mut(key) {
             entry.identity = Some(identity.clone());
+            let identities = &mut entry.identities;
+            identities.insert(connection.to_string(), identity.clone());
         }
+    }
+
+    /// Who can end `issued`: `current`, unless it was issued through another connection. Nobody, if this process never
+    /// used that one for `key`.
+    fn who_ends(&self, key: &ObjectKey, issued: &Issued, current: &Identity) -> Option<Identity> {
+        let table = self.lock();
+        let none = BTreeMap::new();
+        let known = table.get(key).map_or(&none, |entry| &entry.identities);
+        through(issued.connection.as_deref(), known, current).cloned()
     }
 
     /// As whom what is held for `key` was kept last.
@@ -305,7 +319,7 @@ impl Syncer {
             identity,
         } = scope;
         // What was issued before and never written is used by nobody.
-        self.take_back(identity, source, held).await;
+        self.take_back(scope, source, held).await;
         let seed = backoff::seed_of(&(&object.seed, &source.name));
         let asked = Instant::now().into_std();
         let result = self.ask_for(identity, ask, asked, resolved.interval).await;
@@ -316,6 +330,7 @@ impl Syncer {
                     ask: ask.digest(&resolved.login.connection.to_string()),
                     issued: Issued {
                         namespace: ask.namespace.as_ref().map(ToString::to_string),
+                        connection: Some(resolved.login.connection.to_string()),
                         what,
                     },
                     at: (self.clock)(),
@@ -381,7 +396,11 @@ impl Syncer {
         } = scope;
         let seed = backoff::seed_of(&(&object.seed, &source.name));
         let useless = match made {
-            Some(made) => Some(self.discard(identity, (&source.name, made), held).await),
+            Some(made) => {
+                let connection = Some(resolved.login.connection.to_string());
+                let made = Issued { connection, ..made };
+                Some(self.discard(identity, (&source.name, made), held).await)
+            }
             None => None,
         };
         let now = Instant::now().into_std();
@@ -421,6 +440,7 @@ impl Syncer {
             error,
             made: what.clone().map(|what| Issued {
                 namespace: ask.namespace.as_ref().map(ToString::to_string),
+                connection: None,
                 what,
             }),
         })?;
@@ -447,7 +467,9 @@ impl Syncer {
 
     /// Says which tokens this object's leases depend on. What was replaced is used until it is revoked.
     pub(super) fn depend(&self, scope: Scope<'_>, held: &Holdings) {
-        self.holdings.serve(scope.object.key, scope.identity);
+        let connection = &scope.resolved.login.connection;
+        self.holdings
+            .serve(scope.object.key, connection, scope.identity);
         // What the Secret still holds, and what pods may still use, depends on its token as well.
         let in_use = held.sources.values().flat_map(|holding| {
             let hand = holding.in_hand.as_ref();
@@ -467,6 +489,15 @@ impl Syncer {
         self.sessions
             .depend(&scope.object.key.to_string(), scope.identity, parents);
     }
+}
+
+/// Which of `known`, by connection, is for what was issued through this one; `current` where that was not noted.
+fn through<'a, T>(
+    connection: Option<&str>,
+    known: &'a BTreeMap<String, T>,
+    current: &'a T,
+) -> Option<&'a T> {
+    connection.map_or(Some(current), |connection| known.get(connection))
 }
 
 /// What is wrong with what a source holds, or with what it is to hold.
@@ -496,4 +527,24 @@ pub(super) fn failure(held: &Holdings, source: &Source, error: &VaultError) -> S
         failure.message = format!("{}; {useless}", failure.message);
     }
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another Vault would say that there is no such lease, as if it had been revoked.
+    #[test]
+    fn a_lease_is_revoked_through_the_connection_it_was_issued_through() {
+        let known = [("old".to_owned(), 1), ("new".to_owned(), 2)].into();
+        let rows = [
+            (None, Some(2)),
+            (Some("new"), Some(2)),
+            (Some("old"), Some(1)),
+            (Some("before"), None),
+        ];
+        for (connection, expected) in rows {
+            assert_eq!(through(connection, &known, &2).copied(), expected);
+        }
+    }
 }

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{ending::Ending, holdings::Holdings, maybe::Found, record::What, state::Holding};
+use super::{
+    ending::{Ending, Hindrance},
+    holdings::Holdings,
+    maybe::Found,
+    record::What,
+    state::Holding,
+};
 use crate::vault::lease::Asked;
 
 /// What most lines grant.
@@ -18,7 +24,7 @@ pub(in crate::sync) fn missing_policy(
     for ending in held
         .superseded
         .iter()
-        .filter(|ending| !ending.done && ending.denied)
+        .filter(|ending| !ending.done && ending.hindrance == Some(Hindrance::Denied))
     {
         match &ending.what.issued.what {
             What::Certificate { mount, .. } => lacks(

@@ -66,6 +66,9 @@ pub struct Issued {
     /// The namespace of Vault it was issued in, if it is not the login's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The connection it was issued through: another Vault does not know it. `None` in records of before that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<String>,
     /// What it is.
     #[serde(flatten)]
     pub what: What,
@@ -353,6 +356,7 @@ mod tests {
     fn lease(id: &str) -> Issued {
         Issued {
             namespace: None,
+            connection: None,
             what: What::Lease {
                 id: id.into(),
                 ttl: 3600,

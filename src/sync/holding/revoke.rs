@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     LOOK_AGAIN, MOST_STEPS, Verdict,
-    ending::{Ending, Next},
+    ending::{Ending, Hindrance, Next},
     holdings::{Holdings, TakenBack},
     record::{Issued, Records, What},
 };
@@ -75,7 +75,7 @@ impl Syncer {
                     let again = ending.held_until.filter(|_| !ending.done);
                     return again.map(Instant::from_std);
                 }
-                Next::Keep(asked) => self.keep_ending(identity, ending, asked).await,
+                Next::Keep(asked) => self.keep_ending((object, identity), ending, asked).await,
             }
         }
         Some(Instant::now() + LOOK_AGAIN)
@@ -88,19 +88,36 @@ impl Syncer {
     }
 
     /// Looks up or renews what was replaced and is still needed.
-    async fn keep_ending(&self, identity: &Identity, ending: &mut Ending, asked: Asked) {
+    async fn keep_ending(
+        &self,
+        (object, identity): (&Object<'_>, &Identity),
+        ending: &mut Ending,
+        asked: Asked,
+    ) {
         let issued = ending.what.issued.clone();
+        let Some(identity) = self.holdings.who_ends(object.key, &issued, identity) else {
+            ending.strand(Instant::now().into_std());
+            return;
+        };
         if let Some(lease) = ending.lease_mut() {
             // What goes wrong is told to the lease, and logged.
             _ = self
-                .ask_about(identity, ("replaced", &issued), lease, asked)
+                .ask_about(&identity, ("replaced", &issued), lease, asked)
                 .await;
         }
     }
 
     /// Revokes one thing, and notes how that went.
     pub(super) async fn end(&self, object: &Object<'_>, identity: &Identity, ending: &mut Ending) {
-        match self.revoke(identity, &ending.what.issued).await {
+        let issued = &ending.what.issued;
+        let Some(identity) = self.holdings.who_ends(object.key, issued, identity) else {
+            if ending.hindrance != Some(Hindrance::Stranded) {
+                tracing::warn!(object = %object.key, connection = issued.connection, "what was replaced cannot be revoked: this process has no login through the connection it was issued through; it ends by itself");
+            }
+            ending.strand(Instant::now().into_std());
+            return;
+        };
+        match self.revoke(&identity, issued).await {
             Ok(()) => {
                 tracing::info!(object = %object.key, "revoked what was replaced");
                 ending.revoked();
@@ -119,7 +136,7 @@ impl Syncer {
     /// If it cannot be revoked, that is tried again.
     pub(in crate::sync) async fn take_back(
         &self,
-        identity: &Identity,
+        scope: Scope<'_>,
         source: &Source,
         held: &mut Holdings,
     ) {
@@ -130,7 +147,13 @@ impl Syncer {
             // The Secret may hold it yet: that is looked at before it is revoked.
             let moment = self.moment();
             held.end(issued, moment.now + UNANSWERED_WRITE, moment);
-        } else if let Err(error) = self.revoke(identity, &issued).await {
+            return;
+        }
+        // What is in hand was issued by this very process.
+        let (key, identity) = (scope.object.key, scope.identity);
+        let issuer = self.holdings.who_ends(key, &issued, identity);
+        let issuer = issuer.as_ref().unwrap_or(identity);
+        if let Err(error) = self.revoke(issuer, &issued).await {
             tracing::warn!(source = source.name, %error, "what was issued and never used was not revoked; it is tried again");
             let moment = self.moment();
             held.end(issued, moment.now, moment);
@@ -144,7 +167,7 @@ impl Syncer {
             let holding = held.sources.get(&source.name);
             if holding.is_some_and(|holding| holding.is_stuck(now)) {
                 tracing::warn!(object = %scope.object.key, source = source.name, "what was issued could not be written for long and is revoked");
-                self.take_back(scope.identity, source, held).await;
+                self.take_back(scope, source, held).await;
                 let failures = held.failures.entry(source.name.clone());
                 failures.or_default().gave_up(now);
             }

@@ -508,6 +508,7 @@ impl World {
                     ask: self.ask.to_string(),
                     issued: Issued {
                         namespace: None,
+                        connection: None,
                         what: What::Lease {
                             id,
                             ttl,

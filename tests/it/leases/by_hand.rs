@@ -317,3 +317,28 @@ async fn a_path_without_a_lease_is_polled_and_the_status_says_so() {
     vault_is_asked(stage, mark, &path, 3).await;
     assert_eq!(team.writes(writes).await, [], "the data stayed the same");
 }
+
+/// What was replaced is used by nobody, whatever the spec says meanwhile.
+#[tokio::test]
+async fn what_was_replaced_is_revoked_although_nothing_else_can_be_done() {
+    let stage = Stage::shared().await;
+    let team = stage.team("ended").await;
+    let role = Role::new(&team, "app", LONG).await;
+    team.auth("own", "10m").await;
+    let extra = json!({
+        "authRef": {"kind": "VaultAuth", "name": "own"}, "rollout": {"settle": "5s"},
+    });
+    team.issue("app", &[role.source()], extra).await;
+    team.ready("app").await;
+    consumer(&team).await;
+    team.in_step("app", APP, None).await;
+    let old = team.credentials_other_than("app", None).await;
+    team.annotate("app", "lockstep.dev/rotate", "now").await;
+    let new = team.credentials_other_than("app", Some(&old)).await;
+    team.delete::<VaultAuth>("own").await;
+    team.condition_is("app", "Stalled", "True AuthNotFound")
+        .await;
+    assert!(team.logs_in(&old).await, "it is used until the restart");
+    team.refused(&old).await;
+    assert!(team.logs_in(&new).await);
+}

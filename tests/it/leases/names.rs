@@ -1,12 +1,12 @@
-//! What becomes of leases when the Secret gets another name.
+//! What becomes of leases when the Secret gets another name, or Vault another connection.
 
 use k8s_openapi::api::core::v1::Secret;
-use lockstep::names::HOLDINGS;
+use lockstep::{api::vault_auth::VaultAuth, names::HOLDINGS};
 use lockstep_testbed::{Bed, eventually};
 use serde_json::json;
 
-use super::APP;
-use crate::support::{LONG, Role, SOON, Stage, env_from, options, workload};
+use super::{APP, consumer};
+use crate::support::{Front, KEEP, LONG, Role, SOON, Stage, env_from, options, workload};
 
 #[tokio::test]
 async fn another_name_while_no_operator_runs_ends_what_the_old_secret_holds() {
@@ -47,4 +47,36 @@ async fn another_name_while_no_operator_runs_ends_what_the_old_secret_holds() {
     team.ready("app").await;
     assert_eq!(role.leases().await, [lease]);
     assert_eq!(stage.writes_by(mark, "lockstep/").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_was_issued_through_another_connection_is_revoked_there() {
+    let team = Stage::shared().await.team("moved").await;
+    let role = Role::new(&team, "app", LONG).await;
+    let (first, second) = (
+        Front::start(team.stage.vault_socket().unwrap()).await,
+        Front::start(team.stage.vault_socket().unwrap()).await,
+    );
+    team.of_its_own(first.address(), "1h", &KEEP).await;
+    team.issue("app", &[role.source()], json!({})).await;
+    team.ready("app").await;
+    consumer(&team).await;
+    team.in_step("app", APP, None).await;
+    let old = team.credentials_other_than("app", None).await;
+    let connection = json!({
+        "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultConnection",
+        "metadata": {"name": "other"},
+        "spec": {"address": format!("http://{}", second.address())},
+    });
+    team.apply(&connection).await;
+    let edit = json!({"spec": {"connectionRef": {"kind": "VaultConnection", "name": "other"}}});
+    team.patch::<VaultAuth>("default", edit).await;
+    let new = team.credentials_other_than("app", Some(&old)).await;
+    assert!(team.logs_in(&new).await);
+    team.refused(&old).await;
+    let revoked = |front: &Front| {
+        let heads = front.heads();
+        heads.iter().any(|head| head.contains("sys/leases/revoke"))
+    };
+    assert_eq!((revoked(&first), revoked(&second)), (true, false));
 }

@@ -35,6 +35,7 @@ fn record(what: What) -> Record {
         ask: "a".into(),
         issued: Issued {
             namespace: None,
+            connection: None,
             what,
         },
         at: date(100_000),
