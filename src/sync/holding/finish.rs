@@ -70,9 +70,11 @@ impl Syncer {
         let view = self.world.vault_secrets.get(key)?;
         let object = Object::new(key, &view);
         let spec = view.spec.as_ref().ok()?;
-        let secret = self.observe(&object, resolve::target_name(key, spec));
+        let target = resolve::target_name(key, spec);
+        let secret = self.observe(&object, target);
         let mut held = Holdings::default();
         self.learn(&object, &mut held, secret.as_deref(), self.default_interval);
+        self.learn_former(&object, target, &mut held);
         let mut given = GivenUp::default();
         let unproven = held.sources.values().filter(|held| held.record.unproven);
         for Holding { record, .. } in unproven.filter(|held| held.record.issued.is_revocable()) {
