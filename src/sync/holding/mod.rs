@@ -25,10 +25,10 @@ mod revoke;
 #[cfg(test)]
 mod simulation;
 pub mod state;
+mod table;
 mod useless;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,10 +37,10 @@ use self::certificate::Differs;
 pub(super) use self::certificate::LaidOut;
 pub use self::ending::Verdict;
 pub(super) use self::policy::missing_policy;
+pub use self::table::Table;
 use self::{
     ending::Ending,
     holdings::Holdings,
-    lives::{KINDS, Live, tally},
     maybe::Maybe,
     record::{Issued, Record, What},
     state::{Fresh, Holding, Moment, Need, Todo, Wanted, keys_of},
@@ -51,13 +51,12 @@ use super::{
     held::Scope,
     outcome::SourceFailure,
     resolve::{
-        ConnectionId, Resolved,
+        Resolved,
         source::{Ask, IssueAsk, IssueWhat, Source},
     },
 };
 use crate::{
     names::ObjectKey,
-    telemetry::metrics::Metrics,
     vault::{
         backoff,
         clock::VaultClock,
@@ -77,106 +76,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const UNANSWERED: &str = "a lease may exist all the same, and is looked for";
 /// The most that is done for one source in one pass: look up, renew, decide.
 const MOST_STEPS: usize = 3;
-
-/// What is held for all objects.
-#[derive(Default)]
-pub struct Table(Mutex<HashMap<ObjectKey, Entry>>);
-
-/// What is held for one object of this UID.
-struct Entry {
-    uid: String,
-    held: Shared,
-    /// As whom it was kept last.
-    identity: Option<Identity>,
-    /// As whom it was kept last through each connection.
-    identities: BTreeMap<String, Identity>,
-    /// What lived of it after the last pass.
-    lives: Vec<Live>,
-}
-
-/// What is held for one object. One pass at a time has it.
-type Shared = Arc<tokio::sync::Mutex<Holdings>>;
-
-impl Table {
-    /// What is held for the object `key` with this UID; nothing yet if it is new.
-    pub fn of(&self, key: &ObjectKey, uid: &str) -> Shared {
-        let new = || Entry {
-            uid: uid.to_owned(),
-            held: Shared::default(),
-            identity: None,
-            identities: BTreeMap::new(),
-            lives: Vec::new(),
-        };
-        let mut table = self.lock();
-        let entry = table.entry(key.clone()).or_insert_with(new);
-        if entry.uid != uid {
-            *entry = new();
-        }
-        Arc::clone(&entry.held)
-    }
-
-    /// Whether anything may be held for `key`.
-    pub fn knows(&self, key: &ObjectKey) -> bool {
-        self.lock().contains_key(key)
-    }
-
-    /// Notes as whom, and through which connection, what is held for `key` is kept.
-    fn serve(&self, key: &ObjectKey, connection: &ConnectionId, identity: &Identity) {
-        if let Some(entry) = self.lock().get_mut(key) {
-            entry.identity = Some(identity.clone());
-            let identities = &mut entry.identities;
-            identities.insert(connection.to_string(), identity.clone());
-        }
-    }
-
-    /// Who can end `issued`: `current`, unless it was issued through another connection. Nobody, if this process never
-    /// used that one for `key`.
-    fn who_ends(&self, key: &ObjectKey, issued: &Issued, current: &Identity) -> Option<Identity> {
-        let table = self.lock();
-        let none = BTreeMap::new();
-        let known = table.get(key).map_or(&none, |entry| &entry.identities);
-        through(issued.connection.as_deref(), known, current).cloned()
-    }
-
-    /// As whom what is held for `key` was kept last.
-    pub(super) fn identity(&self, key: &ObjectKey) -> Option<Identity> {
-        self.lock().get(key)?.identity.clone()
-    }
-
-    /// Notes what lives of what is held for `key`.
-    fn note(&self, key: &ObjectKey, lives: Vec<Live>) {
-        if let Some(entry) = self.lock().get_mut(key) {
-            entry.lives = lives;
-        }
-    }
-
-    /// Counts everything that is held. Asks nobody, so it may be called at any time.
-    pub fn measure(&self, metrics: &Metrics) {
-        let now = Instant::now().into_std();
-        let table = self.lock();
-        for kind in KINDS {
-            let lives = table.values().flat_map(|entry| &entry.lives);
-            metrics.credentials(kind, &tally(lives, kind, now));
-        }
-    }
-
-    /// Nothing is held for `key` any more.
-    pub fn forget(&self, key: &ObjectKey) {
-        self.lock().remove(key);
-    }
-
-    /// When the sources of `key` are to be tended again, if the last pass got as far as to tend them.
-    pub(super) async fn take_tend_at(&self, key: &ObjectKey) -> Option<Instant> {
-        let held = Arc::clone(&self.lock().get(key)?.held);
-        let at = held.lock().await.tend_at.take();
-        at.map(Instant::from_std)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Entry>> {
-        // Each change is complete in itself.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What tending the sources of one object came to.
 #[derive(Debug, Default)]
@@ -491,15 +390,6 @@ impl Syncer {
     }
 }
 
-/// Which of `known`, by connection, is for what was issued through this one; `current` where that was not noted.
-fn through<'a, T>(
-    connection: Option<&str>,
-    known: &'a BTreeMap<String, T>,
-    current: &'a T,
-) -> Option<&'a T> {
-    connection.map_or(Some(current), |connection| known.get(connection))
-}
-
 /// What is wrong with what a source holds, or with what it is to hold.
 fn trouble(held: &Holdings, source: &Source, vault: Option<VaultClock>) -> Option<SourceFailure> {
     let failing = held
@@ -527,24 +417,4 @@ pub(super) fn failure(held: &Holdings, source: &Source, error: &VaultError) -> S
         failure.message = format!("{}; {useless}", failure.message);
     }
     failure
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Another Vault would say that there is no such lease, as if it had been revoked.
-    #[test]
-    fn a_lease_is_revoked_through_the_connection_it_was_issued_through() {
-        let known = [("old".to_owned(), 1), ("new".to_owned(), 2)].into();
-        let rows = [
-            (None, Some(2)),
-            (Some("new"), Some(2)),
-            (Some("old"), Some(1)),
-            (Some("before"), None),
-        ];
-        for (connection, expected) in rows {
-            assert_eq!(through(connection, &known, &2).copied(), expected);
-        }
-    }
 }
