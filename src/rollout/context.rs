@@ -1,4 +1,4 @@
-//! Effects: memory, clock. What the controller holds, what it knows of a workload, and which workloads a change concerns.
+//! Effects: memory only. What the controller holds, what it knows of a workload, and which workloads a change concerns.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -65,6 +65,8 @@ pub struct RolloutContext {
     pub report: Arc<dyn Fn(ObjectKey) + Send + Sync>,
     /// What is remembered of each workload.
     pub memory: Memory,
+    /// What time it is, for windows.
+    pub clock: fn() -> Timestamp,
     /// How many may restart at once.
     pub limits: Limits,
     /// Who restarts, and who waits for it.
@@ -185,7 +187,7 @@ impl RolloutContext {
         if urgent {
             return self.line().ask(workload, self.limits, urgent);
         }
-        if let Some(shut) = turn::shut(bound, Timestamp::now(), now) {
+        if let Some(shut) = turn::shut(bound, (self.clock)(), now) {
             return shut;
         }
         let before = self.before(workload, view, bound);

@@ -332,8 +332,9 @@ impl Tracker {
                 self.episode = None;
             }
             Decision::Verified => course.verified = true,
-            Decision::Restarting { .. } | Decision::Failed { .. } => course.awaited = true,
-            Decision::Waiting(Waiting::ManualUpdate { .. }) => course.awaited = true,
+            Decision::Restarting { .. }
+            | Decision::Failed { .. }
+            | Decision::Waiting(Waiting::ManualUpdate { .. }) => course.awaited = true,
             Decision::Paused { .. }
             | Decision::Conflict { .. }
             | Decision::Fold { .. }

@@ -282,6 +282,7 @@ pub(super) fn rollouts(
         }),
         report: Arc::new(move |key| reports.add(key)),
         memory: rollout::context::Memory::default(),
+        clock,
         limits,
         line: Mutex::default(),
     }

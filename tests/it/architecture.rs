@@ -299,17 +299,20 @@ fn the_pages_about_logins_show_examples_that_are_applied() {
     }
 }
 
-/// Every line of the page about credentials names the tests that show it, and these are there.
+/// Every line of the pages about credentials and restarts names the tests that show it, and these are there.
 #[test]
-fn what_is_said_about_credentials_is_shown_by_a_test() {
+fn what_is_said_about_credentials_and_restarts_is_shown_by_a_test() {
     let all = [sources("src"), sources("tests")].concat();
     let all: String = all.iter().map(read).collect();
-    let page = read("docs/credentials.md");
-    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let pages = [read("docs/credentials.md"), read("docs/rollouts.md")];
+    let rows = pages
+        .iter()
+        .flat_map(|page| page.lines())
+        .filter(|line| line.starts_with("| "));
     let rows: Vec<_> = rows
         .filter(|row| !row.starts_with("| ---") && !row.starts_with("| when"))
         .collect();
-    assert!(rows.len() > 20, "{}", rows.len());
+    assert!(rows.len() > 40, "{}", rows.len());
     for row in rows {
         let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         let mut tests = shown_by.split('`').skip(1).step_by(2).peekable();

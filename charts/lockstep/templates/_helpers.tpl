@@ -48,6 +48,8 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 - {{ printf "--admin-address=%s:8080" .Values.listenAddress | quote }}
 - --workers={{ .Values.workers }}
 - --rollout-workers={{ .Values.rolloutWorkers }}
+- --max-concurrent-rollouts={{ .Values.maxConcurrentRollouts }}
+- --max-concurrent-rollouts-per-namespace={{ .Values.maxConcurrentRolloutsPerNamespace }}
 - --default-refresh-interval={{ .Values.defaultRefreshInterval }}
 - --staleness-budget={{ .Values.stalenessBudget }}
 - --session-store={{ .Values.sessionStore }}

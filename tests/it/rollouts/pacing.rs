@@ -194,9 +194,9 @@ async fn a_wave_that_fails_stops_those_after_it_until_it_is_put_right_or_in_an_e
     team.condition_is("app", "RolledOut", "True Verified").await;
 }
 
-/// A window that opens at the next minute but `minutes`, for a minute.
-fn window(minutes: i64) -> serde_json::Value {
-    let opens = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes + 1);
+/// A window that opens at the next minute but one after `now`, for a minute.
+fn window(now: jiff::Timestamp) -> serde_json::Value {
+    let opens = now + jiff::SignedDuration::from_mins(2);
     let minute = opens.to_zoned(jiff::tz::TimeZone::UTC).minute();
     json!([{"schedule": format!("{minute} * * * *"), "duration": "1m"}])
 }
@@ -208,10 +208,14 @@ async fn a_restart_waits_for_its_window_also_if_the_operator_is_restarted_meanwh
     let team = stage.team("window").await;
     team.put("app", &json!({"password": "one"})).await;
     let rollout = |windows| json!({"rollout": {"settle": "1s", "windows": windows}});
-    team.vault_secret("app", rollout(window(1))).await;
+    team.vault_secret("app", rollout(json!([]))).await;
     team.ready("app").await;
     team.deployment("app", 1, &["app"]).await;
     let before = team.in_step("app", ("Deployment", "app"), None).await;
+    let pods = team.pods("app").await;
+    let now = pods[0].metadata.creation_timestamp.as_ref().unwrap().0;
+    team.vault_secret("app", rollout(window(now))).await;
+    team.ready("app").await;
 
     team.put("app", &json!({"password": "two"})).await;
     team.secret_with("app", "password", "two").await;
@@ -233,9 +237,10 @@ async fn a_restart_waits_for_its_window_also_if_the_operator_is_restarted_meanwh
     let patience = std::time::Duration::from_mins(3);
     eventually(patience, "it is restarted", async || {
         let status = team.workload_status("app", "app").await.unwrap();
-        match status.state {
-            WorkloadState::Verified => Ok(()),
-            state => Err(state.as_str()),
+        if status.state == WorkloadState::Verified {
+            Ok(())
+        } else {
+            Err(status.state.as_str())
         }
     })
     .await
