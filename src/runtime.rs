@@ -34,7 +34,11 @@ use crate::{
     revision::RevisionKey,
     rollout::{context::RolloutContext, report::RolloutNote},
     session_store,
-    sync::{Syncer, holding::maybe, memory::Memories},
+    sync::{
+        Syncer,
+        holding::{self, maybe},
+        memory::Memories,
+    },
     telemetry::{chain::chain, events::Events, metrics::Metrics},
     vault::{
         readings::Readings,
@@ -186,6 +190,7 @@ struct Operator {
     world: Arc<World>,
     queues: Arc<Queues>,
     memories: Arc<Memories>,
+    holdings: Arc<holding::Table>,
     wiring: Arc<Wiring>,
     rollouts: Arc<RolloutContext>,
     announced: Arc<tokio::sync::Mutex<mpsc::Receiver<RolloutNote>>>,
@@ -203,12 +208,13 @@ impl Operator {
         let world = Arc::new(World::default());
         let queues = Arc::new(Queues::default());
         let memories = Arc::new(Memories::default());
+        let holdings = Arc::new(holding::Table::default());
         let (notes, announced) = mpsc::channel(NOTES);
         let rollouts = Arc::new(serve::rollouts(
             &client,
             &world,
             &queues,
-            &memories,
+            (&memories, &holdings),
             (&metrics, notes, settings.rollout_limits),
         ));
         let wiring = Arc::new(Wiring {
@@ -228,6 +234,7 @@ impl Operator {
             world,
             queues,
             memories,
+            holdings,
             wiring,
             rollouts,
             announced,
@@ -314,7 +321,7 @@ impl Operator {
             &self.settings.pod,
             Arc::clone(&self.metrics),
         );
-        self.measure_at_scrape(&syncer.holdings);
+        self.measure_at_scrape(&self.holdings);
         self.wiring.started();
         self.serve_rollouts(&looked_at, events.clone(), tasks);
         self.serve_syncs(syncer, events, &looked_at, tasks);
@@ -349,8 +356,9 @@ impl Operator {
             default_interval: self.settings.default_refresh_interval,
             memories: Arc::clone(&self.memories),
             sessions,
-            holdings: Arc::default(),
+            holdings: Arc::clone(&self.holdings),
             ours: maybe::Ours::default(),
+            revoke_unanswered: self.settings.revoke_unanswered_leases,
             verdict: serve::verdict(looked_at, &self.rollouts.board),
             clock,
             began: tokio::time::Instant::now(),

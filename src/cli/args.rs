@@ -95,6 +95,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "STORE", value_enum, default_value_t = SessionStore::Accessor)]
     pub session_store: SessionStore,
 
+    /// Revoke a lease that was issued without an answer, where only one lease can be it.
+    ///
+    /// For clusters that share no role in Vault with another cluster, an operator or a person: nothing in Vault tells
+    /// whose a lease is. Takes the right to list leases. Without it, such a lease lives until its TTL.
+    #[arg(long)]
+    pub revoke_unanswered_leases: bool,
+
     /// Accept connections with `insecureSkipVerify`. Anybody on the way to Vault can then read every secret.
     #[arg(long)]
     pub allow_insecure_tls: bool,

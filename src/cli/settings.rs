@@ -44,6 +44,8 @@ pub struct Settings {
     pub staleness_budget: Duration,
     /// What becomes of tokens that leases depend on.
     pub session_store: SessionStore,
+    /// Whether a lease that was issued without an answer is revoked, where only one can be it.
+    pub revoke_unanswered_leases: bool,
     /// What connections may do.
     pub permitted: Permitted,
     /// Where services of clouds are that are not at their public addresses.
@@ -95,6 +97,7 @@ impl Settings {
             default_refresh_interval,
             staleness_budget,
             session_store,
+            revoke_unanswered_leases,
             allow_insecure_tls,
             allowed_vault_addresses,
             cloud_endpoint,
@@ -120,6 +123,7 @@ impl Settings {
             )?,
             staleness_budget: duration("--staleness-budget", &staleness_budget)?,
             session_store,
+            revoke_unanswered_leases,
             permitted: Permitted {
                 insecure_tls: allow_insecure_tls,
                 reach: reach(&allowed_vault_addresses)?,

@@ -15,7 +15,7 @@ use super::{
     decision::{Decision, Waiting},
     report::RolloutNote,
     tracker::Tracker,
-    turn::{self, Hold, Limits, Line, Turn},
+    turn::{self, Gate, Hold, Limits, Line, Turn},
     view::WorkloadView,
 };
 use crate::{
@@ -36,6 +36,9 @@ const KINDS: [WorkloadKind; 3] = [
 
 /// Returns what is needed of each VaultSecret of a namespace.
 pub type FollowsOf = Arc<dyn Fn(&str) -> Vec<Follows> + Send + Sync>;
+
+/// Returns when the first of what was replaced for a VaultSecret, and may be in use, ends for good, if that is known.
+pub type EndsOf = Arc<dyn Fn(&ObjectKey) -> Option<Instant> + Send + Sync>;
 
 /// Everything a rollout touches.
 pub struct RolloutContext {
@@ -65,6 +68,8 @@ pub struct RolloutContext {
     pub report: Arc<dyn Fn(ObjectKey) + Send + Sync>,
     /// What is remembered of each workload.
     pub memory: Memory,
+    /// When the first of what was replaced for a VaultSecret ends for good.
+    pub ends: EndsOf,
     /// What time it is, for windows.
     pub clock: fn() -> Timestamp,
     /// How many may restart at once.
@@ -187,9 +192,13 @@ impl RolloutContext {
         if urgent {
             return self.line().ask(workload, self.limits, urgent);
         }
-        if let Some(shut) = turn::shut(bound, (self.clock)(), now) {
-            return shut;
-        }
+        let ends = bound.iter().filter_map(|one| (self.ends)(&one.vault_secret));
+        let gate = turn::gate(bound, ends.min(), ((self.clock)(), now));
+        let early = match gate {
+            Gate::Open => false,
+            Gate::Early => true,
+            Gate::Shut(turn) => return turn,
+        };
         let before = self.before(workload, view, bound);
         let mut line = self.line();
         if let Some(hold) = before
@@ -198,7 +207,10 @@ impl RolloutContext {
         {
             return hold.into();
         }
-        line.ask(workload, self.limits, urgent)
+        match line.ask(workload, self.limits, urgent) {
+            Turn::Mine { .. } => Turn::Mine { early },
+            hold @ Turn::Hold { .. } => hold,
+        }
     }
 
     /// The workload that comes before `workload` and does not run the current data yet; one that failed rather than another.

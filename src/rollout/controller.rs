@@ -112,7 +112,7 @@ async fn act(
         match &decision {
             Decision::ListPods => pods = pass.list(tracker).await,
             Decision::Ask => turn = Some(context.ask(workload, view, &gathered.bound, now)),
-            Decision::Stamp => pass.stamp(tracker).await,
+            Decision::Stamp => pass.stamp(tracker, turn.as_ref()).await,
             Decision::InStep { record: true, .. } => pass.record(tracker).await,
             Decision::Settle { refresh: true, .. } => pass.refresh(tracker),
             Decision::InStep { record: false, .. }
@@ -147,7 +147,13 @@ fn conclude(
                 context.metrics.rollout_verified(kind, took.as_secs_f64());
             }
             (Announcement::Failed, _) => context.metrics.rollout_failed(kind),
-            (Announcement::Verified | Announcement::Started | Announcement::Conflict, _) => {}
+            (
+                Announcement::Verified
+                | Announcement::Started
+                | Announcement::StartedEarly
+                | Announcement::Conflict,
+                _,
+            ) => {}
         }
         tell(context, workload, gathered, what, decision);
     }
@@ -219,7 +225,7 @@ impl Pass<'_> {
         Some(pods)
     }
 
-    async fn stamp(&self, tracker: &mut Tracker) {
+    async fn stamp(&self, tracker: &mut Tracker, turn: Option<&Turn>) {
         let Self {
             context,
             workload,
@@ -233,10 +239,16 @@ impl Pass<'_> {
                 tracing::info!(%workload, hash = wanted, "stamped the pod template");
                 tracker.stamped(generation, self.now);
                 context.metrics.rollout_started(workload.kind.as_str());
+                let what = match turn {
+                    Some(Turn::Mine { early: true }) => Announcement::StartedEarly,
+                    Some(Turn::Mine { early: false } | Turn::Hold { .. }) | None => {
+                        Announcement::Started
+                    }
+                };
                 let note = report::note(
                     workload,
                     &view.uid,
-                    Announcement::Started,
+                    what,
                     &Decision::Stamp,
                     self.bound,
                 );

@@ -142,8 +142,8 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
             Decision::Waiting(Waiting::Turn { hold, again })
         }),
         // What they run may have changed while it waited.
-        Some(Turn::Mine) if pods.is_none() => Decision::ListPods,
-        Some(Turn::Mine) => Decision::Stamp,
+        Some(Turn::Mine { .. }) if pods.is_none() => Decision::ListPods,
+        Some(Turn::Mine { .. }) => Decision::Stamp,
     }
 }
 

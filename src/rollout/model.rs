@@ -250,7 +250,7 @@ impl World {
             match decision {
                 Decision::Ask => {
                     assert!(turn.is_none(), "asked twice for its turn");
-                    turn = Some(Turn::Mine);
+                    turn = Some(Turn::Mine { early: false });
                 }
                 Decision::ListPods => {
                     assert!(pods.is_none(), "asked twice for pods");

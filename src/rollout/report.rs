@@ -22,6 +22,8 @@ use crate::{
 pub enum Announcement {
     /// The pod template was stamped.
     Started,
+    /// The same although no window is open.
+    StartedEarly,
     /// Every pod was seen ready with the current data.
     Verified,
     /// That was not seen in time.
@@ -47,7 +49,7 @@ impl Announcement {
     /// The reason of the event.
     pub fn reason(self) -> EventReason {
         match self {
-            Self::Started => EventReason::RolloutStarted,
+            Self::Started | Self::StartedEarly => EventReason::RolloutStarted,
             Self::Verified => EventReason::RolloutVerified,
             Self::Failed => EventReason::RolloutFailed,
             Self::Conflict => EventReason::RestartConflict,
@@ -235,6 +237,9 @@ pub fn note(
     let secrets = secrets.join(", ");
     let text = match what {
         Announcement::Started => format!("restarting the pods for new data of {secrets}"),
+        Announcement::StartedEarly => format!(
+            "restarting the pods for new data of {secrets} before a window opens: what they run with ends first"
+        ),
         Announcement::Verified => format!("every pod runs with the current data of {secrets}"),
         Announcement::Failed | Announcement::Conflict => {
             message(workload, decision).unwrap_or_default()

@@ -63,7 +63,10 @@ pub enum Hold {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// It may.
-    Mine,
+    Mine {
+        /// Before its window opens.
+        early: bool,
+    },
     /// Not yet, and not before `until`, if that is known.
     Hold {
         /// Why.
@@ -79,21 +82,39 @@ impl From<Hold> for Turn {
     }
 }
 
-/// Whether the windows of all of `bound` allow a restart now, and if not, when they do.
-pub fn shut(bound: &[Bound], wall: Timestamp, now: Instant) -> Option<Turn> {
+/// What windows say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Go.
+    Open,
+    /// Go, although none is open: what the pods run with ends before one is.
+    Early,
+    /// Wait.
+    Shut(Turn),
+}
+
+/// Whether the windows of all of `bound` allow a restart now. `ends` is when what the pods run with ends.
+pub fn gate(
+    bound: &[Bound],
+    ends: Option<Instant>,
+    (wall, now): (Timestamp, Instant),
+) -> Gate {
     let mut all = Vec::new();
     for bound in bound {
         match &bound.windows {
             Ok(windows) => all.extend(windows),
-            Err(error) => return Some(Hold::NoWindow(error.clone()).into()),
+            Err(error) => return Gate::Shut(Hold::NoWindow(error.clone()).into()),
         }
     }
     match door(&all, wall) {
-        Door::Open => None,
+        Door::Open => Gate::Open,
         Door::Shut(opens) => {
             let until = opens.map(|opens| now + opens.duration_since(wall).unsigned_abs());
+            if ends.is_some_and(|ends| until.is_none_or(|until| ends <= until)) {
+                return Gate::Early;
+            }
             let hold = Hold::Window { opens };
-            Some(Turn::Hold { hold, until })
+            Gate::Shut(Turn::Hold { hold, until })
         }
     }
 }
@@ -116,7 +137,7 @@ impl Line {
     pub fn ask(&mut self, workload: &WorkloadKey, limits: Limits, urgent: bool) -> Turn {
         self.behind.remove(workload);
         if self.restarting.contains(workload) {
-            return Turn::Mine;
+            return Turn::Mine { early: false };
         }
         if !urgent && let Some(hold) = self.full(workload, limits) {
             if !self.waiting.contains_key(workload) {
@@ -126,7 +147,7 @@ impl Line {
             return hold.into();
         }
         self.starts(workload);
-        Turn::Mine
+        Turn::Mine { early: false }
     }
 
     /// Whether `workload` may pass although `before` is of an earlier wave; if not, it waits for it.

@@ -246,7 +246,7 @@ pub(super) fn rollouts(
     client: &Client,
     world: &Arc<World>,
     queues: &Arc<Queues>,
-    memories: &Arc<Memories>,
+    (memories, holdings): (&Arc<Memories>, &Arc<holding::Table>),
     (metrics, notes, limits): (&Arc<Metrics>, mpsc::Sender<RolloutNote>, Limits),
 ) -> RolloutContext {
     let vault_secrets = Arc::clone(&world.vault_secrets);
@@ -260,6 +260,7 @@ pub(super) fn rollouts(
             .collect()
     };
     let (syncs, memories) = (Arc::clone(&queues.syncs), Arc::clone(memories));
+    let holdings = Arc::clone(holdings);
     let reports = Arc::clone(&queues.reports);
     RolloutContext {
         client: client.clone(),
@@ -282,6 +283,7 @@ pub(super) fn rollouts(
         }),
         report: Arc::new(move |key| reports.add(key)),
         memory: rollout::context::Memory::default(),
+        ends: Arc::new(move |key| holdings.first_end(key)),
         clock,
         limits,
         line: Mutex::default(),

@@ -101,6 +101,8 @@ pub struct Syncer {
     pub holdings: Arc<holding::Table>,
     /// What this process has issued.
     pub ours: holding::maybe::Ours,
+    /// Whether the only lease that can be one without an answer is revoked.
+    pub revoke_unanswered: bool,
     /// How far the workloads are that use the Secret of a `VaultSecret`.
     pub verdict: VerdictOf,
     /// When this process began to write.

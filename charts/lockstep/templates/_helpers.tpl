@@ -53,6 +53,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 - --default-refresh-interval={{ .Values.defaultRefreshInterval }}
 - --staleness-budget={{ .Values.stalenessBudget }}
 - --session-store={{ .Values.sessionStore }}
+{{- if .Values.revokeUnansweredLeases }}
+- --revoke-unanswered-leases
+{{- end }}
 {{- if .Values.allowInsecureTLS }}
 - --allow-insecure-tls
 {{- end }}

@@ -124,6 +124,7 @@ impl Bed {
             refresh: seam(|told, key| told.refreshed.push(key)),
             report: seam(|told, key| told.reported.push(key)),
             memory: Memory::default(),
+            ends: Arc::new(|_| None),
             clock: || at(1000),
             limits: Limits {
                 cluster: 1,

@@ -34,7 +34,7 @@ impl Play {
             pods: ["a", "b", "c"].map(|uid| pod(uid, 150)).into(),
             lists: 0,
             refreshes: 0,
-            turn: Turn::Mine,
+            turn: Turn::Mine { early: false },
         }
     }
 
@@ -668,7 +668,7 @@ fn what_has_to_wait_for_its_turn_says_so_and_is_looked_at_seldom() {
         assert_eq!(play.at(second), expected);
     }
     assert_eq!(play.lists, 2);
-    play.turn = Turn::Mine;
+    play.turn = Turn::Mine { early: false };
     assert_eq!(play.at(61), Decision::Stamp);
     assert_eq!(play.lists, 3, "its pods are looked at once more before");
 }
@@ -682,7 +682,7 @@ fn pods_that_came_in_step_by_themselves_while_it_waited_cost_no_restart() {
     play.settles_until(0, 10);
     assert!(matches!(play.at(10), Decision::Waiting(_)));
     play.pods = vec![pod("new", 230)];
-    play.turn = Turn::Mine;
+    play.turn = Turn::Mine { early: false };
     assert_eq!(play.at(30), RECORD);
 }
 
@@ -695,7 +695,7 @@ fn data_that_changes_while_it_waits_settles_first() {
     play.settles_until(0, 10);
     assert!(matches!(play.at(100), Decision::Waiting(_)));
     play.bound = vec![bound("db", 300)];
-    play.turn = Turn::Mine;
+    play.turn = Turn::Mine { early: false };
     play.settles_until(105, 115);
     assert_eq!(play.at(115), Decision::Stamp);
 }

@@ -9,6 +9,8 @@ fn workload(namespace: &str, name: &str) -> WorkloadKey {
     WorkloadKey::new(WorkloadKind::Deployment, &ObjectKey::new(namespace, name))
 }
 
+const MINE: Turn = Turn::Mine { early: false };
+
 const fn limits(cluster: usize, namespace: usize) -> Limits {
     Limits { cluster, namespace }
 }
@@ -20,10 +22,10 @@ fn so_many_restart_at_once_and_the_next_when_one_is_done() {
     let all = ["a", "b", "c", "d"].map(|name| workload("shop", name));
     let turns: Vec<_> = all.iter().map(|one| line.ask(one, limits, false)).collect();
     let full = Turn::from(Hold::Cluster { limit: 2 });
-    assert_eq!(turns, [Turn::Mine, Turn::Mine, full.clone(), full]);
+    assert_eq!(turns, [MINE, MINE, full.clone(), full]);
     assert_eq!(line.depth(), (2, 0));
     assert_eq!(line.leave(&all[1], limits), [all[2].clone()]);
-    assert_eq!(line.ask(&all[2], limits, false), Turn::Mine);
+    assert_eq!(line.ask(&all[2], limits, false), MINE);
     assert_eq!(line.leave(&all[0], limits), [all[3].clone()]);
     assert_eq!(line.depth(), (0, 0));
 }
@@ -49,10 +51,10 @@ fn a_namespace_has_a_limit_of_its_own() {
     let limits = limits(9, 1);
     let mut line = Line::default();
     let (one, two) = (workload("shop", "a"), workload("shop", "b"));
-    assert_eq!(line.ask(&one, limits, false), Turn::Mine);
+    assert_eq!(line.ask(&one, limits, false), MINE);
     let full = Turn::from(Hold::Namespace { limit: 1 });
     assert_eq!(line.ask(&two, limits, false), full);
-    assert_eq!(line.ask(&workload("bank", "a"), limits, false), Turn::Mine);
+    assert_eq!(line.ask(&workload("bank", "a"), limits, false), MINE);
     assert_eq!(line.leave(&one, limits), [two]);
 }
 
@@ -63,7 +65,7 @@ fn what_is_urgent_or_under_way_goes_beyond_the_limit_and_counts() {
     let all = ["a", "b", "c", "d"].map(|name| workload("shop", name));
     line.starts(&all[0]);
     line.starts(&all[0]);
-    assert_eq!(line.ask(&all[1], limits, true), Turn::Mine);
+    assert_eq!(line.ask(&all[1], limits, true), MINE);
     assert!(matches!(
         line.ask(&all[2], limits, false),
         Turn::Hold { .. }
@@ -146,5 +148,30 @@ proptest! {
             line.leave(&one, limits);
         }
         prop_assert_eq!(line.depth(), (0, 0));
+    }
+}
+
+#[test]
+fn what_ends_before_its_window_opens_does_not_wait_for_it() {
+    use crate::rollout::{fixtures::bound, window::Windows};
+    let wall: Timestamp = "2026-05-04T00:00:00Z".parse().unwrap();
+    let now = Instant::now();
+    let at = |hours: u64| now + std::time::Duration::from_hours(hours);
+    let spec = serde_json::json!({"schedule": "0 2 * * *", "duration": "1h"});
+    let mut bound = bound("db", 200);
+    bound.windows = Windows::from_spec(&[serde_json::from_value(spec).unwrap()]);
+    let bound = [bound];
+    let opens = Some("2026-05-04T02:00:00Z".parse().unwrap());
+    let shut = Gate::Shut(Turn::Hold {
+        hold: Hold::Window { opens },
+        until: Some(at(2)),
+    });
+    for (ends, expected) in [
+        (None, shut.clone()),
+        (Some(at(3)), shut),
+        (Some(at(2)), Gate::Early),
+        (Some(at(1)), Gate::Early),
+    ] {
+        assert_eq!(gate(&bound, ends, (wall, now)), expected, "{ends:?}");
     }
 }

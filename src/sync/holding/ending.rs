@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::record::Superseded;
 use crate::vault::{
     backoff,
+    clock::VaultClock,
     error::VaultErrorKind,
     lease::{Asked, Lease, Parent, Step, Terms},
 };
@@ -119,6 +120,16 @@ impl Ending {
     /// Its lease, to tell it what came of a step.
     pub fn lease_mut(&mut self) -> Option<&mut Lease> {
         self.lease.as_mut()
+    }
+
+    /// When it ends by itself, if that is known and cannot be put off any more.
+    pub fn ends(&self, vault: Option<VaultClock>, now: Instant) -> Option<Instant> {
+        if let Some((facts, _)) = self.what.issued.certificate() {
+            return Some(vault?.when(facts.not_after, now));
+        }
+        let lease = self.lease()?;
+        let last = matches!(lease.decide(&KEPT, now), Step::Replace(_));
+        lease.expires().filter(|_| last)
     }
 
     /// When it is tried again to revoke something that nobody ever used.

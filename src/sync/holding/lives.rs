@@ -21,8 +21,8 @@ enum Place {
     InUse(Option<Instant>),
     /// In memory.
     Unwritten,
-    /// Replaced, and not revoked yet.
-    Superseded,
+    /// Replaced, and not revoked yet. Pods may run with it until then; `None` when it can be kept alive.
+    Superseded(Option<Instant>),
 }
 
 impl Holdings {
@@ -47,7 +47,7 @@ impl Holdings {
         let superseded = self.superseded.iter().filter(|ending| !ending.done);
         lives.extend(superseded.map(|ending| Live {
             kind: ending.what.issued.kind(),
-            place: Place::Superseded,
+            place: Place::Superseded(ending.ends(vault, now)),
         }));
         lives.retain(|live| KINDS.contains(&live.kind));
         lives
@@ -60,7 +60,7 @@ pub fn tally<'a>(lives: impl Iterator<Item = &'a Live>, kind: &str, now: Instant
     for live in lives.filter(|live| live.kind == kind) {
         match live.place {
             Place::Unwritten => tally.unwritten += 1,
-            Place::Superseded => tally.superseded += 1,
+            Place::Superseded(_) => tally.superseded += 1,
             Place::InUse(ends) => {
                 tally.in_use += 1;
                 let left = ends.map(|ends| ends.saturating_duration_since(now));
@@ -70,6 +70,15 @@ pub fn tally<'a>(lives: impl Iterator<Item = &'a Live>, kind: &str, now: Instant
         }
     }
     tally
+}
+
+/// When the first of those ends that were replaced, and cannot be kept alive any longer.
+pub fn first_end(lives: &[Live]) -> Option<Instant> {
+    let ends = lives.iter().filter_map(|live| match live.place {
+        Place::Superseded(ends) => ends,
+        Place::InUse(_) | Place::Unwritten => None,
+    });
+    ends.min()
 }
 
 #[cfg(test)]
@@ -86,11 +95,12 @@ mod tests {
             live("lease", Place::InUse(at(90))),
             live("lease", Place::InUse(None)),
             live("lease", Place::Unwritten),
-            live("lease", Place::Superseded),
+            live("lease", Place::Superseded(None)),
             live("certificate", Place::InUse(at(70))),
             live("certificate", Place::InUse(at(60))),
-            live("certificate", Place::Superseded),
+            live("certificate", Place::Superseded(at(50))),
         ];
+        assert_eq!(first_end(&lives), at(50));
         let count = |kind, later| {
             let found = tally(lives.iter(), kind, now + Duration::from_secs(later));
             let counts = [found.in_use, found.over, found.unwritten, found.superseded];

@@ -1,10 +1,10 @@
 //! Effects: Vault, memory. What may have been issued although no answer came.
 //!
 //! Nobody knows its id. It is looked for among the leases of its path: those issued while the request was under way,
-//! known to no Secret and no pass of this operator. None of them is revoked: Vault does not say with whose token a lease
-//! was issued, so even the only one may be in use in another cluster, where the same role was asked at the same moment.
-//! People are told which it may be; it ends with its TTL. To list leases takes `sudo`, which is not granted unless
-//! somebody means it.
+//! known to no Secret and no pass of this operator. Vault does not say with whose token a lease was issued, so even the
+//! only one may be in use in another cluster, where the same role was asked at the same moment. It is revoked only where the
+//! admin says that nobody else uses the roles; otherwise people are told which it may be, and it ends with its TTL. To list
+//! leases takes `sudo`, which is not granted unless somebody means it.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,6 +60,8 @@ pub enum Found {
     Open,
     /// It was not issued, or is gone.
     Nothing,
+    /// Only one could be it, and was revoked.
+    Revoked,
     /// So many may be it, or more: none is touched.
     Candidates(usize),
     /// Vault's policy does not allow to look.
@@ -200,6 +202,9 @@ impl Syncer {
                 Found::Nothing => {
                     tracing::info!(%object, %path, "no lease was issued when no answer came");
                 }
+                Found::Revoked => {
+                    tracing::info!(%object, %path, "revoked the lease of which no answer came");
+                }
                 Found::Candidates(_) | Found::NotAllowed => {
                     tracing::warn!(%object, %path, ?found, "a lease that may exist ends with its TTL");
                 }
@@ -237,8 +242,13 @@ impl Syncer {
                 Err(error) => return Err(error),
             }
         }
-        if fit.is_empty() {
-            return Ok(Found::Nothing);
+        match fit.as_slice() {
+            [] => return Ok(Found::Nothing),
+            [one] if self.revoke_unanswered => {
+                send(Request::lease_revoke(one)?).await?;
+                return Ok(Found::Revoked);
+            }
+            [_, ..] => {}
         }
         for id in &fit {
             tracing::warn!(

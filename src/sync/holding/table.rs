@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     holdings::Holdings,
-    lives::{KINDS, Live, tally},
+    lives::{KINDS, Live, first_end, tally},
     record::Issued,
 };
 use crate::{
@@ -90,6 +90,11 @@ impl Table {
         if let Some(entry) = self.lock().get_mut(key) {
             entry.lives = lives;
         }
+    }
+
+    /// When the first of what was replaced for `key`, and may be in use, ends for good, if that is known.
+    pub fn first_end(&self, key: &ObjectKey) -> Option<std::time::Instant> {
+        first_end(&self.lock().get(key)?.lives)
     }
 
     /// Counts everything that is held. Asks nobody, so it may be called at any time.

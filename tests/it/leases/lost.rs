@@ -64,6 +64,17 @@ async fn a_lease_whose_answer_was_lost_is_found_and_told_and_not_revoked() {
 }
 
 #[tokio::test]
+async fn where_nobody_else_uses_the_roles_a_lost_lease_is_found_and_revoked() {
+    let stage = Stage::own_with(&["--revoke-unanswered-leases"]).await;
+    let team = stage.team("sole").await;
+    let (_front, role, mark) = lost_answer(&team, true).await;
+    team.ready("app").await;
+    leases_are(&role, 1).await;
+    assert_eq!(role.one_lease().await, team.recorded_lease("app").await.unwrap());
+    assert_eq!(issues(&role, &team, mark).len(), 2);
+}
+
+#[tokio::test]
 async fn a_lost_lease_that_may_not_be_looked_for_is_told_with_the_line_that_is_missing() {
     let team = Stage::shared().await.team("unsought").await;
     let (_front, role, _) = lost_answer(&team, false).await;

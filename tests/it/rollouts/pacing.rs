@@ -18,7 +18,7 @@ use lockstep::{
 use lockstep_testbed::{Bed, eventually};
 use serde_json::json;
 
-use crate::support::{InStep, SOON, Stage, Team, env_from, options, workload};
+use crate::support::{InStep, Role, SOON, Stage, Team, Ttl, env_from, options, workload};
 
 /// What a watch saw of the restarts of Deployments.
 #[derive(Default)]
@@ -194,9 +194,9 @@ async fn a_wave_that_fails_stops_those_after_it_until_it_is_put_right_or_in_an_e
     team.condition_is("app", "RolledOut", "True Verified").await;
 }
 
-/// A window that opens at the next minute but one after `now`, for a minute.
-fn window(now: jiff::Timestamp) -> serde_json::Value {
-    let opens = now + jiff::SignedDuration::from_mins(2);
+/// A window that opens in so many minutes, counted from the one of `now`, for a minute.
+fn window(now: jiff::Timestamp, minutes: i64) -> serde_json::Value {
+    let opens = now + jiff::SignedDuration::from_mins(minutes);
     let minute = opens.to_zoned(jiff::tz::TimeZone::UTC).minute();
     json!([{"schedule": format!("{minute} * * * *"), "duration": "1m"}])
 }
@@ -214,7 +214,7 @@ async fn a_restart_waits_for_its_window_also_if_the_operator_is_restarted_meanwh
     let before = team.in_step("app", ("Deployment", "app"), None).await;
     let pods = team.pods("app").await;
     let now = pods[0].metadata.creation_timestamp.as_ref().unwrap().0;
-    team.vault_secret("app", rollout(window(now))).await;
+    team.vault_secret("app", rollout(window(now, 2))).await;
     team.ready("app").await;
 
     team.put("app", &json!({"password": "two"})).await;
@@ -288,4 +288,32 @@ async fn a_window_that_cannot_be_used_is_named_and_the_last_good_secret_stays() 
     )
     .await;
     team.ready("app").await;
+}
+
+#[tokio::test]
+async fn what_ends_before_the_window_opens_is_replaced_in_the_pods_before() {
+    let stage = Stage::shared().await;
+    let team = stage.team("early").await;
+    let short = Ttl {
+        default: "30s",
+        max: "30s",
+    };
+    let role = Role::new(&team, "app", short).await;
+    team.issue("app", &[role.source()], json!({"rollout": {"settle": "1s"}}))
+        .await;
+    team.ready("app").await;
+    let made = team.secret("app").await.unwrap().metadata.creation_timestamp;
+    let windows = window(made.unwrap().0, 30);
+    let rollout = json!({"rollout": {"settle": "1s", "windows": windows}});
+    team.issue("app", &[role.source()], rollout).await;
+    team.deployment("app", 1, &["app"]).await;
+    let before = team.in_step("app", ("Deployment", "app"), None).await;
+    let first = team.credentials("app").await.unwrap();
+
+    team.credentials_other_than("app", Some(&first)).await;
+    team.restarted_once("app", &before).await;
+    let log = stage.operator().log_text();
+    let told = format!("{}/Deployment/app", team.namespace);
+    let early = |line: &&str| line.contains(&told) && line.contains("before a window opens");
+    assert!(log.lines().any(|line| early(&line)));
 }
