@@ -40,6 +40,13 @@ pub const SECRETS_HASH: &str = "lockstep.dev/secrets-hash";
 /// Annotation of a workload (not of its pod template): the hash its pods were proved to run without a restart.
 pub const IN_STEP: &str = "lockstep.dev/in-step";
 
+/// Annotation of a workload: when it is not restarted, [`RESTART_NEVER`] or [`RESTART_ENV`].
+pub const RESTART: &str = "lockstep.dev/restart";
+/// Value of [`RESTART`]: it is never restarted.
+pub const RESTART_NEVER: &str = "never";
+/// Value of [`RESTART`]: only for Secrets in its environment. Whatever it mounts it reloads by itself.
+pub const RESTART_ENV: &str = "env";
+
 /// Annotation of a VaultSecret: any new value asks for a read now.
 pub const REFRESH: &str = "lockstep.dev/refresh";
 /// The same, as Flux's `flux reconcile` writes it.

@@ -140,6 +140,9 @@ impl Follows {
 
     /// Whether `workload`, which looks like `view` if it exists, should be restarted for this VaultSecret.
     pub fn concerns(&self, workload: &WorkloadKey, view: Option<&WorkloadView>) -> bool {
+        if view.is_some_and(|view| view.left_alone) {
+            return false;
+        }
         let uses = view.is_some_and(|view| view.secrets.contains(&self.target_name));
         self.lists(workload) || (self.policy.discover && uses)
     }

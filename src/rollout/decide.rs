@@ -238,11 +238,16 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
         });
     }
     if now >= deadline {
-        return Decision::Failed {
+        // Its pods say why.
+        return look_or(situation, LOOK_SELDOM, |again| Decision::Failed {
             progress,
+            why: view
+                .refused
+                .clone()
+                .or_else(|| situation.tracker.course.why.clone()),
             after: longest(situation.bound, |bound| bound.verify_timeout),
-            again: look,
-        };
+            again,
+        });
     }
     Decision::Restarting {
         progress,

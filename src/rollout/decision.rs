@@ -60,10 +60,12 @@ pub enum Decision {
     Failed {
         /// How far it is.
         progress: Progress,
+        /// What keeps its pods from becoming ready, as far as they tell.
+        why: Option<String>,
         /// How long it was given.
         after: Duration,
-        /// When to look again, if that is worth while.
-        again: Option<Instant>,
+        /// When to look again.
+        again: Instant,
     },
     /// Nothing while the Deployment is paused.
     Paused {
@@ -144,9 +146,9 @@ impl Decision {
             }
             Self::Restarting { again, .. }
             | Self::Conflict { again, .. }
+            | Self::Failed { again, .. }
             | Self::Waiting(Waiting::Turn { again, .. }) => Some(*again),
             Self::InStep { again, .. }
-            | Self::Failed { again, .. }
             | Self::Waiting(Waiting::ManualUpdate { again, .. }) => *again,
             Self::Unbound
             | Self::ListPods

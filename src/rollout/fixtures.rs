@@ -36,6 +36,7 @@ pub fn view() -> WorkloadView {
         labels: BTreeMap::new(),
         created: at(100),
         deleting: false,
+        left_alone: false,
         generation: 1,
         observed_generation: 1,
         secrets: ["db".to_owned()].into(),
@@ -50,6 +51,7 @@ pub fn view() -> WorkloadView {
         paused: false,
         manual: None,
         counters: counters(3, 3, 3),
+        refused: None,
     }
 }
 
@@ -96,5 +98,6 @@ pub fn pod(uid: &str, created: i64) -> PodFacts {
         started: true,
         ready: true,
         stamp: None,
+        trouble: None,
     }
 }

@@ -199,6 +199,7 @@ impl World {
             started,
             ready: started,
             stamp: pod.stamp.clone(),
+            trouble: None,
         }
     }
 

@@ -17,6 +17,9 @@ use crate::{api::vault_secret::WorkloadKind, names::SECRETS_HASH};
 /// Label by which a Deployment tells its `ReplicaSets`, and they their pods, apart.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// Longest explanation that goes into a status.
+const LONGEST_TROUBLE: usize = 300;
+
 /// One pod of a workload, at the time it was listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
@@ -34,6 +37,8 @@ pub struct PodFacts {
     pub ready: bool,
     /// The hash its template carried when it was made.
     pub stamp: Option<String>,
+    /// Why it is not ready, in the words of the kubelet or the scheduler.
+    pub trouble: Option<String>,
 }
 
 impl PodFacts {
@@ -67,8 +72,49 @@ impl PodFacts {
             started: is_started(&status),
             ready: is_ready(&status),
             stamp: annotations.and_then(|all| all.get(SECRETS_HASH)).cloned(),
+            trouble: trouble(&status).map(|why| {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                format!("pod {name}: {why}")
+            }),
         })
     }
+}
+
+/// What keeps a pod from becoming ready, if it says so.
+fn trouble(status: &PodStatus) -> Option<String> {
+    let containers = [&status.init_container_statuses, &status.container_statuses];
+    let mut containers = containers.into_iter().flatten().flatten();
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let unscheduled = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    containers
+        .find_map(trouble_of)
+        .or_else(|| unscheduled.map(|condition| words(&condition.reason, &condition.message)))
+}
+
+/// The same for one container. That it is being made, or waits for the containers before it, is no trouble.
+fn trouble_of(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref();
+    let reason = waiting.and_then(|waiting| waiting.reason.as_deref());
+    let last = container.last_state.as_ref();
+    let ended = last.and_then(|last| last.terminated.as_ref());
+    let why = match (reason, ended) {
+        (Some("ContainerCreating" | "PodInitializing"), None) => return None,
+        // Whether it waits for its next start right now, and how long, is no news.
+        (None | Some("CrashLoopBackOff" | "ContainerCreating"), Some(ended)) if !container.ready => {
+            format!("ends again and again, with exit code {}", ended.exit_code)
+        }
+        (Some(_), _) => words(&waiting?.reason, &waiting?.message),
+        (None, _) => return None,
+    };
+    Some(format!("container {}: {why}", container.name))
+}
+
+fn words(reason: &Option<String>, message: &Option<String>) -> String {
+    let parts = [reason.as_deref(), message.as_deref()];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    parts.join(": ").chars().take(LONGEST_TROUBLE).collect()
 }
 
 fn is_finished(status: &PodStatus) -> bool {
@@ -151,8 +197,8 @@ fn may_be_adopted(pod: &Pod, workload: &WorkloadKey) -> bool {
     }
 }
 
-/// Every Secret that pods of `spec` use.
-pub fn secrets_of(spec: &PodSpec) -> BTreeSet<String> {
+/// The Secrets in the environment of pods of `spec`: these never change while a pod runs.
+pub fn secrets_in_env(spec: &PodSpec) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let init = spec.init_containers.iter().flatten();
     for container in spec.containers.iter().chain(init) {
@@ -169,6 +215,13 @@ pub fn secrets_of(spec: &PodSpec) -> BTreeSet<String> {
             &mut names,
         );
     }
+    names.remove("");
+    names
+}
+
+/// Every Secret that pods of `spec` use.
+pub fn secrets_of(spec: &PodSpec) -> BTreeSet<String> {
+    let mut names = secrets_in_env(spec);
     for volume in spec.volumes.iter().flatten() {
         names.extend(of_volume(volume));
     }

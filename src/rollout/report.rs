@@ -131,12 +131,17 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         Decision::Retry { message, .. } => message.clone(),
         Decision::Failed {
             progress: Progress { ready, wanted },
+            why,
             after,
             ..
-        } => format!(
-            "{ready} of {wanted} pods are ready with the current data after {}",
-            length(*after)
-        ),
+        } => {
+            let why = why.as_ref().map(|why| format!(": {why}"));
+            format!(
+                "{ready} of {wanted} pods are ready with the current data after {}{}",
+                length(*after),
+                why.unwrap_or_default()
+            )
+        }
         Decision::Paused { stamped: false } => {
             "the Deployment is paused; it is restarted when it is resumed".to_owned()
         }

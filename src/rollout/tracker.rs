@@ -75,6 +75,8 @@ pub struct Course {
     pub awaited: bool,
     /// The last list of pods, and how many of them were ready with the current data.
     pub listed: Option<(Instant, Progress)>,
+    /// What kept the first of the others from that, by then.
+    pub why: Option<String>,
     /// The last request that failed.
     pub trouble: Option<Trouble>,
     /// The field manager that holds the annotation.
@@ -227,6 +229,8 @@ impl Tracker {
         }
         let progress = Progress::listed(pods, &self.course.wanted, view);
         self.course.listed = Some((now, progress));
+        let stuck = pods.iter().filter(|pod| !pod.ready);
+        self.course.why = stuck.filter_map(|pod| pod.trouble.clone()).min();
     }
 
     /// What is known of the data that the workload should run, besides its pods.

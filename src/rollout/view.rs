@@ -12,8 +12,8 @@ use k8s_openapi::{
 };
 use kube::{Resource, core::Selector};
 
-use super::pod::secrets_of;
-use crate::names::{IN_STEP, ROLLOUT_MANAGER, SECRETS_HASH};
+use super::pod::{secrets_in_env, secrets_of};
+use crate::names::{IN_STEP, RESTART, RESTART_ENV, RESTART_NEVER, ROLLOUT_MANAGER, SECRETS_HASH};
 
 /// One Deployment, StatefulSet or DaemonSet, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,9 @@ pub struct WorkloadView {
     pub generation: i64,
     /// Generation that the workload's own controller has seen.
     pub observed_generation: i64,
-    /// Every Secret that its pod template uses.
+    /// Whether it says that it must never be restarted.
+    pub left_alone: bool,
+    /// Every Secret that its pod template uses, or, if it says so, only those in the environment.
     pub secrets: BTreeSet<String>,
     /// The hash its pod template carries.
     pub stamp: Option<String>,
@@ -48,6 +50,8 @@ pub struct WorkloadView {
     pub manual: Option<Manual>,
     /// How far its rollout is.
     pub counters: Counters,
+    /// Why the apiserver lets it make no pods, such as a quota or an admission policy. Only Deployments tell.
+    pub refused: Option<String>,
 }
 
 /// The newest entry of another field manager.
@@ -91,6 +95,7 @@ impl WorkloadView {
         let template = shape
             .template
             .and_then(|template| template.metadata.as_ref());
+        let restart = annotation(metadata.annotations.as_ref(), RESTART);
         let owns = |path: &[&str]| own_entry(metadata).is_some_and(|entry| has_field(entry, path));
         let in_step_is_ours = owns(&["f:metadata", "f:annotations", &field(IN_STEP)]);
         Self {
@@ -103,10 +108,15 @@ impl WorkloadView {
             deleting: metadata.deletion_timestamp.is_some(),
             generation: metadata.generation.unwrap_or_default(),
             observed_generation: shape.observed_generation.unwrap_or_default(),
+            left_alone: restart.as_deref() == Some(RESTART_NEVER),
             secrets: shape
                 .template
                 .and_then(|template| template.spec.as_ref())
-                .map(secrets_of)
+                .map(if restart.as_deref() == Some(RESTART_ENV) {
+                    secrets_in_env
+                } else {
+                    secrets_of
+                })
                 .unwrap_or_default(),
             stamp: annotation(
                 template.and_then(|meta| meta.annotations.as_ref()),
@@ -125,6 +135,7 @@ impl WorkloadView {
             paused: shape.paused,
             manual: shape.manual,
             counters: shape.counters,
+            refused: shape.refused,
         }
     }
 
@@ -170,6 +181,7 @@ pub struct Shape<'a> {
     paused: bool,
     manual: Option<Manual>,
     counters: Counters,
+    refused: Option<String>,
 }
 
 /// A kind of workload that can be restarted.
@@ -183,12 +195,16 @@ impl Workload for Deployment {
         let (Some(spec), status) = (&self.spec, self.status.clone().unwrap_or_default()) else {
             return Shape::default();
         };
+        let mut conditions = status.conditions.into_iter().flatten();
+        let failure = conditions
+            .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
         Shape {
             template: Some(&spec.template),
             selector: Some(&spec.selector),
             observed_generation: status.observed_generation,
             paused: spec.paused == Some(true),
             manual: None,
+            refused: failure.and_then(|failure| failure.message),
             counters: Counters {
                 wanted: count(spec.replicas.or(Some(1))),
                 all: count(status.replicas),
@@ -215,6 +231,7 @@ impl Workload for StatefulSet {
             observed_generation: status.observed_generation,
             paused: false,
             manual: on_delete(strategy.type_.as_deref()).or(kept_back),
+            refused: None,
             counters: Counters {
                 wanted: count(spec.replicas.or(Some(1))),
                 all: count(Some(status.replicas)),
@@ -237,6 +254,7 @@ impl Workload for DaemonSet {
             observed_generation: status.observed_generation,
             paused: false,
             manual: on_delete(strategy.and_then(|update| update.type_.as_deref())),
+            refused: None,
             counters: Counters {
                 wanted: count(Some(status.desired_number_scheduled)),
                 all: count(Some(status.current_number_scheduled)),

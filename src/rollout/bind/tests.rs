@@ -195,3 +195,17 @@ fn a_new_hash_key_shows_the_same_data_under_another_revision() {
     assert!(!data("a", "1", 5).is_same_as(&data("a", "1", 6)));
     assert!(!data("a", "1", 5).is_same_as(&data("b", "1", 5)));
 }
+
+#[test]
+fn whoever_says_never_is_not_bound_even_as_a_target() {
+    use serde_json::json;
+    let secrets: BTreeMap<_, _> = [("db", secret("a", 10))].into();
+    let target = json!({"targets": [{"kind": "Deployment", "name": "web"}]});
+    let never = WorkloadView {
+        left_alone: true,
+        ..view()
+    };
+    let follows = [follows("a", "db", &target)];
+    assert_eq!(names(&follows, &secrets, Some(&view())), ["db"]);
+    assert_eq!(names(&follows, &secrets, Some(&never)), Vec::<String>::new());
+}

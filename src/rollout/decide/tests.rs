@@ -399,22 +399,26 @@ fn an_overdue_rollout_failed_and_is_still_watched() {
             again: play.start + s(611)
         }
     );
-    let failed = Decision::Failed {
+    let lists = play.lists;
+    play.pods[1].ready = false;
+    play.pods[1].trouble = Some("pod b: container app: CrashLoopBackOff, exit code 1".into());
+    let failed = |why: Option<&str>, again| Decision::Failed {
         progress,
+        why: why.map(str::to_owned),
         after: s(600),
-        again: None,
+        again,
     };
-    assert_eq!(play.at(611), failed);
-    let generation = play.view().generation;
-    play.view().observed_generation = generation;
-    let failed = Decision::Failed {
-        progress,
-        after: s(600),
-        again: Some(play.start + s(672)),
-    };
-    assert_eq!(play.at(612), failed);
+    let why = play.pods[1].trouble.clone();
+    let again = play.start + s(671);
+    assert_eq!(play.at(611), failed(why.as_deref(), again));
+    assert_eq!(play.at(612), failed(why.as_deref(), again));
+    assert_eq!(play.lists, lists + 1, "its pods say why");
+    play.view().refused = Some("exceeded quota".into());
+    assert_eq!(play.at(613), failed(Some("exceeded quota"), again));
+    play.view().refused = None;
     play.roll();
-    assert_eq!(play.at(672), Decision::Verified);
+    play.pods[1].ready = true;
+    assert_eq!(play.at(671), Decision::Verified);
 }
 
 #[test]
@@ -639,8 +643,9 @@ fn verified_is_told_once_and_only_if_it_was_waited_for() {
     tracker.stamped(2, Instant::now());
     let failed = Decision::Failed {
         progress: Progress::default(),
+        why: None,
         after: s(1),
-        again: None,
+        again: Instant::now(),
     };
     assert_eq!(tracker.announce(&failed), Some(Failed));
     assert_eq!(tracker.announce(&failed), None);

@@ -244,3 +244,36 @@ fn the_others_own_pods_by_uid_and_those_they_will_adopt() {
     assert!(!own(WorkloadKind::StatefulSet, "website-0", json!([])));
     assert!(own(WorkloadKind::DaemonSet, "web-debug", json!([])));
 }
+
+#[test]
+fn what_keeps_a_pod_from_becoming_ready_is_told_in_its_own_words() {
+    let container = |state: Value, last: Value, ready: bool| {
+        json!({"containerStatuses": [{
+            "name": "app", "image": "", "imageID": "", "restartCount": 1, "ready": ready,
+            "state": state, "lastState": last,
+        }]})
+    };
+    let waiting = |reason: &str, message: Option<&str>| json!({"waiting": {"reason": reason, "message": message}});
+    let ended = json!({"terminated": {"exitCode": 3}});
+    let crashes = Some("container app: ends again and again, with exit code 3");
+    let rows = [
+        (json!({}), None),
+        (container(waiting("ContainerCreating", None), json!({}), false), None),
+        (container(json!({"running": {}}), json!({}), false), None),
+        (container(json!({"running": {}}), ended.clone(), true), None),
+        (container(json!({"running": {}}), ended.clone(), false), crashes),
+        (container(waiting("CrashLoopBackOff", Some("back-off 10s")), ended, false), crashes),
+        (
+            container(waiting("ImagePullBackOff", Some("no such image")), json!({}), false),
+            Some("container app: ImagePullBackOff: no such image"),
+        ),
+        (
+            json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}),
+            Some("Unschedulable: 0/3 nodes"),
+        ),
+    ];
+    for (status, expected) in rows {
+        let found = trouble(&serde_json::from_value(status.clone()).unwrap());
+        assert_eq!(found.as_deref(), expected, "{status}");
+    }
+}

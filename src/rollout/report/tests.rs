@@ -39,8 +39,15 @@ fn decisions() -> Vec<Decision> {
         Decision::Verified,
         Decision::Failed {
             progress,
+            why: None,
             after: s(600),
-            again: None,
+            again: Instant::now(),
+        },
+        Decision::Failed {
+            progress,
+            why: Some("pod web-1: container app: ImagePullBackOff".into()),
+            after: s(600),
+            again: Instant::now(),
         },
         Decision::Paused { stamped: false },
         Decision::Paused { stamped: true },
@@ -116,8 +123,9 @@ fn notes_name_the_secrets_or_what_failed() {
             ready: 0,
             wanted: 1,
         },
+        why: None,
         after: s(90),
-        again: None,
+        again: Instant::now(),
     };
     let text =
         |what, decision: &Decision| note(&deployment("web"), "w1", what, decision, &both).message;

@@ -43,6 +43,7 @@ fn the_three_kinds_give_the_same_view() {
         uid: "w1".into(),
         created: at(100),
         deleting: false,
+        left_alone: false,
         generation: 7,
         observed_generation: 6,
         secrets: ["x".to_owned()].into(),
@@ -54,6 +55,7 @@ fn the_three_kinds_give_the_same_view() {
         paused: false,
         manual: None,
         counters: counters(3, 2, 1),
+        refused: None,
     };
     assert_eq!(project::<Deployment>(object(&spec, &replicas)), expected);
     assert_eq!(project::<StatefulSet>(object(&spec, &replicas)), expected);
@@ -184,4 +186,22 @@ fn pods_of_an_old_template_are_taken_for_ready() {
     assert_eq!(of(4, 1, 3), 0);
     assert_eq!(of(4, 1, 4), 1);
     assert_eq!(of(3, 0, 3), 0);
+}
+
+#[test]
+fn whoever_reloads_what_is_mounted_is_restarted_for_its_environment_only() {
+    let uses = |restart: Value| {
+        let mut workload = object(&json!({"replicas": 1}), &Value::Null);
+        workload["metadata"]["annotations"] = json!({"lockstep.dev/restart": restart});
+        workload["spec"]["template"]["spec"] = json!({
+            "containers": [{"name": "a", "envFrom": [{"secretRef": {"name": "env"}}]}],
+            "volumes": [{"name": "v", "secret": {"secretName": "mounted"}}],
+        });
+        let view = project::<Deployment>(workload);
+        (view.left_alone, Vec::from_iter(view.secrets))
+    };
+    let both = vec!["env".to_owned(), "mounted".to_owned()];
+    assert_eq!(uses(json!("env")), (false, vec!["env".to_owned()]));
+    assert_eq!(uses(json!("never")), (true, both.clone()));
+    assert_eq!(uses(json!("what")), (false, both));
 }

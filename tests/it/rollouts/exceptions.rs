@@ -1,11 +1,15 @@
 //! Workloads that cannot be restarted now, or whose restart does not come to its end.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use lockstep::api::vault_secret::WorkloadState;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, ResourceQuota},
+};
+use lockstep::{api::vault_secret::WorkloadState, names::RESTART};
+use lockstep_testbed::eventually;
 use serde_json::json;
 
 use super::in_step;
-use crate::support::{Stage, env_from, settle, workload};
+use crate::support::{InStep, SOON, Stage, Team, env_from, settle, workload};
 
 #[tokio::test]
 async fn a_paused_deployment_waits_and_is_restarted_once_when_it_is_resumed() {
@@ -127,4 +131,93 @@ async fn a_target_that_does_not_exist_is_waited_for() {
     team.deployment("absent", 1, &["other"]).await;
     team.in_step("app", ("Deployment", "absent"), None).await;
     team.condition_is("app", "RolledOut", "True Verified").await;
+}
+
+/// A Deployment of two pods in step; restarts that take longer than three seconds fail.
+async fn impatient(team: &Team<'_>) -> InStep {
+    team.put("app", &json!({"password": "one"})).await;
+    let rollout = json!({"settle": "1s", "verifyTimeout": "3s"});
+    team.vault_secret("app", json!({"rollout": rollout})).await;
+    team.apply(&workload("Deployment", "app", &env_from(&["app"])))
+        .await;
+    team.in_step("app", ("Deployment", "app"), None).await
+}
+
+#[tokio::test]
+async fn a_restart_that_a_quota_stops_says_so_and_goes_on_without_it() {
+    let stage = Stage::shared().await;
+    let team = stage.team("quota").await;
+    let before = impatient(&team).await;
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
+        "spec": {"hard": {"pods": "2"}},
+    }))
+    .await;
+    let counted = async || {
+        let quota = team.api::<ResourceQuota>().get("full").await.unwrap();
+        quota.status.and_then(|status| status.used).is_some()
+    };
+    eventually(SOON, "the quota counts", counted).await.unwrap();
+
+    team.put("app", &json!({"password": "two"})).await;
+    let failed = team.workload_is("app", "app", WorkloadState::Failed).await;
+    let message = failed.message.unwrap();
+    assert!(message.contains("exceeded quota: full"), "{message}");
+    team.delete::<ResourceQuota>("full").await;
+    team.in_step("app", ("Deployment", "app"), Some(&before.hash))
+        .await;
+    team.condition_is("app", "RolledOut", "True Verified").await;
+}
+
+#[tokio::test]
+async fn pods_that_crash_with_the_new_data_are_named_until_they_do_not() {
+    let stage = Stage::shared().await;
+    let team = stage.team("crashing").await;
+    let before = impatient(&team).await;
+    let crash = |value: serde_json::Value| json!({"spec": {"template": {"metadata": {"annotations": {"testbed.lockstep.dev/crash-loop": value}}}}});
+    team.put("app", &json!({"password": "two"})).await;
+    team.patch::<Deployment>("app", crash(json!("true"))).await;
+    let words = "container app: ends again and again, with exit code 1";
+    eventually(SOON, words, async || {
+        let status = team.workload_status("app", "app").await;
+        let found = format!("{status:?}");
+        if found.contains(words) { Ok(()) } else { Err(found) }
+    })
+    .await
+    .unwrap();
+    team.patch::<Deployment>("app", crash(serde_json::Value::Null))
+        .await;
+    team.in_step("app", ("Deployment", "app"), Some(&before.hash))
+        .await;
+}
+
+#[tokio::test]
+async fn a_workload_that_says_never_is_left_alone_and_one_that_reloads_is_restarted_for_its_environment() {
+    let stage = Stage::shared().await;
+    let team = stage.team("opt-out").await;
+    let before = super::in_step(&team, "app", "Deployment").await;
+    let mounts = json!({
+        "containers": [{"name": "app", "image": "app"}],
+        "volumes": [{"name": "v", "secret": {"secretName": "app"}}],
+    });
+    for (name, pod, restart) in [
+        ("never", env_from(&["app"]), "never"),
+        ("mounts", mounts, "env"),
+        ("env", env_from(&["app"]), "env"),
+    ] {
+        let mut manifest = workload("Deployment", name, &pod);
+        manifest["metadata"]["annotations"] = json!({RESTART: restart});
+        team.apply(&manifest).await;
+        team.settled(name).await;
+    }
+    let env = team.in_step("app", ("Deployment", "env"), None).await;
+    let left = [team.template("Deployment", "never").await, team.template("Deployment", "mounts").await];
+
+    team.put("app", &json!({"password": "two"})).await;
+    team.restarted_once("app", &before).await;
+    team.restarted_once("app", &env).await;
+    team.condition_is("app", "RolledOut", "True Verified: all pods of 2")
+        .await;
+    let still = [team.template("Deployment", "never").await, team.template("Deployment", "mounts").await];
+    assert_eq!(still, left);
 }
