@@ -192,7 +192,9 @@ impl RolloutContext {
         if urgent {
             return self.line().ask(workload, self.limits, urgent);
         }
-        let ends = bound.iter().filter_map(|one| (self.ends)(&one.vault_secret));
+        let ends = bound
+            .iter()
+            .filter_map(|one| (self.ends)(&one.vault_secret));
         let gate = turn::gate(bound, ends.min(), ((self.clock)(), now));
         let early = match gate {
             Gate::Open => false,

@@ -245,13 +245,7 @@ impl Pass<'_> {
                         Announcement::Started
                     }
                 };
-                let note = report::note(
-                    workload,
-                    &view.uid,
-                    what,
-                    &Decision::Stamp,
-                    self.bound,
-                );
+                let note = report::note(workload, &view.uid, what, &Decision::Stamp, self.bound);
                 (context.notify)(note);
             }
             Err(ExecError::Conflict { manager }) => tracker.refused(manager, view.stamp.clone()),

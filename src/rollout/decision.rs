@@ -148,8 +148,9 @@ impl Decision {
             | Self::Conflict { again, .. }
             | Self::Failed { again, .. }
             | Self::Waiting(Waiting::Turn { again, .. }) => Some(*again),
-            Self::InStep { again, .. }
-            | Self::Waiting(Waiting::ManualUpdate { again, .. }) => *again,
+            Self::InStep { again, .. } | Self::Waiting(Waiting::ManualUpdate { again, .. }) => {
+                *again
+            }
             Self::Unbound
             | Self::ListPods
             | Self::Ask

@@ -102,7 +102,9 @@ fn trouble_of(container: &ContainerStatus) -> Option<String> {
     let why = match (reason, ended) {
         (Some("ContainerCreating" | "PodInitializing"), None) => return None,
         // Whether it waits for its next start right now, and how long, is no news.
-        (None | Some("CrashLoopBackOff" | "ContainerCreating"), Some(ended)) if !container.ready => {
+        (None | Some("CrashLoopBackOff" | "ContainerCreating"), Some(ended))
+            if !container.ready =>
+        {
             format!("ends again and again, with exit code {}", ended.exit_code)
         }
         (Some(_), _) => words(&waiting?.reason, &waiting?.message),

@@ -94,11 +94,7 @@ pub enum Gate {
 }
 
 /// Whether the windows of all of `bound` allow a restart now. `ends` is when what the pods run with ends.
-pub fn gate(
-    bound: &[Bound],
-    ends: Option<Instant>,
-    (wall, now): (Timestamp, Instant),
-) -> Gate {
+pub fn gate(bound: &[Bound], ends: Option<Instant>, (wall, now): (Timestamp, Instant)) -> Gate {
     let mut all = Vec::new();
     for bound in bound {
         match &bound.windows {

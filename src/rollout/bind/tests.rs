@@ -207,5 +207,8 @@ fn whoever_says_never_is_not_bound_even_as_a_target() {
     };
     let follows = [follows("a", "db", &target)];
     assert_eq!(names(&follows, &secrets, Some(&view())), ["db"]);
-    assert_eq!(names(&follows, &secrets, Some(&never)), Vec::<String>::new());
+    assert_eq!(
+        names(&follows, &secrets, Some(&never)),
+        Vec::<String>::new()
+    );
 }

@@ -106,6 +106,7 @@ fn a_running_pod_is_projected() {
         started: true,
         ready: true,
         stamp: Some("h1".into()),
+        trouble: None,
     };
     assert_eq!(facts(&pod(|_| {})), Some(expected));
 }
@@ -258,13 +259,30 @@ fn what_keeps_a_pod_from_becoming_ready_is_told_in_its_own_words() {
     let crashes = Some("container app: ends again and again, with exit code 3");
     let rows = [
         (json!({}), None),
-        (container(waiting("ContainerCreating", None), json!({}), false), None),
+        (
+            container(waiting("ContainerCreating", None), json!({}), false),
+            None,
+        ),
         (container(json!({"running": {}}), json!({}), false), None),
         (container(json!({"running": {}}), ended.clone(), true), None),
-        (container(json!({"running": {}}), ended.clone(), false), crashes),
-        (container(waiting("CrashLoopBackOff", Some("back-off 10s")), ended, false), crashes),
         (
-            container(waiting("ImagePullBackOff", Some("no such image")), json!({}), false),
+            container(json!({"running": {}}), ended.clone(), false),
+            crashes,
+        ),
+        (
+            container(
+                waiting("CrashLoopBackOff", Some("back-off 10s")),
+                ended,
+                false,
+            ),
+            crashes,
+        ),
+        (
+            container(
+                waiting("ImagePullBackOff", Some("no such image")),
+                json!({}),
+                false,
+            ),
             Some("container app: ImagePullBackOff: no such image"),
         ),
         (

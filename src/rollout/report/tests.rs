@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::rollout::fixtures::{bound, deployment, s};
+use crate::rollout::fixtures::{at, bound, deployment, s};
 
 /// One of each, and of each reason.
 fn decisions() -> Vec<Decision> {
@@ -72,9 +72,43 @@ fn decisions() -> Vec<Decision> {
     ]
 }
 
+/// Waiting for others.
+fn waits() -> Vec<Decision> {
+    let wave = |state| Hold::Wave {
+        before: deployment("db"),
+        wave: "data".into(),
+        state,
+    };
+    let holds = [
+        Hold::Cluster { limit: 5 },
+        Hold::Namespace { limit: 2 },
+        Hold::Window {
+            opens: Some(at(3600)),
+        },
+        Hold::Window { opens: None },
+        Hold::NoWindow(WindowError {
+            field: "spec.rollout.windows[0].schedule".into(),
+            why: "\"x\" is not a schedule".into(),
+        }),
+        wave(WorkloadState::Restarting),
+        wave(WorkloadState::Failed),
+    ];
+    let again = Instant::now();
+    let fold = Decision::Fold {
+        progress: Progress {
+            ready: 1,
+            wanted: 3,
+        },
+        until: again,
+    };
+    let turns = holds.map(|hold| Decision::Waiting(Waiting::Turn { hold, again }));
+    turns.into_iter().chain([fold]).collect()
+}
+
 #[test]
 fn every_decision_reads_well_in_a_status() {
-    let lines: Vec<_> = decisions()
+    let lines: Vec<_> = [decisions(), waits()]
+        .concat()
         .iter()
         .map(|decision| {
             let name = decision.name();
@@ -94,7 +128,7 @@ fn every_decision_reads_well_in_a_status() {
             }
         })
         .collect();
-    insta::assert_snapshot!(lines.join("\n"), @"
+    insta::assert_snapshot!(lines.join("\n"), @r#"
     Unbound: -
     ListPods: Pending []
     InStep: Verified []
@@ -104,6 +138,7 @@ fn every_decision_reads_well_in_a_status() {
     Restarting: Restarting [2/3]
     Verified: Verified []
     Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m
+    Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m: pod web-1: container app: ImagePullBackOff
     Paused: Paused [] the Deployment is paused; it is restarted when it is resumed
     Paused: Paused [] the Deployment is paused; its restart goes on when it is resumed
     Waiting: Waiting [] no such Deployment
@@ -112,7 +147,15 @@ fn every_decision_reads_well_in_a_status() {
     Conflict: Failed [] RestartConflict: the field manager kubectl holds the annotation that restarts the pods
     Conflict: Failed [] RestartConflict: the field manager argocd twice took away the annotation that restarts the pods
     Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods
-    ");
+    Waiting: Waiting [] waits for its turn: at most 5 workloads restart at once
+    Waiting: Waiting [] waits for its turn: at most 2 workloads of a namespace restart at once
+    Waiting: Waiting [] window opens at 1970-01-01T01:00:00Z
+    Waiting: Waiting [] the windows of its Secrets are never open together: change one of them
+    Waiting: Waiting [] spec.rollout.windows[0].schedule: "x" is not a schedule
+    Waiting: Waiting [] waits for Deployment db of the wave data, which is Restarting
+    Waiting: Waiting [] stopped: Deployment db of the wave data failed, and comes before
+    Fold: Restarting [1/3] another rollout is under way; it is restarted after that if it has to be
+    "#);
 }
 
 #[test]

@@ -70,7 +70,10 @@ async fn where_nobody_else_uses_the_roles_a_lost_lease_is_found_and_revoked() {
     let (_front, role, mark) = lost_answer(&team, true).await;
     team.ready("app").await;
     leases_are(&role, 1).await;
-    assert_eq!(role.one_lease().await, team.recorded_lease("app").await.unwrap());
+    assert_eq!(
+        role.one_lease().await,
+        team.recorded_lease("app").await.unwrap()
+    );
     assert_eq!(issues(&role, &team, mark).len(), 2);
 }
 

@@ -181,7 +181,11 @@ async fn pods_that_crash_with_the_new_data_are_named_until_they_do_not() {
     eventually(SOON, words, async || {
         let status = team.workload_status("app", "app").await;
         let found = format!("{status:?}");
-        if found.contains(words) { Ok(()) } else { Err(found) }
+        if found.contains(words) {
+            Ok(())
+        } else {
+            Err(found)
+        }
     })
     .await
     .unwrap();
@@ -192,10 +196,11 @@ async fn pods_that_crash_with_the_new_data_are_named_until_they_do_not() {
 }
 
 #[tokio::test]
-async fn a_workload_that_says_never_is_left_alone_and_one_that_reloads_is_restarted_for_its_environment() {
+async fn a_workload_that_says_never_is_left_alone_and_one_that_reloads_is_restarted_for_its_environment()
+ {
     let stage = Stage::shared().await;
     let team = stage.team("opt-out").await;
-    let before = super::in_step(&team, "app", "Deployment").await;
+    let before = in_step(&team, "app", "Deployment").await;
     let mounts = json!({
         "containers": [{"name": "app", "image": "app"}],
         "volumes": [{"name": "v", "secret": {"secretName": "app"}}],
@@ -211,13 +216,19 @@ async fn a_workload_that_says_never_is_left_alone_and_one_that_reloads_is_restar
         team.settled(name).await;
     }
     let env = team.in_step("app", ("Deployment", "env"), None).await;
-    let left = [team.template("Deployment", "never").await, team.template("Deployment", "mounts").await];
+    let left = [
+        team.template("Deployment", "never").await,
+        team.template("Deployment", "mounts").await,
+    ];
 
     team.put("app", &json!({"password": "two"})).await;
     team.restarted_once("app", &before).await;
     team.restarted_once("app", &env).await;
     team.condition_is("app", "RolledOut", "True Verified: all pods of 2")
         .await;
-    let still = [team.template("Deployment", "never").await, team.template("Deployment", "mounts").await];
+    let still = [
+        team.template("Deployment", "never").await,
+        team.template("Deployment", "mounts").await,
+    ];
     assert_eq!(still, left);
 }

@@ -299,10 +299,19 @@ async fn what_ends_before_the_window_opens_is_replaced_in_the_pods_before() {
         max: "30s",
     };
     let role = Role::new(&team, "app", short).await;
-    team.issue("app", &[role.source()], json!({"rollout": {"settle": "1s"}}))
-        .await;
+    team.issue(
+        "app",
+        &[role.source()],
+        json!({"rollout": {"settle": "1s"}}),
+    )
+    .await;
     team.ready("app").await;
-    let made = team.secret("app").await.unwrap().metadata.creation_timestamp;
+    let made = team
+        .secret("app")
+        .await
+        .unwrap()
+        .metadata
+        .creation_timestamp;
     let windows = window(made.unwrap().0, 30);
     let rollout = json!({"rollout": {"settle": "1s", "windows": windows}});
     team.issue("app", &[role.source()], rollout).await;
