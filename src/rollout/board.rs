@@ -15,6 +15,15 @@ use crate::{
     sync::holding::Verdict,
 };
 
+/// How far one workload is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// As the status of a VaultSecret says it.
+    pub status: WorkloadStatus,
+    /// Whether it has pods that do not run with the current data yet and are going to.
+    pub waits: bool,
+}
+
 /// The latest state of every workload that is bound to a VaultSecret.
 #[derive(Debug, Default)]
 pub struct Board {
@@ -23,29 +32,29 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct Entries {
-    states: BTreeMap<WorkloadKey, (WorkloadStatus, BTreeMap<ObjectKey, Data>)>,
+    states: BTreeMap<WorkloadKey, (Standing, BTreeMap<ObjectKey, Data>)>,
     by_vault_secret: BTreeMap<ObjectKey, BTreeSet<WorkloadKey>>,
 }
 
 impl Board {
-    /// Puts up that `workload` is as `status` says and bound to the data of these VaultSecrets; takes it down when `status` is `None`.
+    /// Puts up that `workload` is as `standing` says and bound to the data of these VaultSecrets; takes it down when that is `None`.
     ///
     /// Returns the VaultSecrets that have something new to say, those it is no longer bound to included.
     pub fn publish(
         &self,
         workload: &WorkloadKey,
-        status: Option<WorkloadStatus>,
+        standing: Option<Standing>,
         bound: &[(ObjectKey, Data)],
     ) -> Vec<ObjectKey> {
         let mut entries = self.lock();
         let (old, before) = entries.states.remove(workload).unzip();
         let before: BTreeSet<_> = before.unwrap_or_default().into_keys().collect();
-        let bound: BTreeMap<_, _> = match &status {
+        let bound: BTreeMap<_, _> = match &standing {
             Some(_) => bound.iter().cloned().collect(),
             None => BTreeMap::new(),
         };
         let after: BTreeSet<_> = bound.keys().cloned().collect();
-        let same = old == status;
+        let same = old.map(|old| old.status) == standing.as_ref().map(|new| new.status.clone());
         for gone in before.difference(&after) {
             entries.unbind(gone, workload);
         }
@@ -58,8 +67,8 @@ impl Board {
             .filter(|key| !same || !before.contains(key) || !after.contains(key))
             .cloned()
             .collect();
-        if let Some(status) = status {
-            entries.states.insert(workload.clone(), (status, bound));
+        if let Some(standing) = standing {
+            entries.states.insert(workload.clone(), (standing, bound));
         }
         changed
     }
@@ -70,7 +79,7 @@ impl Board {
         let mut all: Vec<_> = entries
             .bound_to(vault_secret)
             .filter_map(|workload| entries.states.get(workload))
-            .map(|(status, _)| status.clone())
+            .map(|(standing, _)| standing.status.clone())
             .collect();
         all.sort_by(|a, b| (a.state, a.kind, &a.name).cmp(&(b.state, b.kind, &b.name)));
         all
@@ -86,14 +95,14 @@ impl Board {
         let entries = self.lock();
         let mut verdict = Verdict::NoneSeen;
         for workload in entries.bound_to(vault_secret) {
-            let state = entries.states.get(workload).and_then(|(status, bound)| {
+            let state = entries.states.get(workload).and_then(|(standing, bound)| {
                 let data = bound.get(vault_secret)?;
-                (data.revision == *revision && data.since == since).then_some(status)
+                (data.revision == *revision && data.since == since).then_some(standing)
             });
             verdict = match (state, verdict) {
-                (Some(status), _) if waits(status) => return Verdict::Waiting,
-                (Some(status), Verdict::NoneSeen | Verdict::Verified)
-                    if status.state == WorkloadState::Verified =>
+                (Some(standing), _) if standing.waits => return Verdict::Waiting,
+                (Some(standing), Verdict::NoneSeen | Verdict::Verified)
+                    if standing.status.state == WorkloadState::Verified =>
                 {
                     Verdict::Verified
                 }
@@ -114,7 +123,9 @@ impl Board {
         let entry = entries.states.get(workload);
         let current = entry.filter(|(_, bound)| bound.get(vault_secret) == Some(data));
         // What it was with other data says nothing.
-        current.map_or(WorkloadState::Pending, |(status, _)| status.state)
+        current.map_or(WorkloadState::Pending, |(standing, _)| {
+            standing.status.state
+        })
     }
 
     /// Which workloads these are.
@@ -125,16 +136,6 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // Whatever a panic left behind is put right by the next pass over the workload.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether it has pods that do not run with the current data yet and are going to.
-fn waits(status: &WorkloadStatus) -> bool {
-    match status.state {
-        WorkloadState::Pending | WorkloadState::Restarting | WorkloadState::Paused => true,
-        // A target that does not exist has no pods.
-        WorkloadState::Waiting => status.pods.is_some(),
-        WorkloadState::Failed | WorkloadState::Verified => false,
     }
 }
 

@@ -218,14 +218,19 @@ impl RolloutContext {
     /// The workload that comes before `workload` and does not run the current data yet; one that failed rather than another.
     fn before(&self, workload: &WorkloadKey, view: &WorkloadView, bound: &[Bound]) -> Option<Hold> {
         let mut holds = Vec::new();
+        let follows = (self.follows)(&workload.namespace);
         for bound in bound {
             let Some(waves) = &bound.waves else { continue };
+            let Some(follows) = follows.iter().find(|one| one.key == bound.vault_secret) else {
+                continue;
+            };
             let mine = waves.rank(&view.labels);
             for other in self.touched_by_vault_secret(&bound.vault_secret) {
                 let Some(view) = self.cache(other.kind).get(&other.object()) else {
                     continue;
                 };
-                if other == *workload || waves.rank(&view.labels) >= mine {
+                let restarts = follows.concerns(&other, Some(&view)) && !view.deleting;
+                if other == *workload || !restarts || waves.rank(&view.labels) >= mine {
                     continue;
                 }
                 let state = self.board.state(&other, &bound.vault_secret, &bound.data);
@@ -264,7 +269,10 @@ impl RolloutContext {
         let rolling = view.is_some_and(WorkloadView::is_rolling);
         match decision {
             Decision::Restarting { .. } | Decision::Fold { .. } => line.starts(workload),
-            Decision::Waiting(Waiting::Turn { .. }) => {}
+            Decision::Waiting(Waiting::Turn {
+                hold: Hold::Cluster { .. } | Hold::Namespace { .. } | Hold::Wave { .. },
+                ..
+            }) => {}
             // Newer data came while it restarts.
             Decision::ListPods
             | Decision::Settle { .. }
@@ -282,12 +290,18 @@ impl RolloutContext {
             | Decision::Verified
             | Decision::Failed { .. }
             | Decision::Paused { .. }
-            | Decision::Waiting(Waiting::NoSuchWorkload | Waiting::ManualUpdate { .. })
-            | Decision::Conflict { .. } => {
-                for next in line.leave(workload, self.limits) {
-                    self.queue.add(next);
-                }
-            }
+            | Decision::Waiting(
+                Waiting::NoSuchWorkload
+                | Waiting::ManualUpdate { .. }
+                | Waiting::Turn {
+                    hold: Hold::Window { .. } | Hold::NoWindow(_),
+                    ..
+                },
+            )
+            | Decision::Conflict { .. } => line.leave(workload),
+        }
+        for next in line.call(self.limits) {
+            self.queue.add(next);
         }
         let (turn, wave) = line.depth();
         self.metrics.rollouts_waiting(turn, wave);

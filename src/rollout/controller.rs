@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     WorkloadKey,
     bind::Bound,
+    board::Standing,
     context::{Gathered, RolloutContext},
     decide::{self, Situation},
     decision::Decision,
@@ -161,12 +162,16 @@ fn conclude(
     let known = gathered.view.is_some() && gathered.wanted.is_some();
     context.memory.set(workload, known.then_some(tracker));
     let status = report::status(workload, gathered.wanted.as_deref(), decision);
+    let standing = status.map(|status| Standing {
+        status,
+        waits: report::waits(decision),
+    });
     let keys: Vec<_> = gathered
         .bound
         .iter()
         .map(|bound| (bound.vault_secret.clone(), bound.data.clone()))
         .collect();
-    for changed in context.board.publish(workload, status, &keys) {
+    for changed in context.board.publish(workload, standing, &keys) {
         context.wake(&changed);
         (context.report)(changed);
     }

@@ -25,6 +25,9 @@ const MOST_STAMPS: u32 = 2;
 /// A rollout whose numbers of pods have not changed for so long stands still.
 const STANDSTILL: Duration = Duration::from_mins(1);
 
+/// How often pods are listed of a workload that waits for its turn.
+const LOOK_RARELY: Duration = Duration::from_mins(10);
+
 /// How often pods are listed while the counters say complete and the pods do not.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -131,15 +134,18 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     if now < stamp_at(episode, bound) {
         return look_or_settle(situation, episode, stamp_at(episode, bound));
     }
-    if let Some(until) = under_way_until(situation, view) {
+    if let Some(until) = under_way_until(situation, view, episode) {
         let progress = Progress::counted(view);
         return Decision::Fold { progress, until };
     }
     match situation.turn {
         None => Decision::Ask,
-        Some(Turn::Hold { hold, until }) => look_or(situation, LOOK_SELDOM, |again| {
-            let (hold, again) = (hold.clone(), until.map_or(again, |until| again.min(until)));
-            Decision::Waiting(Waiting::Turn { hold, again })
+        Some(Turn::Hold { hold, until }) => look_or(situation, LOOK_RARELY, |look| {
+            let again = look.min(now + LOOK_SELDOM);
+            Decision::Waiting(Waiting::Turn {
+                hold: hold.clone(),
+                again: until.map_or(again, |until| again.min(until)),
+            })
         }),
         // What they run may have changed while it waited.
         Some(Turn::Mine { .. }) if pods.is_none() => Decision::ListPods,
@@ -148,11 +154,17 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
 }
 
 /// Until when to wait for a rollout that goes on already: as long as it moves. One that stands still may well need the new data.
-fn under_way_until(situation: &Situation<'_>, view: &WorkloadView) -> Option<Instant> {
+fn under_way_until(
+    situation: &Situation<'_>,
+    view: &WorkloadView,
+    episode: &Episode,
+) -> Option<Instant> {
     let urgent = situation.bound.iter().any(|bound| bound.urgent);
     let moved = situation.tracker.moved?;
     let patience = longest(situation.bound, |bound| bound.verify_timeout).min(STANDSTILL);
-    let until = moved + patience;
+    // One that never comes to rest is not waited for longer than a restart may take.
+    let longest = longest(situation.bound, |bound| bound.verify_timeout);
+    let until = (moved + patience).min(episode.last_change + longest);
     (!urgent && view.is_rolling() && situation.now < until).then_some(until)
 }
 

@@ -89,6 +89,28 @@ pub fn status(
     })
 }
 
+/// Whether the workload has pods that do not run with the current data yet and are going to.
+pub fn waits(decision: &Decision) -> bool {
+    match decision {
+        Decision::ListPods
+        | Decision::Settle { .. }
+        | Decision::Retry { .. }
+        | Decision::Ask
+        | Decision::Stamp
+        | Decision::Fold { .. }
+        | Decision::Restarting { .. }
+        | Decision::Paused { .. }
+        | Decision::Waiting(Waiting::Turn { .. } | Waiting::ManualUpdate { .. }) => true,
+        // A target that does not exist has no pods.
+        Decision::Waiting(Waiting::NoSuchWorkload)
+        | Decision::Unbound
+        | Decision::InStep { .. }
+        | Decision::Verified
+        | Decision::Failed { .. }
+        | Decision::Conflict { .. } => false,
+    }
+}
+
 fn state(decision: &Decision) -> Option<WorkloadState> {
     Some(match decision {
         Decision::Unbound => return None,

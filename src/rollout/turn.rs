@@ -129,7 +129,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Whether `workload` may restart now; if not, it waits until [`leave`](Self::leave) names it. One that is `urgent` waits for nobody.
+    /// Whether `workload` may restart now; if not, it waits until [`call`](Self::call) names it. One that is `urgent` waits for nobody.
     pub fn ask(&mut self, workload: &WorkloadKey, limits: Limits, urgent: bool) -> Turn {
         self.behind.remove(workload);
         if self.restarting.contains(workload) {
@@ -164,7 +164,7 @@ impl Line {
             }
             circle.push(next);
         }
-        self.give_up(workload);
+        self.leave(workload);
         self.behind.insert(workload.clone(), before.clone());
         false
     }
@@ -178,9 +178,8 @@ impl Line {
         }
     }
 
-    /// Takes in that `workload` neither restarts nor waits. Returns those whose turn it is now.
-    pub fn leave(&mut self, workload: &WorkloadKey, limits: Limits) -> Vec<WorkloadKey> {
-        self.give_up(workload);
+    /// Those whose turn it is now, of the places that were given back.
+    pub fn call(&mut self, limits: Limits) -> Vec<WorkloadKey> {
         let mut next = Vec::new();
         while let Some(workload) = self.next(limits) {
             self.starts(&workload);
@@ -199,7 +198,8 @@ impl Line {
         (self.waiting.len(), self.behind.len())
     }
 
-    fn give_up(&mut self, workload: &WorkloadKey) {
+    /// Takes in that `workload` neither restarts nor waits.
+    pub fn leave(&mut self, workload: &WorkloadKey) {
         self.waiting.remove(workload);
         self.behind.remove(workload);
         if self.restarting.remove(workload)

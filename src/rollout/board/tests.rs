@@ -16,15 +16,16 @@ fn data(name: &str, revision: &str) -> (ObjectKey, Data) {
     (key(name), data)
 }
 
-fn status(name: &str, state: WorkloadState) -> WorkloadStatus {
-    WorkloadStatus {
+fn standing(name: &str, state: WorkloadState, waits: bool) -> Standing {
+    let status = WorkloadStatus {
         kind: deployment(name).kind,
         name: name.into(),
         state,
         hash: None,
         pods: None,
         message: None,
-    }
+    };
+    Standing { status, waits }
 }
 
 #[test]
@@ -35,7 +36,7 @@ fn only_vault_secrets_with_something_new_to_say_are_returned() {
         let bound: Vec<_> = bound.iter().map(|name| data(name, "k1:1")).collect();
         board.publish(
             &deployment("web"),
-            state.map(|state| status("web", state)),
+            state.map(|state| standing("web", state, false)),
             &bound,
         )
     };
@@ -62,7 +63,7 @@ fn workloads_that_need_attention_come_first() {
     ] {
         board.publish(
             &deployment(name),
-            Some(status(name, state)),
+            Some(standing(name, state, false)),
             &[data("s", "k1:1")],
         );
     }
@@ -78,50 +79,50 @@ fn workloads_that_need_attention_come_first() {
 /// One row per set of workloads, each with the data that it was seen with: what is known of `k1:2`.
 #[test]
 fn data_is_in_use_when_every_workload_was_verified_with_just_that() {
-    use WorkloadState::{Failed, Paused, Pending, Restarting, Verified, Waiting};
+    use WorkloadState::{Failed, Pending, Verified, Waiting};
     let (old, new) = ("k1:1", "k1:2");
-    let rows: [(&[(WorkloadState, &str)], Verdict); 14] = [
+    let rows: [(&[(WorkloadState, bool, &str)], Verdict); 12] = [
         (&[], Verdict::NoneSeen),
-        (&[(Verified, new)], Verdict::Verified),
-        (&[(Verified, new), (Verified, new)], Verdict::Verified),
-        (&[(Verified, old)], Verdict::Undecided),
-        (&[(Verified, new), (Verified, old)], Verdict::Undecided),
-        (&[(Verified, old), (Verified, new)], Verdict::Undecided),
-        (&[(Paused, old)], Verdict::Undecided),
-        (&[(Failed, new)], Verdict::Undecided),
-        (&[(Failed, new), (Verified, new)], Verdict::Undecided),
-        (&[(Failed, new), (Pending, new)], Verdict::Waiting),
-        (&[(Pending, new), (Verified, old)], Verdict::Waiting),
-        (&[(Verified, new), (Restarting, new)], Verdict::Waiting),
-        (&[(Paused, new)], Verdict::Waiting),
-        (&[(Waiting, new)], Verdict::Waiting),
+        (&[(Verified, false, new)], Verdict::Verified),
+        (
+            &[(Verified, false, new), (Verified, false, new)],
+            Verdict::Verified,
+        ),
+        (&[(Verified, false, old)], Verdict::Undecided),
+        (
+            &[(Verified, false, new), (Verified, false, old)],
+            Verdict::Undecided,
+        ),
+        (
+            &[(Verified, false, old), (Verified, false, new)],
+            Verdict::Undecided,
+        ),
+        (&[(Pending, true, old)], Verdict::Undecided),
+        (&[(Failed, false, new)], Verdict::Undecided),
+        (
+            &[(Failed, false, new), (Verified, false, new)],
+            Verdict::Undecided,
+        ),
+        (
+            &[(Failed, false, new), (Pending, true, new)],
+            Verdict::Waiting,
+        ),
+        (
+            &[(Verified, false, new), (Waiting, true, new)],
+            Verdict::Waiting,
+        ),
+        // A target that does not exist runs with nothing, and may never exist.
+        (&[(Waiting, false, new)], Verdict::Undecided),
     ];
     for (workloads, expected) in rows {
         let board = Board::default();
-        for (number, (state, revision)) in workloads.iter().enumerate() {
+        for (number, (state, waits, revision)) in workloads.iter().enumerate() {
             let name = number.to_string();
-            let told = Some(WorkloadStatus {
-                pods: Some("0/1".into()),
-                ..status(&name, *state)
-            });
+            let told = Some(standing(&name, *state, *waits));
             board.publish(&deployment(&name), told, &[data("s", revision)]);
         }
         let revision = Revision::from_annotation(new);
         let found = board.verdict(&key("s"), &revision, Timestamp::UNIX_EPOCH);
         assert_eq!(found, expected, "{workloads:?}");
     }
-}
-
-/// A target that does not exist runs with nothing, and may never exist.
-#[test]
-fn nobody_waits_for_a_workload_that_is_not_there() {
-    let board = Board::default();
-    let told = Some(WorkloadStatus {
-        pods: None,
-        ..status("a", WorkloadState::Waiting)
-    });
-    board.publish(&deployment("a"), told, &[data("s", "k1:1")]);
-    let revision = Revision::from_annotation("k1:1");
-    let found = board.verdict(&key("s"), &revision, Timestamp::UNIX_EPOCH);
-    assert_eq!(found, Verdict::Undecided);
 }

@@ -21,9 +21,10 @@ use crate::{
         bind::Follows,
         board::Board,
         context::Memory,
+        decision::Waiting,
         fixtures::{at, deployment, s, view},
         report::RolloutNote,
-        turn::Limits,
+        turn::{Hold, Limits},
     },
     secret_view::{Managed, SecretView},
     telemetry::metrics::Metrics,
@@ -413,4 +414,22 @@ async fn a_target_that_does_not_exist_is_looked_at_too() {
     let status = bed.status().unwrap();
     assert_eq!(status.state, WorkloadState::Waiting);
     assert_eq!(status.message.unwrap(), "no such StatefulSet");
+}
+
+#[tokio::test]
+async fn a_window_that_shuts_gives_the_place_in_the_line_to_the_next() {
+    let bed = Bed::new().await;
+    let (web, other) = (deployment("web"), deployment("other"));
+    let (view, now) = (view(), std::time::Instant::now());
+    let ask = |workload| bed.context.ask(workload, &view, &[], now);
+    let mine = Turn::Mine { early: false };
+    assert_eq!(ask(&web), mine);
+    assert!(matches!(ask(&other), Turn::Hold { .. }));
+    let shut = Decision::Waiting(Waiting::Turn {
+        hold: Hold::Window { opens: None },
+        again: now,
+    });
+    bed.context.concluded(&web, Some(&view), &shut);
+    assert_eq!(ask(&other), mine);
+    assert!(matches!(ask(&web), Turn::Hold { .. }));
 }

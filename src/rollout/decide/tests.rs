@@ -665,7 +665,7 @@ fn what_has_to_wait_for_its_turn_says_so_and_is_looked_at_seldom() {
         ..Play::new()
     };
     play.settles_until(0, 10);
-    for (second, again) in [(10, 60), (20, 60), (59, 60), (60, 120)] {
+    for (second, again) in [(10, 70), (20, 80), (560, 600), (600, 660)] {
         let expected = Decision::Waiting(Waiting::Turn {
             hold: Hold::Cluster { limit: 5 },
             again: play.start + s(again),
@@ -674,7 +674,7 @@ fn what_has_to_wait_for_its_turn_says_so_and_is_looked_at_seldom() {
     }
     assert_eq!(play.lists, 2);
     play.turn = Turn::Mine { early: false };
-    assert_eq!(play.at(61), Decision::Stamp);
+    assert_eq!(play.at(601), Decision::Stamp);
     assert_eq!(play.lists, 3, "its pods are looked at once more before");
 }
 
@@ -720,6 +720,20 @@ fn a_rollout_under_way_is_waited_for_as_long_as_it_moves() {
     assert_eq!(play.at(10), expected);
     assert_eq!(play.at(64), expected);
     assert_eq!(play.at(65), Decision::Stamp);
+}
+
+#[test]
+fn a_rollout_that_never_comes_to_rest_is_not_waited_for_for_ever() {
+    let mut play = Play::new();
+    play.view().counters = counters(3, 1, 3);
+    play.settles_until(0, 10);
+    for second in (10..600).step_by(30) {
+        play.view().counters = counters(3, 1, 2 + u32::try_from(second % 20 / 10).unwrap());
+        let found = play.at(second);
+        assert!(matches!(found, Decision::Fold { .. }), "{found:?}");
+    }
+    play.view().counters = counters(3, 1, 1);
+    assert_eq!(play.at(600), Decision::Stamp);
 }
 
 #[test]

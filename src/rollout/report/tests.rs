@@ -1,6 +1,6 @@
 //! Pure: tests.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use super::*;
 use crate::rollout::fixtures::{at, bound, deployment, s};
@@ -73,7 +73,7 @@ fn decisions() -> Vec<Decision> {
 }
 
 /// Waiting for others.
-fn waits() -> Vec<Decision> {
+fn held_up() -> Vec<Decision> {
     let wave = |state| Hold::Wave {
         before: deployment("db"),
         wave: "data".into(),
@@ -107,7 +107,7 @@ fn waits() -> Vec<Decision> {
 
 #[test]
 fn every_decision_reads_well_in_a_status() {
-    let lines: Vec<_> = [decisions(), waits()]
+    let lines: Vec<_> = [decisions(), held_up()]
         .concat()
         .iter()
         .map(|decision| {
@@ -184,4 +184,23 @@ fn notes_name_the_secrets_or_what_failed() {
         text(Announcement::Failed, &failed),
         "0 of 1 pods are ready with the current data after 90s"
     );
+}
+
+/// What was replaced is kept for those who wait, also for a window that opens in days.
+#[test]
+fn whoever_is_going_to_restart_waits_and_nobody_waits_for_a_workload_that_is_not_there() {
+    for decision in held_up() {
+        assert!(waits(&decision), "{decision:?}");
+    }
+    let by_name: BTreeSet<_> = decisions()
+        .iter()
+        .filter(|decision| !waits(decision))
+        .map(Decision::name)
+        .collect();
+    let done = [
+        "Conflict", "Failed", "InStep", "Unbound", "Verified", "Waiting",
+    ];
+    assert_eq!(by_name, done.into());
+    let absent = Decision::Waiting(Waiting::NoSuchWorkload);
+    assert!(!waits(&absent));
 }

@@ -15,6 +15,12 @@ const fn limits(cluster: usize, namespace: usize) -> Limits {
     Limits { cluster, namespace }
 }
 
+/// Gives its place back; who comes next.
+fn done(line: &mut Line, workload: &WorkloadKey, limits: Limits) -> Vec<WorkloadKey> {
+    line.leave(workload);
+    line.call(limits)
+}
+
 #[test]
 fn so_many_restart_at_once_and_the_next_when_one_is_done() {
     let limits = limits(2, 9);
@@ -24,9 +30,9 @@ fn so_many_restart_at_once_and_the_next_when_one_is_done() {
     let full = Turn::from(Hold::Cluster { limit: 2 });
     assert_eq!(turns, [MINE, MINE, full.clone(), full]);
     assert_eq!(line.depth(), (2, 0));
-    assert_eq!(line.leave(&all[1], limits), [all[2].clone()]);
+    assert_eq!(done(&mut line, &all[1], limits), [all[2].clone()]);
     assert_eq!(line.ask(&all[2], limits, false), MINE);
-    assert_eq!(line.leave(&all[0], limits), [all[3].clone()]);
+    assert_eq!(done(&mut line, &all[0], limits), [all[3].clone()]);
     assert_eq!(line.depth(), (0, 0));
 }
 
@@ -41,9 +47,9 @@ fn the_next_is_of_the_namespace_that_has_the_fewest() {
     for one in big.iter().chain(&small) {
         line.ask(one, limits, false);
     }
-    assert_eq!(line.leave(&big[0], limits), [small[0].clone()]);
-    assert_eq!(line.leave(&small[0], limits), [small[1].clone()]);
-    assert_eq!(line.leave(&small[1], limits), [big[2].clone()]);
+    assert_eq!(done(&mut line, &big[0], limits), [small[0].clone()]);
+    assert_eq!(done(&mut line, &small[0], limits), [small[1].clone()]);
+    assert_eq!(done(&mut line, &small[1], limits), [big[2].clone()]);
 }
 
 #[test]
@@ -55,7 +61,7 @@ fn a_namespace_has_a_limit_of_its_own() {
     let full = Turn::from(Hold::Namespace { limit: 1 });
     assert_eq!(line.ask(&two, limits, false), full);
     assert_eq!(line.ask(&workload("bank", "a"), limits, false), MINE);
-    assert_eq!(line.leave(&one, limits), [two]);
+    assert_eq!(done(&mut line, &one, limits), [two]);
 }
 
 #[test]
@@ -70,8 +76,8 @@ fn what_is_urgent_or_under_way_goes_beyond_the_limit_and_counts() {
         line.ask(&all[2], limits, false),
         Turn::Hold { .. }
     ));
-    assert_eq!(line.leave(&all[0], limits), []);
-    assert_eq!(line.leave(&all[1], limits), [all[2].clone()]);
+    assert_eq!(done(&mut line, &all[0], limits), []);
+    assert_eq!(done(&mut line, &all[1], limits), [all[2].clone()]);
 }
 
 #[test]
@@ -82,8 +88,8 @@ fn whoever_does_not_wait_any_more_gets_no_turn() {
     for one in &all {
         line.ask(one, limits, false);
     }
-    assert_eq!(line.leave(&all[1], limits), []);
-    assert_eq!(line.leave(&all[0], limits), [all[2].clone()]);
+    assert_eq!(done(&mut line, &all[1], limits), []);
+    assert_eq!(done(&mut line, &all[0], limits), [all[2].clone()]);
 }
 
 #[test]
@@ -134,7 +140,7 @@ proptest! {
         for event in events {
             match event {
                 Event::Ask(n) => _ = line.ask(&all[n], limits, false),
-                Event::Leave(n) => _ = line.leave(&all[n], limits),
+                Event::Leave(n) => _ = done(&mut line, &all[n], limits),
             }
             prop_assert!(line.restarting.len() <= cluster);
             for space in ["x", "y", "z"] {
@@ -145,7 +151,7 @@ proptest! {
             prop_assert!(line.next(limits).is_none(), "somebody waits though there is room");
         }
         while let Some(one) = line.restarting.first().cloned() {
-            line.leave(&one, limits);
+            done(&mut line, &one, limits);
         }
         prop_assert_eq!(line.depth(), (0, 0));
     }
