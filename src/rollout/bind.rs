@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     WorkloadKey,
     turn::Waves,
-    view::WorkloadView,
+    view::{Restart, WorkloadView},
     window::{WindowError, Windows},
 };
 use crate::{
@@ -140,7 +140,7 @@ impl Follows {
 
     /// Whether `workload`, which looks like `view` if it exists, should be restarted for this VaultSecret.
     pub fn concerns(&self, workload: &WorkloadKey, view: Option<&WorkloadView>) -> bool {
-        if view.is_some_and(|view| view.left_alone) {
+        if view.is_some_and(|view| view.restart == Restart::Never) {
             return false;
         }
         let uses = view.is_some_and(|view| view.secrets.contains(&self.target_name));

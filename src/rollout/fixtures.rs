@@ -8,7 +8,7 @@ use super::{
     WorkloadKey,
     bind::{Bound, Data},
     pod::PodFacts,
-    view::{Counters, ForeignWrite, WorkloadView},
+    view::{Counters, ForeignWrite, Restart, WorkloadView},
 };
 use crate::{api::vault_secret::WorkloadKind, names::ObjectKey, revision::Revision};
 
@@ -36,7 +36,7 @@ pub fn view() -> WorkloadView {
         labels: BTreeMap::new(),
         created: at(100),
         deleting: false,
-        left_alone: false,
+        restart: Restart::Always,
         generation: 1,
         observed_generation: 1,
         secrets: ["db".to_owned()].into(),

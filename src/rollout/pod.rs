@@ -88,9 +88,10 @@ fn trouble(status: &PodStatus) -> Option<String> {
     let unscheduled = conditions
         .iter()
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    containers
-        .find_map(trouble_of)
-        .or_else(|| unscheduled.map(|condition| words(&condition.reason, &condition.message)))
+    containers.find_map(trouble_of).or_else(|| {
+        unscheduled
+            .map(|condition| words(condition.reason.as_deref(), condition.message.as_deref()))
+    })
 }
 
 /// The same for one container. That it is being made, or waits for the containers before it, is no trouble.
@@ -107,15 +108,17 @@ fn trouble_of(container: &ContainerStatus) -> Option<String> {
         {
             format!("ends again and again, with exit code {}", ended.exit_code)
         }
-        (Some(_), _) => words(&waiting?.reason, &waiting?.message),
+        (Some(_), _) => words(
+            reason,
+            waiting.and_then(|waiting| waiting.message.as_deref()),
+        ),
         (None, _) => return None,
     };
     Some(format!("container {}: {why}", container.name))
 }
 
-fn words(reason: &Option<String>, message: &Option<String>) -> String {
-    let parts = [reason.as_deref(), message.as_deref()];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
+fn words(reason: Option<&str>, message: Option<&str>) -> String {
+    let parts: Vec<_> = [reason, message].into_iter().flatten().collect();
     parts.join(": ").chars().take(LONGEST_TROUBLE).collect()
 }
 

@@ -30,8 +30,8 @@ pub struct WorkloadView {
     pub generation: i64,
     /// Generation that the workload's own controller has seen.
     pub observed_generation: i64,
-    /// Whether it says that it must never be restarted.
-    pub left_alone: bool,
+    /// For what it wants to be restarted.
+    pub restart: Restart,
     /// Every Secret that its pod template uses, or, if it says so, only those in the environment.
     pub secrets: BTreeSet<String>,
     /// The hash its pod template carries.
@@ -52,6 +52,17 @@ pub struct WorkloadView {
     pub counters: Counters,
     /// Why the apiserver lets it make no pods, such as a quota or an admission policy. Only Deployments tell.
     pub refused: Option<String>,
+}
+
+/// For what a workload wants to be restarted, by its annotation [`RESTART`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// For every Secret that it uses.
+    Always,
+    /// For Secrets in its environment.
+    Env,
+    /// For none.
+    Never,
 }
 
 /// The newest entry of another field manager.
@@ -96,6 +107,11 @@ impl WorkloadView {
             .template
             .and_then(|template| template.metadata.as_ref());
         let restart = annotation(metadata.annotations.as_ref(), RESTART);
+        let restart = match restart.as_deref() {
+            Some(RESTART_NEVER) => Restart::Never,
+            Some(RESTART_ENV) => Restart::Env,
+            Some(_) | None => Restart::Always,
+        };
         let owns = |path: &[&str]| own_entry(metadata).is_some_and(|entry| has_field(entry, path));
         let in_step_is_ours = owns(&["f:metadata", "f:annotations", &field(IN_STEP)]);
         Self {
@@ -108,14 +124,13 @@ impl WorkloadView {
             deleting: metadata.deletion_timestamp.is_some(),
             generation: metadata.generation.unwrap_or_default(),
             observed_generation: shape.observed_generation.unwrap_or_default(),
-            left_alone: restart.as_deref() == Some(RESTART_NEVER),
+            restart,
             secrets: shape
                 .template
                 .and_then(|template| template.spec.as_ref())
-                .map(if restart.as_deref() == Some(RESTART_ENV) {
-                    secrets_in_env
-                } else {
-                    secrets_of
+                .map(match restart {
+                    Restart::Env => secrets_in_env,
+                    Restart::Always | Restart::Never => secrets_of,
                 })
                 .unwrap_or_default(),
             stamp: annotation(

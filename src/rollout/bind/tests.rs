@@ -202,7 +202,7 @@ fn whoever_says_never_is_not_bound_even_as_a_target() {
     let secrets: BTreeMap<_, _> = [("db", secret("a", 10))].into();
     let target = json!({"targets": [{"kind": "Deployment", "name": "web"}]});
     let never = WorkloadView {
-        left_alone: true,
+        restart: Restart::Never,
         ..view()
     };
     let follows = [follows("a", "db", &target)];

@@ -76,12 +76,15 @@ fn workloads_that_need_attention_come_first() {
     assert_eq!(board.workloads(&key("other")), []);
 }
 
+/// The workloads, each with its state, whether it waits, and the data it was seen with; and what follows.
+type Row<'a> = (&'a [(WorkloadState, bool, &'a str)], Verdict);
+
 /// One row per set of workloads, each with the data that it was seen with: what is known of `k1:2`.
 #[test]
 fn data_is_in_use_when_every_workload_was_verified_with_just_that() {
     use WorkloadState::{Failed, Pending, Verified, Waiting};
     let (old, new) = ("k1:1", "k1:2");
-    let rows: [(&[(WorkloadState, bool, &str)], Verdict); 12] = [
+    let rows: [Row<'_>; 12] = [
         (&[], Verdict::NoneSeen),
         (&[(Verified, false, new)], Verdict::Verified),
         (

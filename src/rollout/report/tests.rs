@@ -39,15 +39,9 @@ fn decisions() -> Vec<Decision> {
         Decision::Verified,
         Decision::Failed {
             progress,
-            why: None,
-            after: s(600),
-            again: Instant::now(),
-        },
-        Decision::Failed {
-            progress,
             why: Some("pod web-1: container app: ImagePullBackOff".into()),
             after: s(600),
-            again: Instant::now(),
+            again,
         },
         Decision::Paused { stamped: false },
         Decision::Paused { stamped: true },
@@ -137,7 +131,6 @@ fn every_decision_reads_well_in_a_status() {
     Stamp: Pending []
     Restarting: Restarting [2/3]
     Verified: Verified []
-    Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m
     Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m: pod web-1: container app: ImagePullBackOff
     Paused: Paused [] the Deployment is paused; it is restarted when it is resumed
     Paused: Paused [] the Deployment is paused; its restart goes on when it is resumed

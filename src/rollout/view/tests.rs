@@ -43,7 +43,7 @@ fn the_three_kinds_give_the_same_view() {
         uid: "w1".into(),
         created: at(100),
         deleting: false,
-        left_alone: false,
+        restart: Restart::Always,
         generation: 7,
         observed_generation: 6,
         secrets: ["x".to_owned()].into(),
@@ -198,10 +198,10 @@ fn whoever_reloads_what_is_mounted_is_restarted_for_its_environment_only() {
             "volumes": [{"name": "v", "secret": {"secretName": "mounted"}}],
         });
         let view = project::<Deployment>(workload);
-        (view.left_alone, Vec::from_iter(view.secrets))
+        (view.restart, Vec::from_iter(view.secrets))
     };
     let both = vec!["env".to_owned(), "mounted".to_owned()];
-    assert_eq!(uses(json!("env")), (false, vec!["env".to_owned()]));
-    assert_eq!(uses(json!("never")), (true, both.clone()));
-    assert_eq!(uses(json!("what")), (false, both));
+    assert_eq!(uses(json!("env")), (Restart::Env, vec!["env".to_owned()]));
+    assert_eq!(uses(json!("never")), (Restart::Never, both.clone()));
+    assert_eq!(uses(json!("what")), (Restart::Always, both));
 }
