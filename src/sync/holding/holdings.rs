@@ -98,8 +98,22 @@ impl Holdings {
         }
     }
 
+    /// Takes up the records of all the Secrets of other names than the target: what they say ends. Whatever was noted
+    /// before is forgotten, as the target may be one of them.
+    pub fn end_former(&mut self, former: BTreeMap<ObjectKey, Records>, seed: u64, moment: Moment) {
+        for records in former.values() {
+            self.end_all(records, seed, moment);
+        }
+        self.former = former;
+    }
+
+    /// Whether the Secret of another name still says what was noted of it.
+    pub fn is_as_noted(&self, key: &ObjectKey, now: &Believed) -> bool {
+        now.proven && self.former.get(key) == Some(&now.records)
+    }
+
     /// Nothing of this is in use any more.
-    pub fn end_all(&mut self, records: &Records, seed: u64, moment: Moment) {
+    fn end_all(&mut self, records: &Records, seed: u64, moment: Moment) {
         let held = records.held.values().filter(|record| !record.unproven);
         let held = held.map(|record| &record.issued);
         let ended = records.superseded.iter().map(|ended| &ended.issued);

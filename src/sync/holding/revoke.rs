@@ -43,7 +43,9 @@ impl Syncer {
                 .await;
             next = next.into_iter().chain(until).min();
         }
-        self.clear_former(held).await;
+        if let Some(target) = target {
+            self.clear_former(object, target, held).await;
+        }
         next
     }
 
