@@ -37,6 +37,8 @@ pub struct Holdings {
     pub former: BTreeMap<ObjectKey, Records>,
     /// The generation of the spec for which these were looked for.
     pub former_as_of: Option<i64>,
+    /// Whether, as of the last pass, a source holds nothing that was ever written.
+    pub lacks_one: bool,
     /// The version of the Secret whose record this agrees with. Whatever is written is written over this one.
     pub agreed: Agreed,
 }
@@ -105,6 +107,22 @@ impl Holdings {
             self.end_all(records, seed, moment);
         }
         self.former = former;
+    }
+
+    /// Notes whether one of the sources called `names` holds nothing that was ever written.
+    pub fn note_lacking<'a>(&mut self, mut names: impl Iterator<Item = &'a str>) {
+        self.lacks_one = names.any(|name| {
+            let hand = self.sources.get(name).map(|holding| &holding.in_hand);
+            hand.is_none_or(|hand| hand.as_ref().is_some_and(|hand| hand.previous.is_none()))
+        });
+    }
+
+    /// What Secrets of other names hold while a source has nothing to put in its place: it may be all that pods have, so
+    /// they wait for more.
+    pub fn irreplaceable(&self) -> Vec<Issued> {
+        let former = self.former.values().filter(|_| self.lacks_one);
+        let held = former.flat_map(|records| records.held.values());
+        held.map(|record| record.issued.clone()).collect()
     }
 
     /// Whether the Secret of another name still says what was noted of it.

@@ -37,7 +37,14 @@ impl Syncer {
     ) -> Option<Instant> {
         let mut live = None;
         let mut next = None;
+        let irreplaceable = held.irreplaceable();
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
+            let mut needed = irreplaceable.iter();
+            let verdict = if needed.any(|issued| issued.is(&ending.what.issued)) {
+                Verdict::Waiting
+            } else {
+                verdict
+            };
             let until = self
                 .end_one((object, target), identity, (ending, verdict), &mut live)
                 .await;

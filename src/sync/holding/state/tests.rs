@@ -417,6 +417,39 @@ fn what_is_held_under_an_earlier_name_ends_once() {
     }
 }
 
+/// A name that changed while no operator ran: what the earlier Secret holds is all there is until something was issued, and
+/// written, for the next one.
+#[test]
+fn what_nothing_replaces_yet_is_waited_for() {
+    let now = Instant::now();
+    let moment = Moment {
+        clock: date(100_000),
+        now,
+    };
+    for (known, names, expected) in [
+        ("", vec![NAME], vec!["1"]),
+        ("2*", vec![NAME], vec!["1"]),
+        ("2* 3", vec![NAME], vec![]),
+        ("2", vec![NAME], vec![]),
+        ("2", vec![NAME, "other"], vec!["1"]),
+        // Nothing is to be issued any more.
+        ("", vec![], vec![]),
+    ] {
+        let mut held = spelled(known, now);
+        let records = Records {
+            held: named("1").map(|record| (NAME.to_owned(), record)).collect(),
+            superseded: named("0").map(superseding).collect(),
+            seal: None,
+        };
+        let former = [(ObjectKey::new("shop", "earlier"), records)];
+        held.end_former(former.into(), 1, moment);
+        held.note_lacking(names.iter().copied());
+        let waited: Vec<_> = held.irreplaceable();
+        let expected: Vec<_> = expected.into_iter().map(|id| leased(id).issued).collect();
+        assert_eq!(waited, expected, "{known} {names:?}");
+    }
+}
+
 /// The name is given back while what the Secret of that name held is still kept: its record is in use again. So it is when
 /// another object has taken the Secret over.
 #[test]
