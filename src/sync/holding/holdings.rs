@@ -366,7 +366,7 @@ impl Holdings {
             *connections.entry(connection?).or_default() += 1;
         }
         let each = connections.into_iter().map(|(connection, count)| {
-            format!("{count} of what was issued before, through {connection}, cannot be revoked from here and lives until its TTL")
+            format!("{count} of what was issued before, through {connection}, can be neither renewed nor revoked from here and lives until its TTL")
         });
         let all: Vec<_> = each.collect();
         (!all.is_empty()).then(|| all.join("; "))
