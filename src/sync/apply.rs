@@ -7,7 +7,6 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     api::vault_secret::CreationPolicy,
-    names::{HOLDINGS, ObjectKey, SECRET_MANAGER},
+    names::{ObjectKey, SECRET_MANAGER},
     secret_view::{self, SecretView},
     sensitive::Sensitive,
     telemetry::metrics::Metrics,
@@ -133,19 +132,20 @@ pub async fn live_records(client: &Client, key: &ObjectKey) -> Result<Records, A
     Ok(holdings.map_or_else(Records::default, |holdings| holdings.records.clone()))
 }
 
-/// Takes the record of what was issued out of a Secret that is not kept any more.
+/// Takes the record of what was issued out of a Secret that is not kept any more, as long as it is the one of this UID and
+/// resource version: its record may be in use again a moment later.
 pub async fn clear_record(
     client: &Client,
     metrics: &Metrics,
     key: &ObjectKey,
+    version: &(String, String),
 ) -> Result<(), ApplyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
     let params = PatchParams {
         field_manager: Some(SECRET_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let nothing = json!({"metadata": {"annotations": {HOLDINGS: null}}});
-    let patch = Patch::Merge(nothing);
+    let patch = Patch::Merge(merge::forget(version));
     let written = timeout(LIMIT, api.patch_metadata(&key.name, &params, &patch)).await;
     match written {
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),

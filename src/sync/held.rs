@@ -99,6 +99,7 @@ impl Syncer {
         let secret = self.observe(object, &resolved.target.name);
         self.take_over(scope, &mut held, secret.as_deref());
         let passed = self.pass_held(scope, &mut held).await;
+        held.note_lacking(issuing(resolved).map(|(source, _)| source.name.as_str()));
         // What was replaced is no matter of what became of the rest.
         let target = &resolved.target.name;
         let secret = self.observe(object, target);

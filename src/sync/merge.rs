@@ -74,6 +74,17 @@ pub fn release(live: &Secret) -> Value {
     })
 }
 
+/// The merge patch that takes the record of what was issued out of the Secret of this UID and resource version.
+pub fn forget((uid, resource_version): &(String, String)) -> Value {
+    json!({
+        "metadata": {
+            "uid": uid,
+            "resourceVersion": resource_version,
+            "annotations": {HOLDINGS: null},
+        },
+    })
+}
+
 /// Our entry of the managed fields, and those of everybody else.
 fn entries(live: &Secret) -> (Vec<&ManagedFieldsEntry>, Vec<&ManagedFieldsEntry>) {
     let all = live.metadata.managed_fields.iter().flatten();
@@ -140,6 +151,16 @@ mod tests {
             });
             assert_eq!(found, expected, "{key}");
         }
+    }
+
+    /// Whoever wrote the Secret since is not overwritten: the record may be in use again, or another object's.
+    #[test]
+    fn a_record_is_taken_out_of_just_the_secret_that_was_looked_at() {
+        let patch = forget(&("u".to_owned(), "7".to_owned()));
+        let expected = json!({
+            "metadata": {"uid": "u", "resourceVersion": "7", "annotations": {HOLDINGS: null}},
+        });
+        assert_eq!(patch, expected);
     }
 
     #[test]

@@ -178,12 +178,19 @@ impl Ending {
             Verdict::NoneSeen | Verdict::Verified => None,
             Verdict::Waiting | Verdict::Undecided => Some(now + self.look(now)),
         };
-        match self.lease.as_ref().map(|lease| lease.decide(&KEPT, now)) {
-            Some(Step::LookUp) => Next::Keep(Asked::LookUp),
-            Some(Step::Renew) => Next::Keep(Asked::Renewal),
-            Some(Step::Wait(step)) => Next::Wait(earliest(step, [due, look])),
+        let stranded = self.hindrance == Some(Hindrance::Stranded);
+        let again = self.held_until.filter(|until| stranded && now < *until);
+        let step = self.lease.as_ref().map(|lease| lease.decide(&KEPT, now));
+        match (step, again) {
+            // Nobody can ask about it now.
+            (Some(Step::LookUp | Step::Renew), Some(again)) => {
+                Next::Wait(earliest(again, [due, look]))
+            }
+            (Some(Step::LookUp), None) => Next::Keep(Asked::LookUp),
+            (Some(Step::Renew), None) => Next::Keep(Asked::Renewal),
+            (Some(Step::Wait(step)), _) => Next::Wait(earliest(step, [due, look])),
             // Vault extends it no further.
-            Some(Step::Replace(_)) | None => Next::Wait(earliest(now + LOOK.1, [due, look])),
+            (Some(Step::Replace(_)) | None, _) => Next::Wait(earliest(now + LOOK.1, [due, look])),
         }
     }
 
@@ -208,13 +215,18 @@ impl Ending {
         self.held_until = Some(now + HELD);
     }
 
-    /// Nobody can revoke it.
+    /// Nobody can revoke it, or ask about it; in ten minutes somebody may.
     pub fn strand(&mut self, now: Instant) {
         self.hindrance = Some(Hindrance::Stranded);
-        // Nor can anybody ask about it.
-        self.lease = None;
         self.failures = self.failures.saturating_add(1);
         self.held_until = Some(now + BACKOFF.1);
+    }
+
+    /// Somebody can ask about it, and revoke it.
+    pub fn reached(&mut self) {
+        self.hindrance = self
+            .hindrance
+            .filter(|hindrance| *hindrance != Hindrance::Stranded);
     }
 
     /// It is revoked, or gone.
@@ -439,6 +451,51 @@ mod tests {
             |seconds: u32| word(ending.decide(Verdict::Verified, now + seconds * SECOND));
         assert_eq!(word(1), "wait");
         assert_eq!(word(3600), "over");
+    }
+
+    /// Its login may come back: then it is kept alive again. Nobody is asked before ten minutes have passed.
+    #[test]
+    fn what_nobody_can_keep_is_tried_again_every_ten_minutes() {
+        let start = Instant::now();
+        let what = superseded(3600, true, false);
+        let long_ago = start.checked_sub(9 * HOUR).unwrap_or(start);
+        let lease = Lease::taken_over(HOUR, start, start, 1);
+        let mut ending = Ending::new(what, Some(lease), long_ago, start);
+        for minutes in [0, 10, 20] {
+            let now = start + minutes * MINUTE;
+            let found = ending.decide(Verdict::Waiting, now);
+            assert_eq!(word(found), "look up", "{minutes}");
+            ending.strand(now);
+            let then = now + 599 * SECOND;
+            for (now, verdict) in [(now, Verdict::Waiting), (then, Verdict::Verified)] {
+                let Next::Wait(until) = ending.decide(verdict, now) else {
+                    panic!("{minutes} {verdict:?}");
+                };
+                assert!(now < until, "{minutes} {verdict:?}");
+            }
+        }
+        let now = start + 30 * MINUTE;
+        assert_eq!(word(ending.decide(Verdict::Waiting, now)), "look up");
+        ending.reached();
+        assert_eq!(ending.hindrance, None);
+        ending
+            .lease_mut()
+            .unwrap()
+            .looked_up(10 * MINUTE, true, now);
+        assert_eq!(
+            word(ending.decide(Verdict::Waiting, now + 8 * MINUTE)),
+            "renew"
+        );
+
+        ending.strand(now + 8 * MINUTE);
+        assert_eq!(
+            word(ending.decide(Verdict::Waiting, now + 9 * MINUTE)),
+            "wait"
+        );
+        assert_eq!(
+            word(ending.decide(Verdict::Waiting, now + 10 * MINUTE)),
+            "over"
+        );
     }
 
     /// The record says since when: its successor was issued then, and may have been written only now. Nothing is known

@@ -37,6 +37,8 @@ pub struct Holdings {
     pub former: BTreeMap<ObjectKey, Records>,
     /// The generation of the spec for which these were looked for.
     pub former_as_of: Option<i64>,
+    /// Whether, as of the last pass, a source holds nothing that was ever written.
+    pub lacks_one: bool,
     /// The version of the Secret whose record this agrees with. Whatever is written is written over this one.
     pub agreed: Agreed,
 }
@@ -98,8 +100,38 @@ impl Holdings {
         }
     }
 
+    /// Takes up the records of all the Secrets of other names than the target: what they say ends. Whatever was noted
+    /// before is forgotten, as the target may be one of them.
+    pub fn end_former(&mut self, former: BTreeMap<ObjectKey, Records>, seed: u64, moment: Moment) {
+        for records in former.values() {
+            self.end_all(records, seed, moment);
+        }
+        self.former = former;
+    }
+
+    /// Notes whether one of the sources called `names` holds nothing that was ever written.
+    pub fn note_lacking<'a>(&mut self, mut names: impl Iterator<Item = &'a str>) {
+        self.lacks_one = names.any(|name| {
+            let hand = self.sources.get(name).map(|holding| &holding.in_hand);
+            hand.is_none_or(|hand| hand.as_ref().is_some_and(|hand| hand.previous.is_none()))
+        });
+    }
+
+    /// What Secrets of other names hold while a source has nothing to put in its place: it may be all that pods have, so
+    /// they wait for more.
+    pub fn irreplaceable(&self) -> Vec<Issued> {
+        let former = self.former.values().filter(|_| self.lacks_one);
+        let held = former.flat_map(|records| records.held.values());
+        held.map(|record| record.issued.clone()).collect()
+    }
+
+    /// Whether the Secret of another name still says what was noted of it.
+    pub fn is_as_noted(&self, key: &ObjectKey, now: &Believed) -> bool {
+        now.proven && self.former.get(key) == Some(&now.records)
+    }
+
     /// Nothing of this is in use any more.
-    pub fn end_all(&mut self, records: &Records, seed: u64, moment: Moment) {
+    fn end_all(&mut self, records: &Records, seed: u64, moment: Moment) {
         let held = records.held.values().filter(|record| !record.unproven);
         let held = held.map(|record| &record.issued);
         let ended = records.superseded.iter().map(|ended| &ended.issued);
@@ -334,7 +366,7 @@ impl Holdings {
             *connections.entry(connection?).or_default() += 1;
         }
         let each = connections.into_iter().map(|(connection, count)| {
-            format!("{count} of what was issued before, through {connection}, cannot be revoked from here and lives until its TTL")
+            format!("{count} of what was issued before, through {connection}, can be neither renewed nor revoked from here and lives until its TTL")
         });
         let all: Vec<_> = each.collect();
         (!all.is_empty()).then(|| all.join("; "))

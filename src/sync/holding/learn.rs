@@ -1,6 +1,6 @@
 //! Effects: apiserver, memory. Learns from the records in Secrets what is held for an object, and what of it is over.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     holdings::{Agreed, Holdings},
@@ -46,19 +46,38 @@ impl Syncer {
         held.former_as_of = Some(object.view.generation);
         let others = self.world.secrets.in_namespace(&object.key.namespace);
         let others = others.into_iter().filter(|(key, _)| key.name != target);
-        for (key, secret) in others {
-            let Believed { records, proven } = self.believed(object, &secret);
-            if proven {
-                held.end_all(&records, object.seed, self.moment());
-                held.former.insert(key, records);
-            }
-        }
+        let former: BTreeMap<_, _> = others
+            .filter_map(|(key, secret)| {
+                let Believed { records, proven } = self.believed(object, &secret);
+                proven.then_some((key, records))
+            })
+            .collect();
+        held.end_former(former, object.seed, self.moment());
     }
 
-    /// Takes the record out of Secrets of other names, once all it says is over.
-    pub(in crate::sync) async fn clear_former(&self, held: &mut Holdings) {
+    /// Takes the record out of Secrets of other names than `target`, once all it says is over.
+    pub(in crate::sync) async fn clear_former(
+        &self,
+        object: &Object<'_>,
+        target: &str,
+        held: &mut Holdings,
+    ) {
+        held.former.retain(|key, _| key.name != target);
         for key in held.former_that_are_over() {
-            match apply::clear_record(&self.client, &self.metrics, &key).await {
+            let secret = self.world.secrets.get(&key);
+            let same = secret.filter(|secret| {
+                let believed = self.believed(object, secret);
+                held.is_as_noted(&key, &believed)
+            });
+            let Some(secret) = same else {
+                // It is gone, or somebody else's by now, or says something else: whatever it says is looked at anew.
+                held.former.remove(&key);
+                held.former_as_of = None;
+                continue;
+            };
+            let version = secret.version();
+            let cleared = apply::clear_record(&self.client, &self.metrics, &key, &version);
+            match cleared.await {
                 Ok(()) => _ = held.former.remove(&key),
                 Err(error) => {
                     tracing::warn!(secret = %key, %error, "the record of leases that are over was not taken out; it is tried again");

@@ -37,13 +37,22 @@ impl Syncer {
     ) -> Option<Instant> {
         let mut live = None;
         let mut next = None;
+        let irreplaceable = held.irreplaceable();
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
+            let mut needed = irreplaceable.iter();
+            let verdict = if needed.any(|issued| issued.is(&ending.what.issued)) {
+                Verdict::Waiting
+            } else {
+                verdict
+            };
             let until = self
                 .end_one((object, target), identity, (ending, verdict), &mut live)
                 .await;
             next = next.into_iter().chain(until).min();
         }
-        self.clear_former(held).await;
+        if let Some(target) = target {
+            self.clear_former(object, target, held).await;
+        }
         next
     }
 
@@ -96,9 +105,10 @@ impl Syncer {
     ) {
         let issued = ending.what.issued.clone();
         let Some(identity) = self.holdings.who_ends(object.key, &issued, identity) else {
-            ending.strand(Instant::now().into_std());
+            strand(object, ending);
             return;
         };
+        ending.reached();
         if let Some(lease) = ending.lease_mut() {
             // What goes wrong is told to the lease, and logged.
             _ = self
@@ -111,10 +121,7 @@ impl Syncer {
     pub(super) async fn end(&self, object: &Object<'_>, identity: &Identity, ending: &mut Ending) {
         let issued = &ending.what.issued;
         let Some(identity) = self.holdings.who_ends(object.key, issued, identity) else {
-            if ending.hindrance != Some(Hindrance::Stranded) {
-                tracing::warn!(object = %object.key, connection = issued.connection, "what was replaced cannot be revoked: this process has no login through the connection it was issued through; it ends by itself");
-            }
-            ending.strand(Instant::now().into_std());
+            strand(object, ending);
             return;
         };
         match self.revoke(&identity, issued).await {
@@ -201,4 +208,12 @@ impl Syncer {
             .credential_revoked(issued.kind(), result.is_ok());
         result
     }
+}
+
+/// Nobody can ask Vault about it, or revoke it.
+fn strand(object: &Object<'_>, ending: &mut Ending) {
+    if ending.hindrance != Some(Hindrance::Stranded) {
+        tracing::warn!(object = %object.key, connection = ending.what.issued.connection, "what was replaced can be neither renewed nor revoked: this process has no login through the connection it was issued through; it ends by itself unless there is one again");
+    }
+    ending.strand(Instant::now().into_std());
 }

@@ -402,8 +402,7 @@ fn what_is_held_under_an_earlier_name_ends_once() {
             superseded: named("2").map(superseding).collect(),
             seal: None,
         };
-        held.former.insert(key.clone(), records.clone());
-        held.end_all(&records, 1, moment);
+        held.end_former([(key.clone(), records)].into(), 1, moment);
         assert_eq!(spell(&held), expected, "{known}");
         assert_eq!(held.former_that_are_over(), [], "{known}");
         for ending in &mut held.superseded {
@@ -414,6 +413,87 @@ fn what_is_held_under_an_earlier_name_ends_once() {
             over,
             known.starts_with('3') && !known.contains('*'),
             "{known}"
+        );
+    }
+}
+
+/// A name that changed while no operator ran: what the earlier Secret holds is all there is until something was issued, and
+/// written, for the next one.
+#[test]
+fn what_nothing_replaces_yet_is_waited_for() {
+    let now = Instant::now();
+    let moment = Moment {
+        clock: date(100_000),
+        now,
+    };
+    for (known, names, expected) in [
+        ("", vec![NAME], vec!["1"]),
+        ("2*", vec![NAME], vec!["1"]),
+        ("2* 3", vec![NAME], vec![]),
+        ("2", vec![NAME], vec![]),
+        ("2", vec![NAME, "other"], vec!["1"]),
+        // Nothing is to be issued any more.
+        ("", vec![], vec![]),
+    ] {
+        let mut held = spelled(known, now);
+        let records = Records {
+            held: named("1").map(|record| (NAME.to_owned(), record)).collect(),
+            superseded: named("0").map(superseding).collect(),
+            seal: None,
+        };
+        let former = [(ObjectKey::new("shop", "earlier"), records)];
+        held.end_former(former.into(), 1, moment);
+        held.note_lacking(names.iter().copied());
+        let waited: Vec<_> = held.irreplaceable();
+        let expected: Vec<_> = expected.into_iter().map(|id| leased(id).issued).collect();
+        assert_eq!(waited, expected, "{known} {names:?}");
+    }
+}
+
+/// The name is given back while what the Secret of that name held is still kept: its record is in use again. So it is when
+/// another object has taken the Secret over.
+#[test]
+fn a_record_that_is_in_use_again_is_not_taken_out() {
+    let now = Instant::now();
+    let moment = Moment {
+        clock: date(100_000),
+        now,
+    };
+    let records = |id| Records {
+        held: named(id).map(|record| (NAME.to_owned(), record)).collect(),
+        ..Records::default()
+    };
+    let live = |id| Believed {
+        records: records(id),
+        proven: true,
+    };
+    let key = |name| ObjectKey::new("shop", name);
+    let mut held = spelled("2", now);
+    held.end_former([(key("a"), records("1"))].into(), 1, moment);
+    held.agree(live("1"), HOUR, moment, 1);
+    held.end_former([(key("b"), records("2"))].into(), 1, moment);
+    assert_eq!(spell(&held), "1|2");
+    held.sources.clear();
+    for ending in &mut held.superseded {
+        ending.revoked();
+    }
+    assert_eq!(held.former_that_are_over(), [key("b")]);
+
+    let unproven = Believed {
+        proven: false,
+        ..live("2")
+    };
+    for (name, now, expected) in [
+        ("b", live("2"), true),
+        ("b", live("3"), false),
+        ("b", unproven, false),
+        ("b", Believed::default(), false),
+        ("a", live("1"), false),
+    ] {
+        assert_eq!(
+            held.is_as_noted(&key(name), &now),
+            expected,
+            "{name} {now:?}"
         );
     }
 }
