@@ -4,9 +4,9 @@
 //! that issued it, and the accessor. A token that was replaced is named by no identity any more, and stays for as long
 //! as leases depend on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -185,11 +185,13 @@ impl Stored {
     }
 
     /// Lets go of the tokens that no lease and no session needs, and writes what is not written yet.
-    pub(super) async fn tend(&self, sessions: &[IdentityKey], is_needed: impl Fn(&str) -> bool) {
+    pub(super) async fn tend(&self, sessions: &[IdentityKey], needed: &HashSet<Arc<str>>) {
         let logins: Vec<String> = sessions.iter().map(|key| self.login(key)).collect();
         let now = now();
         self.retain(|name, entry| {
-            logins.contains(&name.login) || is_needed(&name.accessor) || now < entry.spared_until
+            logins.contains(&name.login)
+                || needed.contains(name.accessor.as_str())
+                || now < entry.spared_until
         });
         if self.known().again.is_none_or(|again| again <= now) {
             self.flush().await;

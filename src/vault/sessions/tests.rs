@@ -531,6 +531,40 @@ async fn what_nobody_uses_is_stored_no_longer_and_what_leases_need_is() {
     assert_eq!(vault.count("POST auth/token/renew-accessor"), 0);
 }
 
+/// Objects come and go while the store is tended; each side takes locks that the other takes, too.
+#[tokio::test]
+async fn depending_and_tending_do_not_wait_for_each_other() {
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let shelf = Shelf::default();
+    let (_, parent) = shelf.open().issue(&identity, &read()).await.unwrap();
+    let parent = parent.unwrap();
+    for number in 0..200 {
+        let token = (format!("a.b.{number}"), Sensitive::new(CANARY));
+        shelf.tokens.lock().unwrap().extend([token]);
+    }
+    let sessions = Arc::new(shelf.open());
+    let (done, both) = std::sync::mpsc::channel();
+    let (depending, depended) = (Arc::clone(&sessions), done.clone());
+    std::thread::spawn(move || {
+        for _ in 0..1000 {
+            depending.depend("shop/app", &identity, BTreeSet::from([parent.as_str()]));
+            depending.depend("shop/app", &identity, BTreeSet::new());
+        }
+        depended.send(())
+    });
+    std::thread::spawn(move || {
+        for _ in 0..1000 {
+            futures::executor::block_on(sessions.tend());
+        }
+        done.send(())
+    });
+    for _ in 0..2 {
+        let ended = both.recv_timeout(Duration::from_mins(1));
+        assert!(ended.is_ok(), "they wait for each other");
+    }
+}
+
 #[tokio::test]
 async fn a_stored_token_is_sent_to_no_other_server() {
     let vault = vault();
