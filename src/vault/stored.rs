@@ -181,6 +181,7 @@ impl Stored {
     /// Nothing is stored any more.
     pub(super) async fn clear(&self) {
         self.retain(|_, _| false);
+        self.known().again = None;
         self.flush().await;
     }
 
@@ -193,9 +194,7 @@ impl Stored {
                 || needed.contains(name.accessor.as_str())
                 || now < entry.spared_until
         });
-        if self.known().again.is_none_or(|again| again <= now) {
-            self.flush().await;
-        }
+        self.flush().await;
     }
 
     /// When to tend it again.
@@ -209,12 +208,13 @@ impl Stored {
         spared.filter(|until| *until > now).min()
     }
 
-    /// Writes what is not written yet.
+    /// Writes what is not written yet, unless that failed just now: then whoever waited here does not try it once more.
     async fn flush(&self) {
         let _turn = self.writing.lock().await;
         let (changes, tokens) = {
             let known = self.known();
-            if known.changes == known.written {
+            let rests = known.again.is_some_and(|again| now() < again);
+            if known.changes == known.written || rests {
                 return;
             }
             let tokens = known.tokens.iter();
