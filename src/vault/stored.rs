@@ -4,7 +4,7 @@
 //! that issued it, and the accessor. A token that was replaced is named by no identity any more, and stays for as long
 //! as leases depend on it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -178,9 +178,34 @@ impl Stored {
         self.retain(|name, _| name.accessor != accessor);
     }
 
-    /// Nothing is stored any more.
-    pub(super) async fn clear(&self) {
-        self.retain(|_, _| false);
+    /// All tokens by their accessors, and as whom each may be sent: as its own identity, or another one at its server.
+    /// Leaves out batch tokens, which nobody can revoke.
+    pub(super) fn all<'a>(
+        &self,
+        users: impl Iterator<Item = &'a IdentityKey>,
+    ) -> Vec<(String, Sensitive, Option<IdentityKey>)> {
+        let users: Vec<_> = users
+            .map(|user| (self.login(user), self.server(user), user))
+            .collect();
+        let user_of = |name: &Name| {
+            let mut at_server = users.iter().filter(|(_, server, _)| *server == name.server);
+            let own = at_server.clone().find(|(login, ..)| *login == name.login);
+            own.or_else(|| at_server.next())
+                .map(|(.., user)| (*user).clone())
+        };
+        let known = self.known();
+        let named = known
+            .tokens
+            .iter()
+            .filter(|(name, _)| !name.accessor.is_empty());
+        named
+            .map(|(name, entry)| (name.accessor.clone(), entry.token.clone(), user_of(name)))
+            .collect()
+    }
+
+    /// Stores neither the tokens `ended` any longer nor batch tokens, and writes that at once.
+    pub(super) async fn give_up(&self, ended: &BTreeSet<&str>) {
+        self.retain(|name, _| !name.accessor.is_empty() && !ended.contains(name.accessor.as_str()));
         self.known().again = None;
         self.flush().await;
     }

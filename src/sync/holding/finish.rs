@@ -112,6 +112,14 @@ impl Syncer {
         Some(given)
     }
 
+    /// As whom the object called `key` asks Vault; `None` while it may not.
+    pub fn user(&self, key: &ObjectKey) -> Option<Identity> {
+        let view = self.world.vault_secrets.get(key)?;
+        let spec = view.spec.as_ref().ok()?;
+        let (_, identity) = self.asks_as(&Object::new(key, &view), spec).ok()?;
+        Some(identity)
+    }
+
     /// Takes our finalizer off the object called `key`: nobody will be there to do so.
     pub async fn let_go(&self, key: &ObjectKey) -> Result<(), ApplyError> {
         match self.world.vault_secrets.get(key) {

@@ -1,5 +1,7 @@
 //! Effects: loopback HTTP — one token per identity, and what happens when it dies.
 
+use std::collections::BTreeMap;
+
 use futures::future::join_all;
 
 use super::*;
@@ -413,7 +415,7 @@ async fn a_token_is_kept_while_somebody_depends_on_it() {
 /// A store in memory, which every process finds again.
 #[derive(Clone, Default)]
 struct Shelf {
-    tokens: Arc<Mutex<std::collections::BTreeMap<String, Sensitive>>>,
+    tokens: Arc<Mutex<BTreeMap<String, Sensitive>>>,
     writes: Arc<std::sync::atomic::AtomicUsize>,
     fails: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -425,7 +427,7 @@ impl crate::vault::stored::TokenStore for Shelf {
 
     fn write(
         &self,
-        tokens: std::collections::BTreeMap<String, Sensitive>,
+        tokens: BTreeMap<String, Sensitive>,
     ) -> futures::future::BoxFuture<'_, Result<(), String>> {
         use std::sync::atomic::Ordering::SeqCst;
         self.writes.fetch_add(1, SeqCst);
@@ -610,4 +612,38 @@ async fn a_store_that_cannot_be_written_holds_nothing_up_and_is_written_later() 
     assert!(sessions.next_date().unwrap() <= now());
     sessions.tend().await;
     assert_eq!(shelf.counts(), (2, 2));
+}
+
+#[tokio::test]
+async fn giving_up_revokes_what_is_stored_and_keeps_what_it_cannot_revoke() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let (other, _) = vault.identity("bank/default");
+    let moved = Identity {
+        key: IdentityKey::new(IdentityParts {
+            connection: "main".to_owned(),
+            server: "2".to_owned(),
+            auth: "default".to_owned(),
+            subject: "bank/default".to_owned(),
+            revision: "1".to_owned(),
+        }),
+        ..other
+    };
+    let shelf = Shelf::default();
+    let before = shelf.open();
+    before.send(&identity, &read()).await.unwrap();
+    before.send(&moved, &read()).await.unwrap();
+    let give_up = async || {
+        let sessions = shelf.open();
+        let told = sessions.give_up(BTreeMap::new(), vec![identity.clone()]);
+        let told: Vec<_> = told.await.into_values().collect();
+        (told.len(), told.into_iter().flatten().count())
+    };
+    vault.model().sealed = true;
+    assert_eq!((give_up().await, shelf.counts()), ((2, 0), (2, 2)));
+    vault.model().sealed = false;
+    clock.advance(Duration::from_mins(2)).await;
+    assert_eq!((give_up().await, shelf.counts()), ((2, 1), (3, 1)));
+    assert_eq!(vault.model().tokens.len(), 1, "nobody may send the other");
 }
