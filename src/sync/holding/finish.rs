@@ -25,6 +25,7 @@ use crate::{
         resolve,
     },
     vault::session::Identity,
+    view::Undecodable,
 };
 
 /// How soon a revocation that failed is tried again.
@@ -64,12 +65,34 @@ impl Left {
     }
 }
 
+impl GivenUp {
+    /// Nobody knows what was issued.
+    fn unread(why: String) -> Self {
+        let left = Left {
+            what: "what was issued for it".to_owned(),
+            parent: None,
+            why,
+        };
+        Self {
+            left: vec![left],
+            ..Self::default()
+        }
+    }
+}
+
 impl Syncer {
     /// Revokes everything that was issued for the object called `key`, although it stays. `None` if nothing was.
     pub async fn give_up(&self, key: &ObjectKey) -> Option<GivenUp> {
         let view = self.world.vault_secrets.get(key)?;
         let object = Object::new(key, &view);
-        let spec = view.spec.as_ref().ok()?;
+        let spec = match &view.spec {
+            Ok(spec) => spec,
+            Err(Undecodable { field, why }) => {
+                let why =
+                    format!("its record is not looked for, because {field} cannot be read: {why}");
+                return view.finalizer.then(|| GivenUp::unread(why));
+            }
+        };
         let target = resolve::target_name(key, spec);
         let secret = self.observe(&object, target);
         let mut held = Holdings::default();
@@ -249,5 +272,16 @@ impl Syncer {
             name: key.name.clone(),
             why: format!("set the finalizer of the VaultSecret: {why}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_cannot_be_read_leaves_something() {
+        let given = GivenUp::unread("spec.sources cannot be read".to_owned());
+        assert_eq!((given.left.len(), given.parents.len()), (1, 0));
     }
 }
