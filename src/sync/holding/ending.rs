@@ -242,6 +242,7 @@ mod tests {
             issued: Issued {
                 namespace: None,
                 connection: None,
+                given: false,
                 what: What::Lease {
                     id: "a/b".into(),
                     ttl,

@@ -80,6 +80,12 @@ impl GivenUp {
     }
 }
 
+/// The token that `issued` ends with, unless somebody gave it to Lockstep: then it is not revoked. `given` says so of the
+/// login as it is now, for records of before that was noted.
+fn parent_to_end(issued: &Issued, given: bool) -> Option<&str> {
+    issued.parent().filter(|_| !given && !issued.given)
+}
+
 impl Syncer {
     /// Revokes everything that was issued for the object called `key`, although it stays. `None` if nothing was.
     pub async fn give_up(&self, key: &ObjectKey) -> Option<GivenUp> {
@@ -113,8 +119,8 @@ impl Syncer {
             return None;
         }
         let issued = held.superseded.iter().map(|ending| &ending.what.issued);
-        let identity = match self.asks_as(&object, spec) {
-            Ok((_, identity)) => identity,
+        let (login, identity) = match self.asks_as(&object, spec) {
+            Ok((resolved, identity)) => (resolved.login, identity),
             Err(stop) => {
                 let why = stop.to_string();
                 let left = issued.map(|issued| Left::new(issued, why.clone()));
@@ -127,10 +133,10 @@ impl Syncer {
                 Ok(()) => given.revoked += 1,
                 Err(error) => given.left.push(Left::new(issued, error.to_string())),
             }
-            let parent = issued.parent().map(str::to_owned);
+            let parent = parent_to_end(issued, login.is_given());
             given
                 .parents
-                .extend(parent.map(|parent| (parent, identity.clone())));
+                .extend(parent.map(|parent| (parent.to_owned(), identity.clone())));
         }
         Some(given)
     }
@@ -277,7 +283,35 @@ impl Syncer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::record::What, *};
+
+    fn lease(connection: Option<&str>, given: bool) -> Issued {
+        Issued {
+            namespace: None,
+            connection: connection.map(str::to_owned),
+            given,
+            what: What::Lease {
+                id: "database/creds/app/1".to_owned(),
+                ttl: 3600,
+                renewable: true,
+                parent: Some("accessor".to_owned()),
+            },
+        }
+    }
+
+    #[test]
+    fn a_token_that_somebody_gave_is_not_revoked_with_its_leases() {
+        let rows = [
+            ((false, false), Some("accessor")),
+            ((false, true), None),
+            ((true, true), None),
+            // The login was edited since.
+            ((true, false), None),
+        ];
+        for ((noted, now), expected) in rows {
+            assert_eq!(parent_to_end(&lease(None, noted), now), expected);
+        }
+    }
 
     #[test]
     fn an_object_that_cannot_be_read_leaves_something() {
