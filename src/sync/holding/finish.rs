@@ -63,6 +63,20 @@ impl Left {
             why,
         }
     }
+
+    /// What was issued through another connection than `connection`: this Vault would say that there is no such lease, as
+    /// if it had been revoked.
+    fn elsewhere(issued: &Issued, connection: &str) -> Option<Self> {
+        let through = issued.connection.as_deref();
+        let other = through.filter(|through| *through != connection)?;
+        let why = format!(
+            "it was issued through connection {other}, and the object uses {connection} now"
+        );
+        Some(Self {
+            parent: None,
+            ..Self::new(issued, why)
+        })
+    }
 }
 
 impl GivenUp {
@@ -128,7 +142,12 @@ impl Syncer {
                 return Some(given);
             }
         };
+        let connection = login.connection.to_string();
         for issued in issued {
+            if let Some(left) = Left::elsewhere(issued, &connection) {
+                given.left.push(left);
+                continue;
+            }
             match self.revoke(&identity, issued).await {
                 Ok(()) => given.revoked += 1,
                 Err(error) => given.left.push(Left::new(issued, error.to_string())),
@@ -310,6 +329,16 @@ mod tests {
         ];
         for ((noted, now), expected) in rows {
             assert_eq!(parent_to_end(&lease(None, noted), now), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_issued_through_another_connection_is_left() {
+        let rows = [(None, false), (Some("new"), false), (Some("old"), true)];
+        for (through, is_left) in rows {
+            let left = Left::elsewhere(&lease(through, false), "new");
+            assert_eq!(left.is_some(), is_left, "{through:?}");
+            assert!(left.is_none_or(|left| left.parent.is_none()));
         }
     }
 
