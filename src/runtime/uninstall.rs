@@ -21,11 +21,13 @@ use crate::{
     names::ObjectKey,
     sync::holding::finish::{GivenUp, Left},
     telemetry::metrics::Metrics,
-    vault::error::VaultError,
+    vault::error::{VaultError, VaultErrorKind},
 };
 
 /// How long a Lease must stand still to be taken from whoever holds it: no time, as far as there is such a Lease.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// What a policy lacks that does not let tokens be revoked.
+const ADVICE: &str = r#"; a policy that allows it has the line path "auth/token/revoke-accessor" { capabilities = ["update"] }"#;
 /// Objects at once.
 const AT_A_TIME: usize = 16;
 
@@ -107,6 +109,8 @@ impl Operator {
             return Ok(Uninstalled::default());
         };
         let all = self.world.vault_secrets.all();
+        // Those that hold nothing may have a token that is stored.
+        let users = all.iter().filter_map(|(key, _)| syncer.user(key)).collect();
         let given = futures::stream::iter(all).map(|(key, _)| {
             let syncer = &syncer;
             async move { Some((syncer.give_up(&key).await?, key)) }
@@ -119,7 +123,7 @@ impl Operator {
         for (object, _) in &mut given {
             parents.append(&mut object.parents);
         }
-        let tokens = syncer.sessions.give_up(parents).await;
+        let tokens = syncer.sessions.give_up(parents, users).await;
         let mut told = Uninstalled::default();
         for (object, key) in given {
             if told.tell(&key, object, &tokens) == 0
@@ -160,8 +164,10 @@ impl Uninstalled {
     fn tell_tokens(&mut self, tokens: &Tokens) {
         for (accessor, outcome) in tokens {
             if let Err(error) = outcome {
+                let is_denied = error.kind == VaultErrorKind::Denied;
+                let advice = if is_denied { ADVICE } else { "" };
                 self.lines.push(format!(
-                    "the token with accessor {accessor} is left and ends with its TTL: {error}; a policy that allows it has the line path \"auth/token/revoke-accessor\" {{ capabilities = [\"update\"] }}"
+                    "the token with accessor {accessor} is left and ends with its TTL: {error}{advice}"
                 ));
             }
         }

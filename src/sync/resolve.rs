@@ -98,6 +98,13 @@ pub struct Login {
     pub method: Method,
 }
 
+impl Login {
+    /// Whether the token comes from somebody else, and is not Lockstep's to revoke.
+    pub fn is_given(&self) -> bool {
+        matches!(self.method, Method::Token { .. })
+    }
+}
+
 /// Resolves one `VaultSecret`, or says what the user has to change.
 pub fn resolve(
     object: &ObjectKey,

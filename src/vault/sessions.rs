@@ -308,8 +308,9 @@ impl Sessions {
             .await;
         if let Some(stored) = &self.stored {
             let sessions: Vec<_> = self.sessions().keys().cloned().collect();
-            let is_needed = |accessor: &str| self.dependents().get(accessor).is_some();
-            stored.tend(&sessions, is_needed).await;
+            // Beforehand: whoever holds the dependents may ask what is stored, so nobody does it the other way round.
+            let needed = self.dependents().accessors();
+            stored.tend(&sessions, &needed).await;
         }
     }
 

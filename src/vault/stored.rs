@@ -4,9 +4,9 @@
 //! that issued it, and the accessor. A token that was replaced is named by no identity any more, and stays for as long
 //! as leases depend on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -178,22 +178,48 @@ impl Stored {
         self.retain(|name, _| name.accessor != accessor);
     }
 
-    /// Nothing is stored any more.
-    pub(super) async fn clear(&self) {
-        self.retain(|_, _| false);
+    /// All tokens by their accessors, and as whom each may be sent: as its own identity, or another one at its server.
+    /// Leaves out batch tokens, which nobody can revoke.
+    pub(super) fn all<'a>(
+        &self,
+        users: impl Iterator<Item = &'a IdentityKey>,
+    ) -> Vec<(String, Sensitive, Option<IdentityKey>)> {
+        let users: Vec<_> = users
+            .map(|user| (self.login(user), self.server(user), user))
+            .collect();
+        let user_of = |name: &Name| {
+            let mut at_server = users.iter().filter(|(_, server, _)| *server == name.server);
+            let own = at_server.clone().find(|(login, ..)| *login == name.login);
+            own.or_else(|| at_server.next())
+                .map(|(.., user)| (*user).clone())
+        };
+        let known = self.known();
+        let named = known
+            .tokens
+            .iter()
+            .filter(|(name, _)| !name.accessor.is_empty());
+        named
+            .map(|(name, entry)| (name.accessor.clone(), entry.token.clone(), user_of(name)))
+            .collect()
+    }
+
+    /// Stores neither the tokens `ended` any longer nor batch tokens, and writes that at once.
+    pub(super) async fn give_up(&self, ended: &BTreeSet<&str>) {
+        self.retain(|name, _| !name.accessor.is_empty() && !ended.contains(name.accessor.as_str()));
+        self.known().again = None;
         self.flush().await;
     }
 
     /// Lets go of the tokens that no lease and no session needs, and writes what is not written yet.
-    pub(super) async fn tend(&self, sessions: &[IdentityKey], is_needed: impl Fn(&str) -> bool) {
+    pub(super) async fn tend(&self, sessions: &[IdentityKey], needed: &HashSet<Arc<str>>) {
         let logins: Vec<String> = sessions.iter().map(|key| self.login(key)).collect();
         let now = now();
         self.retain(|name, entry| {
-            logins.contains(&name.login) || is_needed(&name.accessor) || now < entry.spared_until
+            logins.contains(&name.login)
+                || needed.contains(name.accessor.as_str())
+                || now < entry.spared_until
         });
-        if self.known().again.is_none_or(|again| again <= now) {
-            self.flush().await;
-        }
+        self.flush().await;
     }
 
     /// When to tend it again.
@@ -207,12 +233,13 @@ impl Stored {
         spared.filter(|until| *until > now).min()
     }
 
-    /// Writes what is not written yet.
+    /// Writes what is not written yet, unless that failed just now: then whoever waited here does not try it once more.
     async fn flush(&self) {
         let _turn = self.writing.lock().await;
         let (changes, tokens) = {
             let known = self.known();
-            if known.changes == known.written {
+            let rests = known.again.is_some_and(|again| now() < again);
+            if known.changes == known.written || rests {
                 return;
             }
             let tokens = known.tokens.iter();

@@ -116,6 +116,7 @@ impl Syncer {
         let made = |what| Issued {
             namespace: namespace.as_ref().map(ToString::to_string),
             connection: None,
+            given: false,
             what,
         };
         let request = Request::issue(&ask.path, Some(&parameters))?.in_namespace(namespace.clone());
@@ -286,6 +287,7 @@ mod tests {
             issued: Issued {
                 namespace: None,
                 connection: None,
+                given: false,
                 what: What::Certificate {
                     mount: "pki".into(),
                     serial: "0a".into(),

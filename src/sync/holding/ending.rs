@@ -265,6 +265,7 @@ mod tests {
             issued: Issued {
                 namespace: None,
                 connection: None,
+                given: false,
                 what: What::Lease {
                     id: "a/b".into(),
                     ttl,

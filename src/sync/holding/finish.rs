@@ -25,6 +25,7 @@ use crate::{
         resolve,
     },
     vault::session::Identity,
+    view::Undecodable,
 };
 
 /// How soon a revocation that failed is tried again.
@@ -62,6 +63,41 @@ impl Left {
             why,
         }
     }
+
+    /// What was issued through another connection than `connection`: this Vault would say that there is no such lease, as
+    /// if it had been revoked.
+    fn elsewhere(issued: &Issued, connection: &str) -> Option<Self> {
+        let through = issued.connection.as_deref();
+        let other = through.filter(|through| *through != connection)?;
+        let why = format!(
+            "it was issued through connection {other}, and the object uses {connection} now"
+        );
+        Some(Self {
+            parent: None,
+            ..Self::new(issued, why)
+        })
+    }
+}
+
+impl GivenUp {
+    /// Nobody knows what was issued.
+    fn unread(why: String) -> Self {
+        let left = Left {
+            what: "what was issued for it".to_owned(),
+            parent: None,
+            why,
+        };
+        Self {
+            left: vec![left],
+            ..Self::default()
+        }
+    }
+}
+
+/// The token that `issued` ends with, unless somebody gave it to Lockstep: then it is not revoked. `given` says so of the
+/// login as it is now, for records of before that was noted.
+fn parent_to_end(issued: &Issued, given: bool) -> Option<&str> {
+    issued.parent().filter(|_| !given && !issued.given)
 }
 
 impl Syncer {
@@ -69,7 +105,14 @@ impl Syncer {
     pub async fn give_up(&self, key: &ObjectKey) -> Option<GivenUp> {
         let view = self.world.vault_secrets.get(key)?;
         let object = Object::new(key, &view);
-        let spec = view.spec.as_ref().ok()?;
+        let spec = match &view.spec {
+            Ok(spec) => spec,
+            Err(Undecodable { field, why }) => {
+                let why =
+                    format!("its record is not looked for, because {field} cannot be read: {why}");
+                return view.finalizer.then(|| GivenUp::unread(why));
+            }
+        };
         let target = resolve::target_name(key, spec);
         let secret = self.observe(&object, target);
         let mut held = Holdings::default();
@@ -90,8 +133,8 @@ impl Syncer {
             return None;
         }
         let issued = held.superseded.iter().map(|ending| &ending.what.issued);
-        let identity = match self.asks_as(&object, spec) {
-            Ok((_, identity)) => identity,
+        let (login, identity) = match self.asks_as(&object, spec) {
+            Ok((resolved, identity)) => (resolved.login, identity),
             Err(stop) => {
                 let why = stop.to_string();
                 let left = issued.map(|issued| Left::new(issued, why.clone()));
@@ -99,17 +142,30 @@ impl Syncer {
                 return Some(given);
             }
         };
+        let connection = login.connection.to_string();
         for issued in issued {
+            if let Some(left) = Left::elsewhere(issued, &connection) {
+                given.left.push(left);
+                continue;
+            }
             match self.revoke(&identity, issued).await {
                 Ok(()) => given.revoked += 1,
                 Err(error) => given.left.push(Left::new(issued, error.to_string())),
             }
-            let parent = issued.parent().map(str::to_owned);
+            let parent = parent_to_end(issued, login.is_given());
             given
                 .parents
-                .extend(parent.map(|parent| (parent, identity.clone())));
+                .extend(parent.map(|parent| (parent.to_owned(), identity.clone())));
         }
         Some(given)
+    }
+
+    /// As whom the object called `key` asks Vault; `None` while it may not.
+    pub fn user(&self, key: &ObjectKey) -> Option<Identity> {
+        let view = self.world.vault_secrets.get(key)?;
+        let spec = view.spec.as_ref().ok()?;
+        let (_, identity) = self.asks_as(&Object::new(key, &view), spec).ok()?;
+        Some(identity)
     }
 
     /// Takes our finalizer off the object called `key`: nobody will be there to do so.
@@ -241,5 +297,54 @@ impl Syncer {
             name: key.name.clone(),
             why: format!("set the finalizer of the VaultSecret: {why}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::record::What, *};
+
+    fn lease(connection: Option<&str>, given: bool) -> Issued {
+        Issued {
+            namespace: None,
+            connection: connection.map(str::to_owned),
+            given,
+            what: What::Lease {
+                id: "database/creds/app/1".to_owned(),
+                ttl: 3600,
+                renewable: true,
+                parent: Some("accessor".to_owned()),
+            },
+        }
+    }
+
+    #[test]
+    fn a_token_that_somebody_gave_is_not_revoked_with_its_leases() {
+        let rows = [
+            ((false, false), Some("accessor")),
+            ((false, true), None),
+            ((true, true), None),
+            // The login was edited since.
+            ((true, false), None),
+        ];
+        for ((noted, now), expected) in rows {
+            assert_eq!(parent_to_end(&lease(None, noted), now), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_issued_through_another_connection_is_left() {
+        let rows = [(None, false), (Some("new"), false), (Some("old"), true)];
+        for (through, is_left) in rows {
+            let left = Left::elsewhere(&lease(through, false), "new");
+            assert_eq!(left.is_some(), is_left, "{through:?}");
+            assert!(left.is_none_or(|left| left.parent.is_none()));
+        }
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_leaves_something() {
+        let given = GivenUp::unread("spec.sources cannot be read".to_owned());
+        assert_eq!((given.left.len(), given.parents.len()), (1, 0));
     }
 }

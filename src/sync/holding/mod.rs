@@ -230,6 +230,7 @@ impl Syncer {
                     issued: Issued {
                         namespace: ask.namespace.as_ref().map(ToString::to_string),
                         connection: Some(resolved.login.connection.to_string()),
+                        given: resolved.login.is_given(),
                         what,
                     },
                     at: (self.clock)(),
@@ -297,7 +298,12 @@ impl Syncer {
         let useless = match made {
             Some(made) => {
                 let connection = Some(resolved.login.connection.to_string());
-                let made = Issued { connection, ..made };
+                let given = resolved.login.is_given();
+                let made = Issued {
+                    connection,
+                    given,
+                    ..made
+                };
                 Some(self.discard(identity, (&source.name, made), held).await)
             }
             None => None,
@@ -340,6 +346,7 @@ impl Syncer {
             made: what.clone().map(|what| Issued {
                 namespace: ask.namespace.as_ref().map(ToString::to_string),
                 connection: None,
+                given: false,
                 what,
             }),
         })?;

@@ -69,6 +69,9 @@ pub struct Issued {
     /// The connection it was issued through: another Vault does not know it. `None` in records of before that was noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<String>,
+    /// Whether the token it was issued with was given to Lockstep, and is not Lockstep's to revoke.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given: bool,
     /// What it is.
     #[serde(flatten)]
     pub what: What,
@@ -357,6 +360,7 @@ mod tests {
         Issued {
             namespace: None,
             connection: None,
+            given: false,
             what: What::Lease {
                 id: id.into(),
                 ttl: 3600,

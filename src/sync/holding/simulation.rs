@@ -509,6 +509,7 @@ impl World {
                     issued: Issued {
                         namespace: None,
                         connection: None,
+                        given: false,
                         what: What::Lease {
                             id,
                             ttl,

@@ -129,6 +129,11 @@ impl Dependents {
         self.tokens.get_mut(accessor)
     }
 
+    /// The tokens that something depends on.
+    pub(super) fn accessors(&self) -> HashSet<Arc<str>> {
+        self.tokens.keys().cloned().collect()
+    }
+
     /// When tokens of earlier processes are to be renewed.
     pub(super) fn renewals(&self) -> impl Iterator<Item = Instant> {
         self.foreign()

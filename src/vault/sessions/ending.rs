@@ -1,15 +1,18 @@
 //! Effects: Vault — what becomes of tokens when the process ends, and when the operator is uninstalled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 
 use super::{Sessions, TENDED_AT_ONCE};
+use crate::sensitive::Sensitive;
 use crate::vault::error::{VaultError, VaultErrorKind};
 use crate::vault::request::Request;
+use crate::vault::response::Response;
 use crate::vault::session::{Identity, Session};
+use crate::vault::stored::Stored;
 
 /// How long the end of the process is put off to revoke tokens, and how many at the same time.
 const AT_THE_END: Duration = Duration::from_secs(2);
@@ -31,21 +34,27 @@ impl Sessions {
         }
     }
 
-    /// Everything is given up: revokes the tokens `parents`, by their accessors and as whom that is asked, then all
-    /// tokens of this process, and stores none. Says how it went with `parents`; one that has ended is a success.
+    /// Everything is given up: revokes the tokens `parents`, by their accessors and as whom that is asked, then what is
+    /// stored, each as one of `users` who logs in to the same Vault, and all other tokens of this process. Says how it
+    /// went with `parents` and with what was stored; one that has ended is a success, and stored no longer.
     pub async fn give_up(
         &self,
         parents: BTreeMap<String, Identity>,
+        users: Vec<Identity>,
     ) -> BTreeMap<String, Result<(), VaultError>> {
         let outcomes = futures::stream::iter(parents).map(|(accessor, identity)| async move {
             let outcome = self.revoke_parent(&accessor, &identity).await;
             (accessor, outcome)
         });
-        let outcomes: BTreeMap<_, _> = outcomes.buffer_unordered(TENDED_AT_ONCE).collect().await;
+        let mut outcomes: BTreeMap<_, _> =
+            outcomes.buffer_unordered(TENDED_AT_ONCE).collect().await;
+        if let Some(stored) = &self.stored {
+            revoke_stored(stored, users, &mut outcomes).await;
+        }
         let is_left = |session: &Session| {
             session.with_state(|state| {
                 let accessor = state.accessor();
-                accessor.is_some_and(|accessor| !matches!(outcomes.get(accessor), Some(Ok(()))))
+                accessor.is_some_and(|accessor| !outcomes.contains_key(accessor))
             })
         };
         let own: Vec<_> = self
@@ -59,29 +68,16 @@ impl Sessions {
                 |session| async move { session.revoke().await },
             )
             .await;
-        if let Some(stored) = &self.stored {
-            stored.clear().await;
-        }
         outcomes
     }
 
     async fn revoke_parent(&self, accessor: &str, identity: &Identity) -> Result<(), VaultError> {
         let stored = self.stored.as_ref();
-        let token = stored.and_then(|stored| stored.by_accessor(&identity.key, accessor));
-        let answer = match &token {
-            Some(token) => {
-                let request = Request::token_revoke().in_namespace(identity.namespace.clone());
-                identity.transport.send(&request, Some(token)).await
-            }
-            None => {
-                self.send(identity, &Request::accessor_revoke(accessor)?)
-                    .await
-            }
-        };
-        match answer {
-            Err(error) if has_ended(&error, token.is_some()) => Ok(()),
-            answer => answer.map(|_| ()),
+        if let Some(token) = stored.and_then(|stored| stored.by_accessor(&identity.key, accessor)) {
+            return revoke_itself(identity, &token).await;
         }
+        let request = Request::accessor_revoke(accessor)?;
+        unless_ended(self.send(identity, &request).await, false)
     }
 
     /// Removes the sessions with whose token no lease would end.
@@ -97,6 +93,54 @@ impl Sessions {
             .extract_if(|_, entry| is_free(&entry.session))
             .map(|(_, entry)| entry.session)
             .collect()
+    }
+}
+
+/// Revokes what is stored, and stores no longer what has ended. `outcomes` says what was tried before.
+async fn revoke_stored(
+    stored: &Stored,
+    users: Vec<Identity>,
+    outcomes: &mut BTreeMap<String, Result<(), VaultError>>,
+) {
+    let users: BTreeMap<_, _> = users
+        .into_iter()
+        .map(|identity| (identity.key.clone(), identity))
+        .collect();
+    let all = stored.all(users.keys());
+    let open = all
+        .into_iter()
+        .filter(|(accessor, ..)| !outcomes.contains_key(accessor));
+    let tried = futures::stream::iter(open).map(|(accessor, token, user)| {
+        let identity = user.and_then(|user| users.get(&user));
+        async move {
+            let outcome = match identity {
+                Some(identity) => revoke_itself(identity, &token).await,
+                None => Err(VaultError::refused(
+                    "revoke-self",
+                    &accessor,
+                    "no VaultSecret logs in to its Vault any more",
+                )),
+            };
+            (accessor, outcome)
+        }
+    });
+    let tried: Vec<_> = tried.buffer_unordered(TENDED_AT_ONCE).collect().await;
+    outcomes.extend(tried);
+    let ended = outcomes.iter().filter(|(_, outcome)| outcome.is_ok());
+    let ended: BTreeSet<&str> = ended.map(|(accessor, _)| accessor.as_str()).collect();
+    stored.give_up(&ended).await;
+}
+
+/// Revokes a token with itself, which needs no policy.
+async fn revoke_itself(identity: &Identity, token: &Sensitive) -> Result<(), VaultError> {
+    let request = Request::token_revoke().in_namespace(identity.namespace.clone());
+    unless_ended(identity.transport.send(&request, Some(token)).await, true)
+}
+
+fn unless_ended(answer: Result<Response, VaultError>, shown: bool) -> Result<(), VaultError> {
+    match answer {
+        Err(error) if has_ended(&error, shown) => Ok(()),
+        answer => answer.map(|_| ()),
     }
 }
 

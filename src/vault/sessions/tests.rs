@@ -1,5 +1,7 @@
 //! Effects: loopback HTTP — one token per identity, and what happens when it dies.
 
+use std::collections::BTreeMap;
+
 use futures::future::join_all;
 
 use super::*;
@@ -413,7 +415,7 @@ async fn a_token_is_kept_while_somebody_depends_on_it() {
 /// A store in memory, which every process finds again.
 #[derive(Clone, Default)]
 struct Shelf {
-    tokens: Arc<Mutex<std::collections::BTreeMap<String, Sensitive>>>,
+    tokens: Arc<Mutex<BTreeMap<String, Sensitive>>>,
     writes: Arc<std::sync::atomic::AtomicUsize>,
     fails: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -425,7 +427,7 @@ impl crate::vault::stored::TokenStore for Shelf {
 
     fn write(
         &self,
-        tokens: std::collections::BTreeMap<String, Sensitive>,
+        tokens: BTreeMap<String, Sensitive>,
     ) -> futures::future::BoxFuture<'_, Result<(), String>> {
         use std::sync::atomic::Ordering::SeqCst;
         self.writes.fetch_add(1, SeqCst);
@@ -531,6 +533,40 @@ async fn what_nobody_uses_is_stored_no_longer_and_what_leases_need_is() {
     assert_eq!(vault.count("POST auth/token/renew-accessor"), 0);
 }
 
+/// Objects come and go while the store is tended; each side takes locks that the other takes, too.
+#[tokio::test]
+async fn depending_and_tending_do_not_wait_for_each_other() {
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let shelf = Shelf::default();
+    let (_, parent) = shelf.open().issue(&identity, &read()).await.unwrap();
+    let parent = parent.unwrap();
+    for number in 0..200 {
+        let token = (format!("a.b.{number}"), Sensitive::new(CANARY));
+        shelf.tokens.lock().unwrap().extend([token]);
+    }
+    let sessions = Arc::new(shelf.open());
+    let (done, both) = std::sync::mpsc::channel();
+    let (depending, depended) = (Arc::clone(&sessions), done.clone());
+    std::thread::spawn(move || {
+        for _ in 0..1000 {
+            depending.depend("shop/app", &identity, BTreeSet::from([parent.as_str()]));
+            depending.depend("shop/app", &identity, BTreeSet::new());
+        }
+        depended.send(())
+    });
+    std::thread::spawn(move || {
+        for _ in 0..1000 {
+            futures::executor::block_on(sessions.tend());
+        }
+        done.send(())
+    });
+    for _ in 0..2 {
+        let ended = both.recv_timeout(Duration::from_mins(1));
+        assert!(ended.is_ok(), "they wait for each other");
+    }
+}
+
 #[tokio::test]
 async fn a_stored_token_is_sent_to_no_other_server() {
     let vault = vault();
@@ -560,17 +596,54 @@ async fn a_store_that_cannot_be_written_holds_nothing_up_and_is_written_later() 
     let vault = vault();
     let (identity, _) = vault.identity("shop/default");
     let shelf = Shelf::default();
+    let (other, _) = vault.identity("bank/default");
     shelf.fails.store(true, std::sync::atomic::Ordering::SeqCst);
     let sessions = shelf.open();
     sessions.used_by("shop/app", Some(&identity.key));
     sessions.send(&identity, &read()).await.unwrap();
+    sessions.used_by("bank/app", Some(&other.key));
+    sessions.send(&other, &read()).await.unwrap();
     shelf
         .fails
         .store(false, std::sync::atomic::Ordering::SeqCst);
     sessions.tend().await;
-    assert_eq!(shelf.counts(), (1, 0), "not at once");
+    assert_eq!(shelf.counts(), (1, 0), "not at once, whoever logs in");
     clock.advance(Duration::from_secs(10)).await;
     assert!(sessions.next_date().unwrap() <= now());
     sessions.tend().await;
-    assert_eq!(shelf.counts(), (2, 1));
+    assert_eq!(shelf.counts(), (2, 2));
+}
+
+#[tokio::test]
+async fn giving_up_revokes_what_is_stored_and_keeps_what_it_cannot_revoke() {
+    let clock = Clock::stop();
+    let vault = vault();
+    let (identity, _) = vault.identity("shop/default");
+    let (other, _) = vault.identity("bank/default");
+    let moved = Identity {
+        key: IdentityKey::new(IdentityParts {
+            connection: "main".to_owned(),
+            server: "2".to_owned(),
+            auth: "default".to_owned(),
+            subject: "bank/default".to_owned(),
+            revision: "1".to_owned(),
+        }),
+        ..other
+    };
+    let shelf = Shelf::default();
+    let before = shelf.open();
+    before.send(&identity, &read()).await.unwrap();
+    before.send(&moved, &read()).await.unwrap();
+    let give_up = async || {
+        let sessions = shelf.open();
+        let told = sessions.give_up(BTreeMap::new(), vec![identity.clone()]);
+        let told: Vec<_> = told.await.into_values().collect();
+        (told.len(), told.into_iter().flatten().count())
+    };
+    vault.model().sealed = true;
+    assert_eq!((give_up().await, shelf.counts()), ((2, 0), (2, 2)));
+    vault.model().sealed = false;
+    clock.advance(Duration::from_mins(2)).await;
+    assert_eq!((give_up().await, shelf.counts()), ((2, 1), (3, 1)));
+    assert_eq!(vault.model().tokens.len(), 1, "nobody may send the other");
 }

@@ -97,12 +97,18 @@ async fn uninstalling_revokes_what_the_policies_allow_and_tells_what_is_left() {
 async fn uninstalling_revokes_stored_tokens_without_a_policy() {
     const STORED: &str = "--session-store=secret";
     let stage = Stage::own_with(&[ELECTED, STORED]).await;
-    let team = stage.team("stored").await;
+    let (team, reads) = (stage.team("stored").await, stage.team("reads").await);
+    let mark = stage.vault_audit_mark().unwrap();
+    reads.put("app", &json!({"k": "v"})).await;
+    reads.vault_secret("app", json!({})).await;
+    reads.ready("app").await;
+    let holds_nothing = reads.newest_login(mark);
     let token = issued(&team, &[]).await;
     let login = team.credentials_other_than("app", None).await;
     let (code, told) = uninstall(&stage, &[ELECTED, STORED]).await;
     assert_eq!(code, Some(0), "{told}");
     assert!(!team.token_lives(&token).await);
+    assert!(!reads.token_lives(&holds_nothing).await);
     team.refused(&login).await;
     assert!(!has_finalizer(&team).await);
     assert_eq!(super::stored::stored(&stage).await.len(), 0);

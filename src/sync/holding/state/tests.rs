@@ -36,6 +36,7 @@ fn record(what: What) -> Record {
         issued: Issued {
             namespace: None,
             connection: None,
+            given: false,
             what,
         },
         at: date(100_000),
