@@ -241,7 +241,6 @@ impl Pass<'_> {
         let body = patch::stamp(workload, view, wanted);
         match exec::stamp(&context.client, &context.metrics, workload, &body).await {
             Ok(generation) => {
-                tracing::info!(%workload, hash = wanted, "stamped the pod template");
                 tracker.stamped(generation, self.now);
                 context.metrics.rollout_started(workload.kind.as_str());
                 let what = match turn {
@@ -251,6 +250,7 @@ impl Pass<'_> {
                     }
                 };
                 let note = report::note(workload, &view.uid, what, &Decision::Stamp, self.bound);
+                tracing::info!(%workload, hash = wanted, note = note.message, "stamped the pod template");
                 (context.notify)(note);
             }
             Err(ExecError::Conflict { manager }) => tracker.refused(manager, view.stamp.clone()),

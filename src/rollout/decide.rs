@@ -227,7 +227,13 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         };
     }
     let known = tracker.course.listed.map(|(_, progress)| progress);
-    look_or(situation, interval(situation), |_| {
+    // What moved since they were looked at may well be the end of it.
+    let pause = if tracker.moved_since_listed() {
+        Duration::ZERO
+    } else {
+        interval(situation)
+    };
+    look_or(situation, pause, |_| {
         under_way(
             situation,
             view,

@@ -206,6 +206,12 @@ impl Tracker {
             .is_some_and(|stamped| view.generation < stamped.generation)
     }
 
+    /// Whether the template or the numbers of pods changed after the pods were listed.
+    pub fn moved_since_listed(&self) -> bool {
+        let listed = self.course.listed.map(|(at, _)| at);
+        self.moved > listed
+    }
+
     /// Takes in the pods of `view` as just listed.
     pub fn listed(
         &mut self,
