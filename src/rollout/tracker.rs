@@ -33,7 +33,7 @@ pub struct Tracker {
     /// What belongs to the hash that is wanted now.
     pub(super) course: Course,
     /// The template and the numbers of pods as last seen, and when they changed last.
-    seen: Option<(i64, Counters)>,
+    seen: Option<(i64, i64, Counters)>,
     pub(super) moved: Option<Instant>,
 }
 
@@ -161,7 +161,7 @@ impl Tracker {
                 ..Self::default()
             };
         }
-        let seen = Some((view.generation, view.counters));
+        let seen = Some((view.generation, view.observed_generation, view.counters));
         if self.seen != seen {
             (self.seen, self.moved) = (seen, Some(now));
         }

@@ -60,6 +60,10 @@ impl Windows {
             let schedule = schedule(&spec.schedule).map_err(|why| error("schedule", why))?;
             let zone = zone(spec.time_zone.as_deref()).map_err(|why| error("timeZone", why))?;
             let duration = spec.duration.as_duration();
+            if duration.is_zero() {
+                let why = "it is zero, so that the window never opens; use 1m or more";
+                return Err(error("duration", why.to_owned()));
+            }
             let window = Window {
                 schedule,
                 duration,

@@ -104,6 +104,7 @@ fn what_cannot_be_used_is_named_with_its_field() {
         ("0 0 2 * * *", "1h", None),
         ("0 2 * * *", "1h", Some("Europe/Bärlin")),
         ("0 2 30 2 *", "1h", None),
+        ("0 2 * * *", "0s", None),
     ]
     .into_iter()
     .map(|window| {
