@@ -8,10 +8,9 @@ use super::{
     WorkloadKey,
     turn::Waves,
     view::{Restart, WorkloadView},
-    window::{WindowError, Windows},
 };
 use crate::{
-    api::vault_secret::{RolloutSpec, VaultSecretSpec, WorkloadRef},
+    api::vault_secret::{RolloutSpec, VaultSecretSpec, WindowSpec, WorkloadRef},
     names::ObjectKey,
     revision::{Revision, combine},
     secret_view::SecretView,
@@ -50,7 +49,7 @@ pub struct Policy {
     /// In which order workloads restart.
     pub waves: Option<Waves>,
     /// When they may; always if there are none.
-    pub windows: Result<Option<Windows>, WindowError>,
+    pub windows: Vec<WindowSpec>,
 }
 
 /// One managed Secret that a workload is bound to.
@@ -71,7 +70,7 @@ pub struct Bound {
     /// See [`Policy::waves`].
     pub waves: Option<Waves>,
     /// See [`Policy::windows`].
-    pub windows: Result<Option<Windows>, WindowError>,
+    pub windows: Vec<WindowSpec>,
     /// See [`Follows::urgent`].
     pub urgent: bool,
 }
@@ -111,7 +110,7 @@ impl Policy {
                 .verify_timeout
                 .map_or(DEFAULT_VERIFY_TIMEOUT, |timeout| timeout.as_duration()),
             waves: spec.waves.as_ref().map(Waves::from_spec),
-            windows: Windows::from_spec(&spec.windows),
+            windows: spec.windows,
         }
     }
 }

@@ -145,11 +145,17 @@ impl RolloutContext {
         let follows = (self.follows)(&vault_secret.namespace);
         let mut keys: BTreeSet<_> = self.board.keys(vault_secret).into_iter().collect();
         for follows in follows.iter().filter(|f| f.key == *vault_secret) {
-            let target = ObjectKey::new(&vault_secret.namespace, &follows.target_name);
-            keys.extend(self.using(&target));
-            keys.extend(listed_by(follows));
+            keys.extend(self.candidates(follows));
         }
         keys.into_iter().collect()
+    }
+
+    /// The workloads that may be bound to the VaultSecret `follows`.
+    fn candidates(&self, follows: &Follows) -> BTreeSet<WorkloadKey> {
+        let target = ObjectKey::new(&follows.key.namespace, &follows.target_name);
+        let mut keys = self.using(&target);
+        keys.extend(listed_by(follows));
+        keys
     }
 
     /// All workloads there are, and those that are named as targets though they are not there.
@@ -190,7 +196,7 @@ impl RolloutContext {
     ) -> Turn {
         let urgent = bound.iter().any(|bound| bound.urgent);
         if urgent {
-            return self.line().ask(workload, self.limits, urgent);
+            return self.line().ask(workload, self.limits, true);
         }
         let ends = bound
             .iter()
@@ -201,23 +207,35 @@ impl RolloutContext {
             Gate::Early => true,
             Gate::Shut(turn) => return turn,
         };
-        let before = self.before(workload, view, bound);
+        let behind = self.before(workload, view, bound);
         let mut line = self.line();
-        if let Some(hold) = before
-            && let Hold::Wave { before, .. } = &hold
-            && !line.passes(workload, before)
+        if let Some((before, wave, state)) = behind
+            && !line.passes(workload, &before)
         {
-            return hold.into();
+            return Turn::from(Hold::Wave {
+                before,
+                wave,
+                state,
+            });
         }
-        match line.ask(workload, self.limits, urgent) {
+        match line.ask(workload, self.limits, false) {
             Turn::Mine { .. } => Turn::Mine { early },
             hold @ Turn::Hold { .. } => hold,
         }
     }
 
-    /// The workload that comes before `workload` and does not run the current data yet; one that failed rather than another.
-    fn before(&self, workload: &WorkloadKey, view: &WorkloadView, bound: &[Bound]) -> Option<Hold> {
-        let mut holds = Vec::new();
+    /// A workload that comes before `workload` and does not run the current data yet, its wave, and how far it is; one that
+    /// failed rather than another.
+    fn before(
+        &self,
+        workload: &WorkloadKey,
+        view: &WorkloadView,
+        bound: &[Bound],
+    ) -> Option<(WorkloadKey, String, WorkloadState)> {
+        if bound.iter().all(|bound| bound.waves.is_none()) {
+            return None;
+        }
+        let mut behind = Vec::new();
         let follows = (self.follows)(&workload.namespace);
         for bound in bound {
             let Some(waves) = &bound.waves else { continue };
@@ -225,7 +243,7 @@ impl RolloutContext {
                 continue;
             };
             let mine = waves.rank(&view.labels);
-            for other in self.touched_by_vault_secret(&bound.vault_secret) {
+            for other in self.candidates(follows) {
                 let Some(view) = self.cache(other.kind).get(&other.object()) else {
                     continue;
                 };
@@ -235,17 +253,14 @@ impl RolloutContext {
                 }
                 let state = self.board.state(&other, &bound.vault_secret, &bound.data);
                 if state != WorkloadState::Verified {
-                    holds.push(Hold::Wave {
-                        wave: view.labels.get(&waves.label).cloned().unwrap_or_default(),
-                        before: other,
-                        state,
-                    });
+                    let wave = view.labels.get(&waves.label).cloned().unwrap_or_default();
+                    behind.push((other, wave, state));
                 }
             }
         }
-        let failed = |hold: &Hold| matches!(hold, Hold::Wave { state, .. } if *state == WorkloadState::Failed);
-        let chosen = holds.iter().position(failed).unwrap_or_default();
-        (!holds.is_empty()).then(|| holds.swap_remove(chosen))
+        let failed = |(_, _, state): &(_, _, WorkloadState)| *state == WorkloadState::Failed;
+        let chosen = behind.iter().position(failed).unwrap_or_default();
+        (!behind.is_empty()).then(|| behind.swap_remove(chosen))
     }
 
     /// Looks again at the workloads of `vault_secret` that wait for others of it.

@@ -83,7 +83,7 @@ pub fn bound(secret: &str, since: i64) -> Bound {
         settle: s(10),
         verify_timeout: s(600),
         waves: None,
-        windows: Ok(None),
+        windows: Vec::new(),
         urgent: false,
     }
 }

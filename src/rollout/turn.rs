@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use super::{
     WorkloadKey,
     bind::Bound,
-    window::{Door, WindowError, door},
+    window::{Door, WindowError, Windows, door},
 };
 use crate::api::vault_secret::{WavesSpec, WorkloadState};
 
@@ -97,9 +97,9 @@ pub enum Gate {
 pub fn gate(bound: &[Bound], ends: Option<Instant>, (wall, now): (Timestamp, Instant)) -> Gate {
     let mut all = Vec::new();
     for bound in bound {
-        match &bound.windows {
+        match Windows::from_spec(&bound.windows) {
             Ok(windows) => all.extend(windows),
-            Err(error) => return Gate::Shut(Hold::NoWindow(error.clone()).into()),
+            Err(error) => return Gate::Shut(Hold::NoWindow(error).into()),
         }
     }
     match door(&all, wall) {

@@ -110,7 +110,7 @@ impl Window {
 }
 
 /// Whether restarts are allowed `now` for everyone in `all`, and if not, when they are.
-pub fn door(all: &[&Windows], now: Timestamp) -> Door {
+pub fn door(all: &[Windows], now: Timestamp) -> Door {
     let mut at = now;
     for _ in 0..MOST_OPENINGS {
         let Some(next) = all

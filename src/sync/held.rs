@@ -102,8 +102,7 @@ impl Syncer {
         held.note_lacking(issuing(resolved).map(|(source, _)| source.name.as_str()));
         // What was replaced is no matter of what became of the rest.
         let target = &resolved.target.name;
-        let secret = self.observe(object, target);
-        let verdict = (self.verdict)(object.key, secret.as_deref());
+        let verdict = self.verdict_on(object, target);
         let end = self.end_superseded((object, Some(target)), identity, &mut held, verdict);
         let ended = self.stop.run_until_cancelled(end).await.flatten();
         self.note_lives(object.key, identity, &held);
@@ -115,6 +114,12 @@ impl Syncer {
         Ok(passed)
     }
 
+    /// How far the workloads are that use the Secret called `target`.
+    fn verdict_on(&self, object: &Object<'_>, target: &str) -> Verdict {
+        let secret = self.observe(object, target);
+        (self.verdict)(object.key, secret.as_deref())
+    }
+
     /// Keeps what is held, and ends what was replaced, of an object whose spec cannot be acted on.
     pub(super) async fn keep_refused(
         &self,
@@ -122,8 +127,7 @@ impl Syncer {
         spec: &VaultSecretSpec,
     ) -> Option<Instant> {
         let target = super::resolve::target_name(object.key, spec);
-        let secret = self.observe(object, target);
-        let verdict = (self.verdict)(object.key, secret.as_deref());
+        let verdict = self.verdict_on(object, target);
         self.keep_held(object, Some(target), verdict).await
     }
 

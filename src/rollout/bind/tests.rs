@@ -56,7 +56,7 @@ fn defaults_are_discovery_ten_seconds_and_ten_minutes() {
         settle: Duration::from_secs(10),
         verify_timeout: Duration::from_mins(10),
         waves: None,
-        windows: Ok(None),
+        windows: Vec::new(),
     };
     assert_eq!(Policy::from_spec(None), expected);
     let unnamed = Follows::from_spec(

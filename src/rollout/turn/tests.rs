@@ -159,13 +159,13 @@ proptest! {
 
 #[test]
 fn what_ends_before_its_window_opens_does_not_wait_for_it() {
-    use crate::rollout::{fixtures::bound, window::Windows};
+    use crate::rollout::fixtures::bound;
     let wall: Timestamp = "2026-05-04T00:00:00Z".parse().unwrap();
     let now = Instant::now();
     let at = |hours: u64| now + std::time::Duration::from_hours(hours);
     let spec = serde_json::json!({"schedule": "0 2 * * *", "duration": "1h"});
     let mut bound = bound("db", 200);
-    bound.windows = Windows::from_spec(&[serde_json::from_value(spec).unwrap()]);
+    bound.windows = vec![serde_json::from_value(spec).unwrap()];
     let bound = [bound];
     let opens = Some("2026-05-04T02:00:00Z".parse().unwrap());
     let shut = Gate::Shut(Turn::Hold {

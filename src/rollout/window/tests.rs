@@ -22,6 +22,11 @@ fn windows(specs: &[(&str, &str, Option<&str>)]) -> Result<Option<Windows>, Wind
     Windows::from_spec(&specs)
 }
 
+fn door(all: &[&Windows], now: Timestamp) -> Door {
+    let all: Vec<_> = all.iter().map(|windows| (*windows).clone()).collect();
+    super::door(&all, now)
+}
+
 fn one(schedule: &str, duration: &str, zone: Option<&str>) -> Windows {
     windows(&[(schedule, duration, zone)]).unwrap().unwrap()
 }
