@@ -1,5 +1,7 @@
 //! Effects: watches at the apiserver. Everything that is known of the cluster, in one place.
 
+mod optional;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::{
@@ -14,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::optional::Rollouts;
 use crate::{
     api::{
         refs::{AuthKind, ConnectionKind},
@@ -55,6 +58,8 @@ pub struct World {
     pub stateful_sets: Arc<Cache<WorkloadView>>,
     /// Every DaemonSet.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
+    /// Every Rollout of Argo.
+    pub rollouts: Arc<Rollouts>,
 }
 
 /// Who is told of changes.
@@ -71,6 +76,8 @@ pub trait Listener: Send + Sync + 'static {
     fn namespace(&self, change: &Change<NamespaceView>);
     /// A workload changed.
     fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>);
+    /// It changed whether Rollouts of Argo can be seen.
+    fn rollouts_of_argo(&self);
 }
 
 impl World {
@@ -156,6 +163,8 @@ impl World {
         tasks
             .spawn(watches.workload::<StatefulSet>(WorkloadKind::StatefulSet, &self.stateful_sets));
         tasks.spawn(watches.workload::<DaemonSet>(WorkloadKind::DaemonSet, &self.daemon_sets));
+        let (rollouts, listener) = (Arc::clone(&self.rollouts), Arc::clone(listener));
+        tasks.spawn(rollouts.follow(client.clone(), listener, stop.clone()));
     }
 
     /// Returns when every cache holds a first full list.
@@ -171,6 +180,7 @@ impl World {
             self.deployments.wait_until_synced(),
             self.stateful_sets.wait_until_synced(),
             self.daemon_sets.wait_until_synced(),
+            self.rollouts.wait_until_known(),
         );
     }
 }

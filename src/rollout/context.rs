@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    WorkloadKey,
+    WorkloadKey, argo,
     bind::{self, Bound, Follows},
     board::Board,
     decision::{Decision, Waiting},
@@ -28,10 +28,11 @@ use crate::{
 };
 
 /// Every kind of workload.
-const KINDS: [WorkloadKind; 3] = [
+const KINDS: [WorkloadKind; 4] = [
     WorkloadKind::Deployment,
     WorkloadKind::StatefulSet,
     WorkloadKind::DaemonSet,
+    WorkloadKind::Rollout,
 ];
 
 /// Returns what is needed of each VaultSecret of a namespace.
@@ -39,6 +40,9 @@ pub type FollowsOf = Arc<dyn Fn(&str) -> Vec<Follows> + Send + Sync>;
 
 /// Returns when the first of what was replaced for a VaultSecret, and may be in use, ends for good, if that is known.
 pub type EndsOf = Arc<dyn Fn(&ObjectKey) -> Option<Instant> + Send + Sync>;
+
+/// Returns why Rollouts of Argo cannot be seen, if they cannot.
+pub type Unseen = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Everything a rollout touches.
 pub struct RolloutContext {
@@ -54,6 +58,10 @@ pub struct RolloutContext {
     pub stateful_sets: Arc<Cache<WorkloadView>>,
     /// All `DaemonSets`.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
+    /// All Rollouts of Argo.
+    pub rollouts: Arc<Cache<WorkloadView>>,
+    /// Why Rollouts cannot be seen, if they cannot.
+    pub unseen: Unseen,
     /// The workloads to look at.
     pub queue: Arc<Queue<WorkloadKey>>,
     /// Where the results go.
@@ -104,20 +112,82 @@ pub(super) struct Gathered {
     pub view: Option<Arc<WorkloadView>>,
     pub bound: Vec<Bound>,
     pub wanted: Option<String>,
+    /// Why it is not there, if it is named as a target of a kind that cannot be seen.
+    pub unseen: Option<Waiting>,
 }
 
 impl RolloutContext {
     /// What the caches say about `workload`.
     pub(super) fn gather(&self, workload: &WorkloadKey) -> Gathered {
-        let view = self.cache(workload.kind).get(&workload.object());
+        let view = self.view(workload);
         let follows = (self.follows)(&workload.namespace);
         let secret = |name: &str| self.secrets.get(&ObjectKey::new(&workload.namespace, name));
         let bound = bind::bound(workload, view.as_deref(), &follows, secret);
+        let is_unseen = view.is_none() && workload.kind == WorkloadKind::Rollout;
+        let why = is_unseen.then(|| (self.unseen)()).flatten();
         Gathered {
             wanted: bind::wanted(&bound),
-            view,
+            view: view.map(|view| argo::for_data(view, &bound)),
             bound,
+            unseen: why.map(|why| unseen(workload, &follows, why)),
         }
+    }
+
+    /// How `workload` looks, with the template that it takes from another.
+    fn view(&self, workload: &WorkloadKey) -> Option<Arc<WorkloadView>> {
+        let view = self.cache(workload.kind).get(&workload.object())?;
+        let in_namespace = |name: &str| ObjectKey::new(&workload.namespace, name);
+        if let Some(name) = argo::template_of(&view) {
+            let lender = self.deployments.get(&in_namespace(name));
+            return Some(lender.map_or_else(
+                || Arc::clone(&view),
+                |lender| Arc::new(argo::with_template_of(&view, &lender)),
+            ));
+        }
+        let lent_to = self.borrower(workload);
+        if lent_to.is_none() {
+            return Some(view);
+        }
+        let view = WorkloadView::clone(&view);
+        Some(Arc::new(WorkloadView { lent_to, ..view }))
+    }
+
+    /// The Rollout that takes the template of `workload`.
+    fn borrower(&self, workload: &WorkloadKey) -> Option<String> {
+        if workload.kind != WorkloadKind::Deployment {
+            return None;
+        }
+        let all = self.rollouts.in_namespace(&workload.namespace);
+        let takes = |view: &WorkloadView| argo::template_of(view) == Some(&workload.name);
+        let (key, _) = all.into_iter().find(|(_, view)| takes(view))?;
+        Some(key.name)
+    }
+
+    /// The workloads to look at when one of `kind` changed.
+    pub fn touched_by_workload(
+        &self,
+        kind: WorkloadKind,
+        change: &Change<WorkloadView>,
+    ) -> Vec<WorkloadKey> {
+        let workload = WorkloadKey::new(kind, &change.key);
+        let key =
+            |kind, name: &str| WorkloadKey::new(kind, &ObjectKey::new(&change.key.namespace, name));
+        let views = [&change.old, &change.new].into_iter().flatten();
+        let mut keys: Vec<_> = views
+            .filter_map(|view| argo::template_of(view))
+            .map(|name| key(WorkloadKind::Deployment, name))
+            .collect();
+        let borrower = self.borrower(&workload);
+        keys.extend(borrower.map(|name| key(WorkloadKind::Rollout, &name)));
+        keys.push(workload);
+        keys
+    }
+
+    /// The Rollouts of Argo that are named as targets, or were: to look at when it changed whether they can be seen.
+    pub fn rollouts_of_argo(&self) -> Vec<WorkloadKey> {
+        let all = self.every_workload().into_iter();
+        all.filter(|workload| workload.kind == WorkloadKind::Rollout)
+            .collect()
     }
 
     /// The workloads of `kind`.
@@ -126,6 +196,7 @@ impl RolloutContext {
             WorkloadKind::Deployment => &self.deployments,
             WorkloadKind::StatefulSet => &self.stateful_sets,
             WorkloadKind::DaemonSet => &self.daemon_sets,
+            WorkloadKind::Rollout => &self.rollouts,
         }
     }
 
@@ -244,7 +315,7 @@ impl RolloutContext {
             };
             let mine = waves.rank(&view.labels);
             for other in self.candidates(follows) {
-                let Some(view) = self.cache(other.kind).get(&other.object()) else {
+                let Some(view) = self.view(&other) else {
                     continue;
                 };
                 let restarts = follows.concerns(&other, Some(&view)) && !view.deleting;
@@ -307,6 +378,8 @@ impl RolloutContext {
             | Decision::Paused { .. }
             | Decision::Waiting(
                 Waiting::NoSuchWorkload
+                | Waiting::NoSuchKind { .. }
+                | Waiting::Lent { .. }
                 | Waiting::ManualUpdate { .. }
                 | Waiting::Turn {
                     hold: Hold::Window { .. } | Hold::NoWindow(_),
@@ -336,8 +409,25 @@ impl RolloutContext {
                     .map(|(key, _)| WorkloadKey::new(kind, key)),
             );
         }
+        let lenders = keys.iter().filter_map(|lender| {
+            let name = self.borrower(lender)?;
+            let key = ObjectKey::new(&secret.namespace, name);
+            Some(WorkloadKey::new(WorkloadKind::Rollout, &key))
+        });
+        let borrowers: Vec<_> = lenders.collect();
+        keys.extend(borrowers);
         keys
     }
+}
+
+/// Why `workload`, a target of a kind that cannot be seen, is not there.
+fn unseen(workload: &WorkloadKey, follows: &[Follows], why: String) -> Waiting {
+    let places: BTreeSet<_> = follows
+        .iter()
+        .filter_map(|one| one.place(workload))
+        .collect();
+    let target = places.first().copied().filter(|_| places.len() == 1);
+    Waiting::NoSuchKind { target, why }
 }
 
 fn listed_by(follows: &Follows) -> impl Iterator<Item = WorkloadKey> {

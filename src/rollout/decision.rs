@@ -62,7 +62,7 @@ pub enum Decision {
         progress: Progress,
         /// What keeps its pods from becoming ready, as far as they tell.
         why: Option<String>,
-        /// How long it was given.
+        /// How long it was given; zero if its controller gave it up.
         after: Duration,
         /// When to look again.
         again: Instant,
@@ -97,7 +97,21 @@ pub enum Waiting {
         /// When to see whether something else brought the pods in step.
         again: Instant,
     },
-    /// Delete the pods, or lower the partition.
+    /// Install the kind of the workload, which is named as a target, or let us see it.
+    NoSuchKind {
+        /// Which place it has in `rollout.targets`; `None` if that differs between VaultSecrets.
+        target: Option<usize>,
+        /// Why it cannot be seen.
+        why: String,
+    },
+    /// Scale down the Deployment, whose template a Rollout of Argo takes for its own.
+    Lent {
+        /// Name of the Rollout.
+        to: String,
+        /// When to look at its pods again.
+        again: Instant,
+    },
+    /// Delete the pods, lower the partition, or promote the new ones.
     ManualUpdate {
         /// Why.
         manual: Manual,
@@ -147,7 +161,9 @@ impl Decision {
             Self::Restarting { again, .. }
             | Self::Conflict { again, .. }
             | Self::Failed { again, .. }
-            | Self::Waiting(Waiting::Turn { again, .. }) => Some(*again),
+            | Self::Waiting(Waiting::Turn { again, .. } | Waiting::Lent { again, .. }) => {
+                Some(*again)
+            }
             Self::InStep { again, .. } | Self::Waiting(Waiting::ManualUpdate { again, .. }) => {
                 *again
             }
@@ -157,7 +173,7 @@ impl Decision {
             | Self::Stamp
             | Self::Verified
             | Self::Paused { .. }
-            | Self::Waiting(Waiting::NoSuchWorkload) => None,
+            | Self::Waiting(Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. }) => None,
         }
     }
 }
@@ -175,7 +191,8 @@ impl Progress {
 
     /// As the counters of the workload say.
     pub fn counted(view: &WorkloadView) -> Self {
-        let seen = view.observed_generation >= view.generation;
+        // They do not tell which pods are how old.
+        let seen = view.observed_generation >= view.generation && !view.is_restarted_by_time();
         Self {
             ready: if seen {
                 view.counters.ready_and_updated().min(view.counters.wanted)

@@ -61,7 +61,7 @@ impl RolloutNote {
     /// The workload, as events refer to it.
     pub fn object(&self) -> ObjectReference {
         ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
+            api_version: Some(self.workload.kind.api_version().to_owned()),
             kind: Some(self.workload.kind.as_str().to_owned()),
             namespace: Some(self.workload.namespace.clone()),
             name: Some(self.workload.name.clone()),
@@ -100,9 +100,11 @@ pub fn waits(decision: &Decision) -> bool {
         | Decision::Fold { .. }
         | Decision::Restarting { .. }
         | Decision::Paused { .. }
-        | Decision::Waiting(Waiting::Turn { .. } | Waiting::ManualUpdate { .. }) => true,
+        | Decision::Waiting(
+            Waiting::Turn { .. } | Waiting::ManualUpdate { .. } | Waiting::Lent { .. },
+        ) => true,
         // A target that does not exist has no pods.
-        Decision::Waiting(Waiting::NoSuchWorkload)
+        Decision::Waiting(Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. })
         | Decision::Unbound
         | Decision::InStep { .. }
         | Decision::Verified
@@ -142,7 +144,12 @@ fn progress(decision: &Decision) -> Option<Progress> {
         | Decision::Stamp
         | Decision::Verified
         | Decision::Paused { .. }
-        | Decision::Waiting(Waiting::NoSuchWorkload | Waiting::Turn { .. })
+        | Decision::Waiting(
+            Waiting::NoSuchWorkload
+            | Waiting::NoSuchKind { .. }
+            | Waiting::Lent { .. }
+            | Waiting::Turn { .. },
+        )
         | Decision::Conflict { .. } => None,
     }
 }
@@ -158,21 +165,32 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             ..
         } => {
             let why = why.as_ref().map(|why| format!(": {why}"));
+            let after = (!after.is_zero()).then(|| format!(" after {}", length(*after)));
             format!(
-                "{ready} of {wanted} pods are ready with the current data after {}{}",
-                length(*after),
+                "{ready} of {wanted} pods are ready with the current data{}{}",
+                after.unwrap_or_default(),
                 why.unwrap_or_default()
             )
         }
-        Decision::Paused { stamped: false } => {
-            "the Deployment is paused; it is restarted when it is resumed".to_owned()
-        }
-        Decision::Paused { stamped: true } => {
-            "the Deployment is paused; its restart goes on when it is resumed".to_owned()
+        Decision::Paused { stamped } => {
+            let kind = workload.kind.as_str();
+            let what = if *stamped {
+                "its restart goes on"
+            } else {
+                "it is restarted"
+            };
+            format!("the {kind} is paused; {what} when it is resumed")
         }
         Decision::Waiting(Waiting::NoSuchWorkload) => {
             format!("no such {}", workload.kind.as_str())
         }
+        Decision::Waiting(Waiting::NoSuchKind { target, why }) => {
+            let place = target.map_or_else(String::new, |place| place.to_string());
+            format!("rollout.targets[{place}].kind: {why}")
+        }
+        Decision::Waiting(Waiting::Lent { to, .. }) => format!(
+            "the Rollout {to} takes its template from it, so it is not restarted: scale it down, or delete its pods"
+        ),
         Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
         Decision::Waiting(Waiting::Turn { hold, .. }) => held(hold),
         Decision::Fold { .. } => {
@@ -205,6 +223,24 @@ fn by_hand(manual: Manual) -> String {
         Manual::Partition(ordinal) => format!(
             "the partition of the rolling update keeps the pods below {ordinal} back: lower it to restart them"
         ),
+        Manual::Step { number, of, timed } => format!(
+            "the Rollout is paused at step {number} of {of}: {}",
+            promote(timed)
+        ),
+        Manual::Promotion { timed } => {
+            format!("the new pods are not active yet: {}", promote(timed))
+        }
+        Manual::Analysis => {
+            "the Rollout is paused by an inconclusive analysis: promote or abort it".to_owned()
+        }
+    }
+}
+
+fn promote(timed: bool) -> &'static str {
+    if timed {
+        "it goes on after a time, or when it is promoted"
+    } else {
+        "promote it"
     }
 }
 

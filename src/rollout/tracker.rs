@@ -348,7 +348,12 @@ impl Tracker {
             Decision::Paused { .. }
             | Decision::Conflict { .. }
             | Decision::Fold { .. }
-            | Decision::Waiting(Waiting::Turn { .. } | Waiting::NoSuchWorkload) => {
+            | Decision::Waiting(
+                Waiting::Turn { .. }
+                | Waiting::NoSuchWorkload
+                | Waiting::NoSuchKind { .. }
+                | Waiting::Lent { .. },
+            ) => {
                 if let Some(episode) = &mut self.episode {
                     episode.held = true;
                 }

@@ -262,6 +262,7 @@ pub(super) fn rollouts(
     let (syncs, memories) = (Arc::clone(&queues.syncs), Arc::clone(memories));
     let holdings = Arc::clone(holdings);
     let reports = Arc::clone(&queues.reports);
+    let argo = Arc::clone(&world.rollouts);
     RolloutContext {
         client: client.clone(),
         follows: Arc::new(follows),
@@ -269,6 +270,8 @@ pub(super) fn rollouts(
         deployments: Arc::clone(&world.deployments),
         stateful_sets: Arc::clone(&world.stateful_sets),
         daemon_sets: Arc::clone(&world.daemon_sets),
+        rollouts: Arc::clone(&world.rollouts.cache),
+        unseen: Arc::new(move || argo.unseen()),
         queue: Arc::clone(&queues.rollouts),
         board: Arc::default(),
         metrics: Arc::clone(metrics),

@@ -314,8 +314,12 @@ impl Listener for Wiring {
     }
 
     fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>) {
-        self.queues
-            .rollouts
-            .add(WorkloadKey::new(kind, &change.key));
+        self.roll_out(self.rollouts.touched_by_workload(kind, change));
+    }
+
+    fn rollouts_of_argo(&self) {
+        if self.following.load(Ordering::Relaxed) {
+            self.roll_out(self.rollouts.rollouts_of_argo());
+        }
     }
 }

@@ -10,6 +10,9 @@ use crate::rollout::{
     view::{ForeignWrite, Manual},
 };
 
+#[cfg(test)]
+mod argo;
+
 /// One workload and everything around it; what is done to it is played as the controller would.
 struct Play {
     start: Instant,
