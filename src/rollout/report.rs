@@ -186,7 +186,7 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         }
         Decision::Waiting(Waiting::NoSuchKind { target, why }) => {
             let place = target.map_or_else(String::new, |place| place.to_string());
-            format!("rollout.targets[{place}].kind: {why}")
+            format!("spec.rollout.targets[{place}].kind: {why}")
         }
         Decision::Waiting(Waiting::Lent { to, .. }) => format!(
             "the Rollout {to} takes its template from it, so it is not restarted: scale it down, or delete its pods"

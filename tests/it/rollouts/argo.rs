@@ -384,7 +384,7 @@ async fn where_the_kind_is_not_installed_that_is_said_and_it_is_seen_when_it_com
     team.put("app", &json!({"password": "two"})).await;
     let after = team.restarted_once("app", &before).await;
     let waits = is(&team, "app", WorkloadState::Waiting).await;
-    let told = "rollout.targets[1].kind: Argo Rollouts is not installed here";
+    let told = "spec.rollout.targets[1].kind: Argo Rollouts is not installed here";
     assert!(waits.starts_with(told), "{waits}");
 
     stage.argo_rollouts().await.unwrap();
@@ -442,7 +442,7 @@ async fn without_the_right_to_see_rollouts_only_they_are_waited_for() {
     team.put("app", &json!({"password": "two"})).await;
     team.restarted_once("app", &before).await;
     let waits = is(&team, "app", WorkloadState::Waiting).await;
-    let told = "rollout.targets[0].kind: rollouts.argoproj.io is forbidden";
+    let told = "spec.rollout.targets[0].kind: rollouts.argoproj.io is forbidden";
     assert!(waits.starts_with(told), "{waits}");
 
     stage.apply_yaml(GRANTS).await.unwrap();
