@@ -413,7 +413,8 @@ async fn a_target_that_does_not_exist_is_looked_at_too() {
     assert_eq!(reconcile(&bed.context, &absent).await, None);
     let status = bed.status().unwrap();
     assert_eq!(status.state, WorkloadState::Waiting);
-    assert_eq!(status.message.unwrap(), "no such StatefulSet");
+    let told = "no such StatefulSet: create it, or take it out of spec.rollout.targets";
+    assert_eq!(status.message.unwrap(), told);
 }
 
 #[tokio::test]
