@@ -40,7 +40,7 @@ pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: Cancellatio
             &context.stateful_sets,
             &context.daemon_sets,
         ] {
-            cache.wait_until_synced().await;
+            cache.wait_until_tried().await;
         }
     };
     tokio::select! {
@@ -87,6 +87,7 @@ async fn act(
     loop {
         let decision = decide::decide(&Situation {
             view: gathered.view.as_deref(),
+            unseen: gathered.unseen.as_deref(),
             bound: &gathered.bound,
             wanted: gathered.wanted.as_deref(),
             tracker,
@@ -282,7 +283,8 @@ impl Pass<'_> {
     fn failed(&self, tracker: &mut Tracker, attempt: Attempt, error: &ExecError) {
         let line = error.line();
         tracing::warn!(workload = %self.workload, error = line, "a request of a rollout failed and is made again");
-        tracker.failed(attempt, line, seed(self.workload), self.now);
+        let refused = error.is_refusal();
+        tracker.failed(attempt, (line, refused), seed(self.workload), self.now);
     }
 }
 
