@@ -4,6 +4,7 @@ mod optional;
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     core::v1::{Namespace, Secret},
@@ -16,7 +17,6 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::optional::Rollouts;
 use crate::{
     api::{
         refs::{AuthKind, ConnectionKind},
@@ -59,7 +59,7 @@ pub struct World {
     /// Every DaemonSet.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
     /// Every Rollout of Argo.
-    pub rollouts: Arc<Rollouts>,
+    pub rollouts: Arc<Cache<WorkloadView>>,
 }
 
 /// Who is told of changes.
@@ -76,8 +76,8 @@ pub trait Listener: Send + Sync + 'static {
     fn namespace(&self, change: &Change<NamespaceView>);
     /// A workload changed.
     fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>);
-    /// It changed whether Rollouts of Argo can be seen.
-    fn rollouts_of_argo(&self);
+    /// The workloads of a kind may not be seen, or may be now.
+    fn sight(&self);
 }
 
 impl World {
@@ -163,11 +163,29 @@ impl World {
         tasks
             .spawn(watches.workload::<StatefulSet>(WorkloadKind::StatefulSet, &self.stateful_sets));
         tasks.spawn(watches.workload::<DaemonSet>(WorkloadKind::DaemonSet, &self.daemon_sets));
-        let (rollouts, listener) = (Arc::clone(&self.rollouts), Arc::clone(listener));
-        tasks.spawn(rollouts.follow(client.clone(), listener, stop.clone()));
+        tasks.spawn(optional::follow(
+            client.clone(),
+            Arc::clone(&self.rollouts),
+            Arc::clone(listener),
+            stop.clone(),
+        ));
+        for cache in self.workloads() {
+            tasks.spawn(watches.sight(cache));
+        }
     }
 
-    /// Returns when every cache holds a first full list.
+    fn workloads(&self) -> [&Arc<Cache<WorkloadView>>; 4] {
+        let Self {
+            deployments,
+            stateful_sets,
+            daemon_sets,
+            rollouts,
+            ..
+        } = self;
+        [deployments, stateful_sets, daemon_sets, rollouts]
+    }
+
+    /// Returns when every cache holds a first full list; a kind of workload may be refused or missing instead.
     pub async fn wait_until_synced(&self) {
         tokio::join!(
             self.vault_secrets.wait_until_synced(),
@@ -177,10 +195,7 @@ impl World {
             self.cluster_vault_connections.wait_until_synced(),
             self.secrets.wait_until_synced(),
             self.namespaces.wait_until_synced(),
-            self.deployments.wait_until_synced(),
-            self.stateful_sets.wait_until_synced(),
-            self.daemon_sets.wait_until_synced(),
-            self.rollouts.wait_until_known(),
+            join_all(self.workloads().map(|cache| cache.wait_until_tried())),
         );
     }
 }
@@ -292,5 +307,17 @@ impl<L: Listener> Watches<'_, L> {
             move |change| listener.workload(kind, change),
             self.stop.clone(),
         )
+    }
+
+    /// Tells when the workloads of a kind turn out to be refused, and when they are not any more.
+    fn sight(&self, cache: &Cache<WorkloadView>) -> impl Future<Output = ()> + Send + use<L> {
+        let (mut sight, listener) = (cache.sight(), Arc::clone(self.listener));
+        let stop = self.stop.clone();
+        async move {
+            // The sender lives as long as the process.
+            while let Some(Ok(())) = stop.run_until_cancelled(sight.changed()).await {
+                listener.sight();
+            }
+        }
     }
 }

@@ -15,15 +15,17 @@ use super::{
     decision::{Decision, Waiting},
     report::RolloutNote,
     tracker::Tracker,
-    turn::{self, Gate, Hold, Limits, Line, Turn},
+    turn::{self, Gate, Hold, Limits, Line, Turn, Waves},
     view::WorkloadView,
 };
 use crate::{
-    api::vault_secret::{WorkloadKind, WorkloadState},
-    cache::{Cache, Change},
+    api::vault_secret::{VaultSecretSpec, WorkloadKind, WorkloadState},
+    cache::{Cache, Change, Sight},
     names::ObjectKey,
     queue::Queue,
+    revision::Revision,
     secret_view::SecretView,
+    sync::holding::Verdict,
     telemetry::metrics::Metrics,
 };
 
@@ -41,9 +43,6 @@ pub type FollowsOf = Arc<dyn Fn(&str) -> Vec<Follows> + Send + Sync>;
 /// Returns when the first of what was replaced for a VaultSecret, and may be in use, ends for good, if that is known.
 pub type EndsOf = Arc<dyn Fn(&ObjectKey) -> Option<Instant> + Send + Sync>;
 
-/// Returns why Rollouts of Argo cannot be seen, if they cannot.
-pub type Unseen = Arc<dyn Fn() -> Option<String> + Send + Sync>;
-
 /// Everything a rollout touches.
 pub struct RolloutContext {
     /// For lists of pods and for the two writes.
@@ -60,8 +59,6 @@ pub struct RolloutContext {
     pub daemon_sets: Arc<Cache<WorkloadView>>,
     /// All Rollouts of Argo.
     pub rollouts: Arc<Cache<WorkloadView>>,
-    /// Why Rollouts cannot be seen, if they cannot.
-    pub unseen: Unseen,
     /// The workloads to look at.
     pub queue: Arc<Queue<WorkloadKey>>,
     /// Where the results go.
@@ -112,7 +109,7 @@ pub(super) struct Gathered {
     pub view: Option<Arc<WorkloadView>>,
     pub bound: Vec<Bound>,
     pub wanted: Option<String>,
-    /// Why it is not there, if it is named as a target of a kind that cannot be seen.
+    /// Why it would not be seen if it existed.
     pub unseen: Option<Waiting>,
 }
 
@@ -123,13 +120,25 @@ impl RolloutContext {
         let follows = (self.follows)(&workload.namespace);
         let secret = |name: &str| self.secrets.get(&ObjectKey::new(&workload.namespace, name));
         let bound = bind::bound(workload, view.as_deref(), &follows, secret);
-        let is_unseen = view.is_none() && workload.kind == WorkloadKind::Rollout;
-        let why = is_unseen.then(|| (self.unseen)()).flatten();
         Gathered {
             wanted: bind::wanted(&bound),
             view: view.map(|view| argo::for_data(view, &bound)),
             bound,
-            unseen: why.map(|why| unseen(workload, &follows, why)),
+            unseen: self.unseen_kind(workload, &follows),
+        }
+    }
+
+    /// Why no workload of the kind of `workload` is seen.
+    fn unseen_kind(&self, workload: &WorkloadKey, follows: &[Follows]) -> Option<Waiting> {
+        match &*self.cache(workload.kind).sight().borrow() {
+            Sight::Refused(why) => Some(Waiting::Unseen { why: why.clone() }),
+            Sight::Absent => {
+                let places = follows.iter().filter_map(|one| one.place(workload));
+                let places: BTreeSet<_> = places.collect();
+                let target = places.first().copied().filter(|_| places.len() == 1);
+                Some(Waiting::NoSuchKind { target })
+            }
+            Sight::Awaited | Sight::Synced => None,
         }
     }
 
@@ -183,13 +192,6 @@ impl RolloutContext {
         keys
     }
 
-    /// The Rollouts of Argo that are named as targets, or were: to look at when it changed whether they can be seen.
-    pub fn rollouts_of_argo(&self) -> Vec<WorkloadKey> {
-        let all = self.every_workload().into_iter();
-        all.filter(|workload| workload.kind == WorkloadKind::Rollout)
-            .collect()
-    }
-
     /// The workloads of `kind`.
     pub fn cache(&self, kind: WorkloadKind) -> &Arc<Cache<WorkloadView>> {
         match kind {
@@ -197,6 +199,39 @@ impl RolloutContext {
             WorkloadKind::StatefulSet => &self.stateful_sets,
             WorkloadKind::DaemonSet => &self.daemon_sets,
             WorkloadKind::Rollout => &self.rollouts,
+        }
+    }
+
+    /// Which workloads that `vault_secret` would have restarted may not be seen, and why.
+    pub fn unseen(&self, vault_secret: &ObjectKey) -> Option<String> {
+        let follows = (self.follows)(&vault_secret.namespace);
+        let mut mine = follows.iter().filter(|one| one.key == *vault_secret);
+        if !mine.any(|one| one.policy.discover) {
+            return None;
+        }
+        let refused = KINDS.iter().filter_map(|kind| {
+            let why = self.cache(*kind).refused()?;
+            Some(format!(
+                "{}s cannot be seen and are not restarted: {why}",
+                kind.as_str()
+            ))
+        });
+        let refused: Vec<_> = refused.collect();
+        (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    /// How far the workloads of `vault_secret` are with its data of this revision and age.
+    pub fn verdict(
+        &self,
+        vault_secret: &ObjectKey,
+        revision: &Revision,
+        since: Timestamp,
+    ) -> Verdict {
+        let verdict = self.board.verdict(vault_secret, revision, since);
+        match verdict {
+            Verdict::Waiting | Verdict::Undecided => verdict,
+            Verdict::NoneSeen | Verdict::Verified if self.unseen(vault_secret).is_none() => verdict,
+            Verdict::NoneSeen | Verdict::Verified => Verdict::Undecided,
         }
     }
 
@@ -227,6 +262,18 @@ impl RolloutContext {
         let mut keys = self.using(&target);
         keys.extend(listed_by(follows));
         keys
+    }
+
+    /// What in the waves of the VaultSecret `key` fits none of its workloads.
+    pub fn remark(&self, key: &ObjectKey, spec: &VaultSecretSpec) -> Option<String> {
+        let waves = Waves::from_spec(spec.rollout.as_ref()?.waves.as_ref()?);
+        let follows = Follows::from_spec(key.clone(), spec, false);
+        let views = self.candidates(&follows).into_iter().filter_map(|other| {
+            let view = self.cache(other.kind).get(&other.object())?;
+            follows.concerns(&other, Some(&view)).then_some(view)
+        });
+        let views: Vec<_> = views.collect();
+        waves.unknown(views.iter().map(|view| &view.labels))
     }
 
     /// All workloads there are, and those that are named as targets though they are not there.
@@ -379,6 +426,7 @@ impl RolloutContext {
             | Decision::Waiting(
                 Waiting::NoSuchWorkload
                 | Waiting::NoSuchKind { .. }
+                | Waiting::Unseen { .. }
                 | Waiting::Lent { .. }
                 | Waiting::ManualUpdate { .. }
                 | Waiting::Turn {
@@ -418,16 +466,6 @@ impl RolloutContext {
         keys.extend(borrowers);
         keys
     }
-}
-
-/// Why `workload`, a target of a kind that cannot be seen, is not there.
-fn unseen(workload: &WorkloadKey, follows: &[Follows], why: String) -> Waiting {
-    let places: BTreeSet<_> = follows
-        .iter()
-        .filter_map(|one| one.place(workload))
-        .collect();
-    let target = places.first().copied().filter(|_| places.len() == 1);
-    Waiting::NoSuchKind { target, why }
 }
 
 fn listed_by(follows: &Follows) -> impl Iterator<Item = WorkloadKey> {

@@ -14,10 +14,11 @@ use super::{
     board::Standing,
     context::{Gathered, RolloutContext},
     decide::{self, Situation},
-    decision::{Decision, Waiting},
+    decision::Decision,
     exec::{self, ExecError},
     patch,
     pod::PodFacts,
+    refusal,
     report::{self, Announcement},
     tracker::{Attempt, Tracker},
     turn::Turn,
@@ -40,7 +41,7 @@ pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: Cancellatio
             &context.stateful_sets,
             &context.daemon_sets,
         ] {
-            cache.wait_until_synced().await;
+            cache.wait_until_tried().await;
         }
     };
     tokio::select! {
@@ -87,6 +88,7 @@ async fn act(
     loop {
         let decision = decide::decide(&Situation {
             view: gathered.view.as_deref(),
+            unseen: gathered.unseen.as_ref(),
             bound: &gathered.bound,
             wanted: gathered.wanted.as_deref(),
             tracker,
@@ -96,12 +98,7 @@ async fn act(
         });
         let (Some(view), Some(wanted)) = (gathered.view.as_deref(), gathered.wanted.as_deref())
         else {
-            return match (&decision, &gathered.unseen) {
-                (Decision::Waiting(Waiting::NoSuchWorkload), Some(why)) => {
-                    Decision::Waiting(why.clone())
-                }
-                _ => decision,
-            };
+            return decision;
         };
         steps += 1;
         if steps > MOST_STEPS {
@@ -151,6 +148,9 @@ fn conclude(
             (Announcement::Verified, Some(since)) => {
                 let took = Instant::now().into_std().saturating_duration_since(since);
                 context.metrics.rollout_verified(kind, took.as_secs_f64());
+                if let Some(age) = tracker.behind_for(&gathered.bound, (context.clock)()) {
+                    context.metrics.change_verified(kind, age);
+                }
             }
             (Announcement::Failed, _) => context.metrics.rollout_failed(kind),
             (
@@ -232,8 +232,45 @@ impl Pass<'_> {
             .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_there))
             .collect();
         argo::mark(&mut pods, view, self.bound, self.wanted);
-        tracker.listed(&pods, view, self.bound, self.now);
+        if tracker.listed(&pods, view, self.bound, self.now) {
+            context.metrics.rollout_requested(workload.kind.as_str());
+        }
+        self.explain(tracker, &pods).await;
         Some(pods)
+    }
+
+    /// Asks why pods are missing, where the workload itself does not say.
+    async fn explain(&self, tracker: &mut Tracker, pods: &[PodFacts]) {
+        let Self {
+            context,
+            workload,
+            view,
+            ..
+        } = *self;
+        let situation = Situation {
+            view: Some(view),
+            bound: self.bound,
+            wanted: Some(self.wanted),
+            tracker,
+            pods: Some(pods),
+            unseen: None,
+            turn: None,
+            now: self.now,
+        };
+        if refusal::tells_in_events(workload.kind) && decide::lacks_pods(&situation) {
+            let listed = exec::list_refusals(&context.client, &workload.namespace, &view.uid).await;
+            let why = match listed {
+                Ok(events) => refusal::newest(&events, self.bound),
+                Err(error) => {
+                    let line = error.line();
+                    tracing::warn!(%workload, error = line, "the events of a workload cannot be read");
+                    tracker.course.why.is_none().then_some(line)
+                }
+            };
+            if let Some(why) = why {
+                tracker.explained(why);
+            }
+        }
     }
 
     async fn stamp(&self, tracker: &mut Tracker, turn: Option<&Turn>) {
@@ -296,7 +333,8 @@ impl Pass<'_> {
     fn failed(&self, tracker: &mut Tracker, attempt: Attempt, error: &ExecError) {
         let line = error.line();
         tracing::warn!(workload = %self.workload, error = line, "a request of a rollout failed and is made again");
-        tracker.failed(attempt, line, seed(self.workload), self.now);
+        let refused = error.is_refusal();
+        tracker.failed(attempt, (line, refused), seed(self.workload), self.now);
     }
 }
 

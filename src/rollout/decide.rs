@@ -12,7 +12,7 @@ use super::{
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
     proof::{Evidence, LAG, evidence},
-    tracker::{Episode, Proof, Tracker},
+    tracker::{Episode, Proof, Tracker, Trouble},
     turn::Turn,
     view::WorkloadView,
 };
@@ -40,6 +40,8 @@ const LOOK_SELDOM: Duration = Duration::from_mins(1);
 pub struct Situation<'a> {
     /// The workload, if it exists.
     pub view: Option<&'a WorkloadView>,
+    /// Why it would not be seen if it existed.
+    pub unseen: Option<&'a Waiting>,
     /// The managed Secrets it is bound to.
     pub bound: &'a [Bound],
     /// The hash it should carry, [`wanted`](super::bind::wanted) by `bound`.
@@ -58,6 +60,7 @@ pub struct Situation<'a> {
 pub fn decide(situation: &Situation<'_>) -> Decision {
     let Situation {
         view,
+        unseen,
         wanted,
         tracker,
         ..
@@ -66,7 +69,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         return Decision::Unbound;
     };
     let Some(view) = view else {
-        return Decision::Waiting(Waiting::NoSuchWorkload);
+        return Decision::Waiting(unseen.cloned().unwrap_or(Waiting::NoSuchWorkload));
     };
     if view.deleting {
         return Decision::Unbound;
@@ -91,7 +94,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 
 /// The pods were proved to run the data: the proof is to stand on the workload.
 fn proved(situation: &Situation<'_>) -> Decision {
-    let again = blocked(situation).map(|(until, _)| until);
+    let again = blocked(situation).map(|trouble| trouble.retry_at);
     Decision::InStep {
         record: again.is_none() && situation.tracker.course.proof != Proof::Recorded,
         again,
@@ -110,8 +113,12 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     if pods.is_some_and(|pods| evidence(pods, bound, &known) == Evidence::Complete) {
         return proved(situation);
     }
-    if let Some((until, message)) = blocked(situation) {
-        return Decision::Retry { until, message };
+    if let Some(trouble) = blocked(situation) {
+        return Decision::Retry {
+            until: trouble.retry_at,
+            message: trouble.message.clone(),
+            refused: trouble.refused,
+        };
     }
     let new = Episode::starting(now);
     let episode = tracker.episode.as_ref().unwrap_or(&new);
@@ -129,6 +136,7 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         return look_or(situation, LOOK_SELDOM, |again| Decision::Conflict {
             manager,
             holds,
+            owner: view.owner.clone(),
             again,
         });
     }
@@ -325,12 +333,15 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
     }
     if now >= deadline {
         // Its pods say why.
+        let course = &situation.tracker.course;
+        let trouble = || Some(course.trouble.as_ref()?.message.clone());
         return look_or(situation, LOOK_SELDOM, |again| Decision::Failed {
             progress,
             why: view
                 .refused
                 .clone()
-                .or_else(|| situation.tracker.course.why.clone()),
+                .or_else(|| course.why.clone())
+                .or_else(trouble),
             after: longest(situation.bound, |bound| bound.verify_timeout),
             again,
         });
@@ -339,6 +350,17 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
         progress,
         again: look.map_or(deadline, |look| look.min(deadline)),
     }
+}
+
+/// Whether a restart is overdue for which pods are missing, by the list of them in this pass.
+pub fn lacks_pods(situation: &Situation<'_>) -> bool {
+    let (Some(view), Some(pods)) = (situation.view, situation.pods) else {
+        return false;
+    };
+    let there = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+    view.stamp.as_deref() == situation.wanted
+        && there < view.counters.wanted
+        && situation.now >= deadline(situation)
 }
 
 /// How often pods are listed while only they are not as they should be.
@@ -378,13 +400,13 @@ fn look_or(
 fn next_look(situation: &Situation<'_>, interval: Duration) -> Instant {
     let course = &situation.tracker.course;
     let regular = course.listed.map_or(situation.now, |(at, _)| at + interval);
-    blocked(situation).map_or(regular, |(until, _)| until.max(regular))
+    blocked(situation).map_or(regular, |trouble| trouble.retry_at.max(regular))
 }
 
-/// Until when no request is made after one that failed, and what failed.
-fn blocked(situation: &Situation<'_>) -> Option<(Instant, String)> {
-    let trouble = situation.tracker.course.trouble.as_ref()?;
-    (situation.now < trouble.retry_at).then(|| (trouble.retry_at, trouble.message.clone()))
+/// The request that failed, while no other is made.
+fn blocked<'a>(situation: &Situation<'a>) -> Option<&'a Trouble> {
+    let trouble = situation.tracker.course.trouble.as_ref();
+    trouble.filter(|trouble| situation.now < trouble.retry_at)
 }
 
 fn longest(bound: &[Bound], of: impl Fn(&Bound) -> Duration) -> Duration {

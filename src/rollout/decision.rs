@@ -35,6 +35,8 @@ pub enum Decision {
         until: Instant,
         /// What failed.
         message: String,
+        /// Whether it fails until somebody acts.
+        refused: bool,
     },
     /// Ask whether it may restart now and decide again. Never decided with the answer at hand.
     Ask,
@@ -80,6 +82,8 @@ pub enum Decision {
         manager: Option<String>,
         /// Whether it holds the annotation; else it took it away again and again.
         holds: bool,
+        /// What owns the workload, and may well be behind it, as `<kind> <name>`.
+        owner: Option<String>,
         /// When to see whether its doing brought the pods in step.
         again: Instant,
     },
@@ -90,19 +94,22 @@ pub enum Decision {
 pub enum Waiting {
     /// Create the workload, which is named as a target.
     NoSuchWorkload,
+    /// Install the kind of the workload, which is named as a target.
+    NoSuchKind {
+        /// Which place it has in `rollout.targets`; `None` if that differs between VaultSecrets.
+        target: Option<usize>,
+    },
+    /// Grant the right to see workloads of its kind.
+    Unseen {
+        /// What the apiserver says.
+        why: String,
+    },
     /// Finish other restarts.
     Turn {
         /// Which, or how many.
         hold: Hold,
         /// When to see whether something else brought the pods in step.
         again: Instant,
-    },
-    /// Install the kind of the workload, which is named as a target, or let us see it.
-    NoSuchKind {
-        /// Which place it has in `rollout.targets`; `None` if that differs between VaultSecrets.
-        target: Option<usize>,
-        /// Why it cannot be seen.
-        why: String,
     },
     /// Scale down the Deployment, whose template a Rollout of Argo takes for its own.
     Lent {
@@ -173,7 +180,9 @@ impl Decision {
             | Self::Stamp
             | Self::Verified
             | Self::Paused { .. }
-            | Self::Waiting(Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. }) => None,
+            | Self::Waiting(
+                Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. } | Waiting::Unseen { .. },
+            ) => None,
         }
     }
 }

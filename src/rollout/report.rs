@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::vault_secret::{WorkloadState, WorkloadStatus},
+    names::{RESTART, RESTART_NEVER, SECRETS_HASH},
     telemetry::events::EventReason,
 };
 
@@ -101,7 +102,10 @@ pub fn waits(decision: &Decision) -> bool {
         | Decision::Restarting { .. }
         | Decision::Paused { .. }
         | Decision::Waiting(
-            Waiting::Turn { .. } | Waiting::ManualUpdate { .. } | Waiting::Lent { .. },
+            Waiting::Turn { .. }
+            | Waiting::ManualUpdate { .. }
+            | Waiting::Unseen { .. }
+            | Waiting::Lent { .. },
         ) => true,
         // A target that does not exist has no pods.
         Decision::Waiting(Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. })
@@ -119,11 +123,13 @@ fn state(decision: &Decision) -> Option<WorkloadState> {
         Decision::InStep { .. } | Decision::Verified => WorkloadState::Verified,
         Decision::ListPods
         | Decision::Settle { .. }
-        | Decision::Retry { .. }
+        | Decision::Retry { refused: false, .. }
         | Decision::Ask
         | Decision::Stamp => WorkloadState::Pending,
         Decision::Restarting { .. } | Decision::Fold { .. } => WorkloadState::Restarting,
-        Decision::Failed { .. } | Decision::Conflict { .. } => WorkloadState::Failed,
+        Decision::Retry { refused: true, .. }
+        | Decision::Failed { .. }
+        | Decision::Conflict { .. } => WorkloadState::Failed,
         Decision::Paused { .. } => WorkloadState::Paused,
         Decision::Waiting(_) => WorkloadState::Waiting,
     })
@@ -147,6 +153,7 @@ fn progress(decision: &Decision) -> Option<Progress> {
         | Decision::Waiting(
             Waiting::NoSuchWorkload
             | Waiting::NoSuchKind { .. }
+            | Waiting::Unseen { .. }
             | Waiting::Lent { .. }
             | Waiting::Turn { .. },
         )
@@ -182,11 +189,17 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             format!("the {kind} is paused; {what} when it is resumed")
         }
         Decision::Waiting(Waiting::NoSuchWorkload) => {
-            format!("no such {}", workload.kind.as_str())
+            let kind = workload.kind.as_str();
+            format!("no such {kind}: create it, or take it out of spec.rollout.targets")
         }
-        Decision::Waiting(Waiting::NoSuchKind { target, why }) => {
-            let place = target.map_or_else(String::new, |place| place.to_string());
-            format!("spec.rollout.targets[{place}].kind: {why}")
+        Decision::Waiting(Waiting::Unseen { why }) => {
+            format!("{}s cannot be seen: {why}", workload.kind.as_str())
+        }
+        Decision::Waiting(Waiting::NoSuchKind { target }) => {
+            let place = target.map_or_else(String::new, |place| format!("[{place}].kind"));
+            format!(
+                "spec.rollout.targets{place}: Argo Rollouts is not installed: install it, or take the target away"
+            )
         }
         Decision::Waiting(Waiting::Lent { to, .. }) => format!(
             "the Rollout {to} takes its template from it, so it is not restarted: scale it down, or delete its pods"
@@ -196,7 +209,12 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         Decision::Fold { .. } => {
             "another rollout is under way; it is restarted after that if it has to be".to_owned()
         }
-        Decision::Conflict { manager, holds, .. } => conflict(manager.as_deref(), *holds),
+        Decision::Conflict {
+            manager,
+            holds,
+            owner,
+            ..
+        } => conflict(manager.as_deref(), *holds, owner.as_deref()),
         Decision::Unbound
         | Decision::ListPods
         | Decision::InStep { .. }
@@ -276,13 +294,19 @@ fn held(hold: &Hold) -> String {
     }
 }
 
-fn conflict(manager: Option<&str>, holds: bool) -> String {
+fn conflict(manager: Option<&str>, holds: bool, owner: Option<&str>) -> String {
     let who = manager.map_or_else(
         || "another field manager".to_owned(),
         |name| format!("the field manager {name}"),
     );
     let does = if holds { "holds" } else { "twice took away" };
-    format!("RestartConflict: {who} {does} the annotation that restarts the pods")
+    let owner = owner.map(|owner| {
+        format!("; {owner} owns the workload: have it leave {SECRETS_HASH} in the pod template, or set {RESTART}={RESTART_NEVER} on the workload and restart its pods there")
+    });
+    format!(
+        "RestartConflict: {who} {does} the annotation that restarts the pods{}",
+        owner.unwrap_or_default()
+    )
 }
 
 /// The note for `what`, which happened to `workload`.

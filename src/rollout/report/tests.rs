@@ -32,7 +32,8 @@ fn decisions() -> Vec<Decision> {
         },
         Decision::Retry {
             until: again,
-            message: "listing the pods failed: forbidden".into(),
+            message: "listing the pods failed: gone".into(),
+            refused: false,
         },
         Decision::Stamp,
         Decision::Restarting { progress, again },
@@ -51,16 +52,19 @@ fn decisions() -> Vec<Decision> {
         Decision::Conflict {
             manager: Some("kubectl".into()),
             holds: true,
+            owner: None,
             again,
         },
         Decision::Conflict {
             manager: Some("argocd".into()),
             holds: false,
+            owner: None,
             again,
         },
         Decision::Conflict {
             manager: None,
             holds: false,
+            owner: Some("Widget main".into()),
             again,
         },
     ]
@@ -91,10 +95,7 @@ fn of_argo() -> Vec<Decision> {
             again: None,
         })
     });
-    let unseen = [Some(1), None].map(|target| {
-        let why = "it is not installed".into();
-        Decision::Waiting(Waiting::NoSuchKind { target, why })
-    });
+    let unseen = [Some(1), None].map(|target| Decision::Waiting(Waiting::NoSuchKind { target }));
     let to = "app".into();
     let others = [
         Decision::Waiting(Waiting::Lent { to, again }),
@@ -108,7 +109,7 @@ fn of_argo() -> Vec<Decision> {
     by_hand.into_iter().chain(unseen).chain(others).collect()
 }
 
-/// Waiting for others.
+/// Waiting for others, also for a right.
 fn held_up() -> Vec<Decision> {
     let wave = |state| Hold::Wave {
         before: deployment("db"),
@@ -138,7 +139,15 @@ fn held_up() -> Vec<Decision> {
         until: again,
     };
     let turns = holds.map(|hold| Decision::Waiting(Waiting::Turn { hold, again }));
-    turns.into_iter().chain([fold]).collect()
+    let refused = Decision::Retry {
+        until: again,
+        message: "listing the pods failed: forbidden".into(),
+        refused: true,
+    };
+    let unseen = Decision::Waiting(Waiting::Unseen {
+        why: "deployments.apps is forbidden".into(),
+    });
+    turns.into_iter().chain([fold, refused, unseen]).collect()
 }
 
 #[test]
@@ -169,19 +178,19 @@ fn every_decision_reads_well_in_a_status() {
     ListPods: Pending []
     InStep: Verified []
     Settle: Pending []
-    Retry: Pending [] listing the pods failed: forbidden
+    Retry: Pending [] listing the pods failed: gone
     Stamp: Pending []
     Restarting: Restarting [2/3]
     Verified: Verified []
     Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m: pod web-1: container app: ImagePullBackOff
     Paused: Paused [] the Deployment is paused; it is restarted when it is resumed
     Paused: Paused [] the Deployment is paused; its restart goes on when it is resumed
-    Waiting: Waiting [] no such Deployment
+    Waiting: Waiting [] no such Deployment: create it, or take it out of spec.rollout.targets
     Waiting: Waiting [2/3] the update strategy is OnDelete: delete the pods to restart them
     Waiting: Waiting [2/3] the partition of the rolling update keeps the pods below 2 back: lower it to restart them
     Conflict: Failed [] RestartConflict: the field manager kubectl holds the annotation that restarts the pods
     Conflict: Failed [] RestartConflict: the field manager argocd twice took away the annotation that restarts the pods
-    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods
+    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods; Widget main owns the workload: have it leave lockstep.dev/secrets-hash in the pod template, or set lockstep.dev/restart=never on the workload and restart its pods there
     Waiting: Waiting [] waits for its turn: at most 5 workloads restart at once
     Waiting: Waiting [] waits for its turn: at most 2 workloads of a namespace restart at once
     Waiting: Waiting [] window opens at 1970-01-01T01:00:00Z
@@ -190,12 +199,14 @@ fn every_decision_reads_well_in_a_status() {
     Waiting: Waiting [] waits for Deployment db of the wave data, which is Restarting
     Waiting: Waiting [] stopped: Deployment db of the wave data failed, and comes before
     Fold: Restarting [1/3] another rollout is under way; it is restarted after that if it has to be
+    Retry: Failed [] listing the pods failed: forbidden
+    Waiting: Waiting [] Deployments cannot be seen: deployments.apps is forbidden
     Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: promote it
     Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: it goes on after a time, or when it is promoted
     Waiting: Waiting [1/3] the new pods are not active yet: promote it
     Waiting: Waiting [1/3] the Rollout is paused by an inconclusive analysis: promote or abort it
-    Waiting: Waiting [] spec.rollout.targets[1].kind: it is not installed
-    Waiting: Waiting [] spec.rollout.targets[].kind: it is not installed
+    Waiting: Waiting [] spec.rollout.targets[1].kind: Argo Rollouts is not installed: install it, or take the target away
+    Waiting: Waiting [] spec.rollout.targets: Argo Rollouts is not installed: install it, or take the target away
     Waiting: Waiting [] the Rollout app takes its template from it, so it is not restarted: scale it down, or delete its pods
     Failed: Failed [1/3] 1 of 3 pods are ready with the current data: RolloutAborted: x
     "#);
