@@ -163,7 +163,7 @@ impl Workload for DynamicObject {
             observed_generation,
             paused: argo.by_template && rollout.is("/spec/paused"),
             manual: pause,
-            refused: None,
+            refused: refused(rollout),
             counters: Counters {
                 wanted: rollout.count("/spec/replicas").unwrap_or(1),
                 all: rollout.count("/status/replicas").unwrap_or_default(),
@@ -210,6 +210,18 @@ fn argo(rollout: Fields<'_>, wants_template: bool) -> Argo {
         pace,
         gave_up: (is_degraded && concerns).then(|| message.to_owned()),
     }
+}
+
+/// Why the apiserver lets its `ReplicaSets` make no pods, if it refuses any.
+fn refused(rollout: Fields<'_>) -> Option<String> {
+    let conditions = rollout.0.pointer("/status/conditions")?.as_array()?;
+    let fails = |condition: &&Value| {
+        let condition = Fields(condition);
+        condition.text("/type") == Some("ReplicaFailure")
+            && condition.text("/status") == Some("True")
+    };
+    let failure = conditions.iter().find(fails)?;
+    Fields(failure).text("/message").map(str::to_owned)
 }
 
 /// Why its controller waits with a new template, if it does.

@@ -58,7 +58,7 @@ pub struct WorkloadView {
     pub manual: Option<Manual>,
     /// How far its rollout is.
     pub counters: Counters,
-    /// Why the apiserver lets it make no pods, such as a quota or an admission policy. Only Deployments tell.
+    /// Why the apiserver lets it make no pods, such as a quota or an admission policy. Only Deployments and Rollouts tell.
     pub refused: Option<String>,
     /// The Rollout of Argo that takes its template for its own, if one does.
     pub lent_to: Option<String>,

@@ -190,6 +190,18 @@ fn giving_up_a_template_concerns_only_whoever_is_restarted_by_it() {
 }
 
 #[test]
+fn pods_that_the_apiserver_refuses_are_told() {
+    let with = |status: &str| {
+        let failure =
+            json!({"type": "ReplicaFailure", "status": status, "message": "exceeded quota"});
+        let conditions = json!({"conditions": [{"type": "Available", "status": "True"}, failure]});
+        rollout(&json!({}), &conditions, &json!({})).refused
+    };
+    assert_eq!(with("True").as_deref(), Some("exceeded quota"));
+    assert_eq!(with("False"), None);
+}
+
+#[test]
 fn whatever_does_not_fit_is_taken_as_not_there() {
     let odd = json!({"template": 3, "selector": [], "replicas": "many", "restartAt": "soon"});
     let found = rollout(
