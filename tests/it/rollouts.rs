@@ -10,6 +10,7 @@ mod random;
 mod returns;
 mod rights;
 mod together;
+mod visible;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
