@@ -17,7 +17,7 @@ const LONGEST: usize = 300;
 /// Whether workloads of `kind` tell in events only that their pods are refused.
 pub fn tells_in_events(kind: WorkloadKind) -> bool {
     match kind {
-        WorkloadKind::Deployment => false,
+        WorkloadKind::Deployment | WorkloadKind::Rollout => false,
         WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => true,
     }
 }

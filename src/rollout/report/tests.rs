@@ -65,6 +65,45 @@ fn decisions() -> Vec<Decision> {
     ]
 }
 
+/// What only Rollouts of Argo bring about.
+fn of_argo() -> Vec<Decision> {
+    let again = Instant::now();
+    let progress = Progress {
+        ready: 1,
+        wanted: 3,
+    };
+    let step = |timed| Manual::Step {
+        number: 2,
+        of: 5,
+        timed,
+    };
+    let manuals = [
+        step(false),
+        step(true),
+        Manual::Promotion { timed: false },
+        Manual::Analysis,
+    ];
+    let by_hand = manuals.map(|manual| {
+        Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress,
+            again: None,
+        })
+    });
+    let unseen = [Some(1), None].map(|target| Decision::Waiting(Waiting::NoSuchKind { target }));
+    let to = "app".into();
+    let others = [
+        Decision::Waiting(Waiting::Lent { to, again }),
+        Decision::Failed {
+            progress,
+            why: Some("RolloutAborted: x".into()),
+            after: Duration::ZERO,
+            again,
+        },
+    ];
+    by_hand.into_iter().chain(unseen).chain(others).collect()
+}
+
 /// Waiting for others, also for a right.
 fn held_up() -> Vec<Decision> {
     let wave = |state| Hold::Wave {
@@ -112,7 +151,7 @@ fn held_up() -> Vec<Decision> {
 
 #[test]
 fn every_decision_reads_well_in_a_status() {
-    let lines: Vec<_> = [decisions(), held_up()]
+    let lines: Vec<_> = [decisions(), held_up(), of_argo()]
         .concat()
         .iter()
         .map(|decision| {
@@ -161,6 +200,14 @@ fn every_decision_reads_well_in_a_status() {
     Retry: Pending [] listing the pods failed: gone
     Retry: Failed [] listing the pods failed: forbidden
     Waiting: Waiting [] Deployments cannot be seen: deployments.apps is forbidden
+    Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: promote it
+    Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: it goes on after a time, or when it is promoted
+    Waiting: Waiting [1/3] the new pods are not active yet: promote it
+    Waiting: Waiting [1/3] the Rollout is paused by an inconclusive analysis: promote or abort it
+    Waiting: Waiting [] spec.rollout.targets[1].kind: Argo Rollouts is not installed: install it, or take the target away
+    Waiting: Waiting [] spec.rollout.targets: Argo Rollouts is not installed: install it, or take the target away
+    Waiting: Waiting [] the Rollout app takes its template from it, so it is not restarted: scale it down, or delete its pods
+    Failed: Failed [1/3] 1 of 3 pods are ready with the current data: RolloutAborted: x
     "#);
 }
 
