@@ -222,6 +222,7 @@ impl Operator {
             world: Arc::clone(&world),
             queues: Arc::clone(&queues),
             memories: Arc::clone(&memories),
+            changed: Arc::default(),
             following: AtomicBool::new(false),
         });
         let announced = Arc::new(tokio::sync::Mutex::new(announced));
@@ -324,6 +325,7 @@ impl Operator {
         self.measure_at_scrape(&self.holdings);
         self.wiring.started();
         self.serve_rollouts(&looked_at, events.clone(), tasks);
+        self.serve_bystanders(events.clone(), tasks);
         self.serve_syncs(syncer, events, &looked_at, tasks);
         Ok(Some(sessions))
     }

@@ -49,9 +49,15 @@ use super::{
         priority = 1
     ),
     printcolumn(
-        name = "RolledOut",
+        name = "Expires",
         type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="RolledOut")].reason"#,
+        json_path = ".status.sources[*].leaseExpires",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Rollout",
+        type_ = "string",
+        json_path = ".status.rollout.summary",
         priority = 1
     )
 )]
@@ -270,6 +276,10 @@ pub struct VaultSecretStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
+    /// How many of them are how far, such as `3/5 Verified`: those that failed if there are any, those that wait if nothing else
+    /// goes on, otherwise those that are verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// Each workload; at most 100 are listed, those that are not verified first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
@@ -317,6 +327,16 @@ pub enum WorkloadState {
 }
 
 impl WorkloadState {
+    /// Every state, in the order of the enum.
+    pub const ALL: [Self; 6] = [
+        Self::Failed,
+        Self::Paused,
+        Self::Waiting,
+        Self::Pending,
+        Self::Restarting,
+        Self::Verified,
+    ];
+
     /// As it reads in a status.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -15,11 +15,11 @@ use super::{
     decision::{Decision, Waiting},
     report::RolloutNote,
     tracker::Tracker,
-    turn::{self, Gate, Hold, Limits, Line, Turn},
+    turn::{self, Gate, Hold, Limits, Line, Turn, Waves},
     view::WorkloadView,
 };
 use crate::{
-    api::vault_secret::{WorkloadKind, WorkloadState},
+    api::vault_secret::{VaultSecretSpec, WorkloadKind, WorkloadState},
     cache::{Cache, Change},
     names::ObjectKey,
     queue::Queue,
@@ -156,6 +156,18 @@ impl RolloutContext {
         let mut keys = self.using(&target);
         keys.extend(listed_by(follows));
         keys
+    }
+
+    /// What in the waves of the VaultSecret `key` fits none of its workloads.
+    pub fn remark(&self, key: &ObjectKey, spec: &VaultSecretSpec) -> Option<String> {
+        let waves = Waves::from_spec(spec.rollout.as_ref()?.waves.as_ref()?);
+        let follows = Follows::from_spec(key.clone(), spec, false);
+        let views = self.candidates(&follows).into_iter().filter_map(|other| {
+            let view = self.cache(other.kind).get(&other.object())?;
+            follows.concerns(&other, Some(&view)).then_some(view)
+        });
+        let views: Vec<_> = views.collect();
+        waves.unknown(views.iter().map(|view| &view.labels))
     }
 
     /// All workloads there are, and those that are named as targets though they are not there.

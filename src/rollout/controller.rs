@@ -18,6 +18,7 @@ use super::{
     exec::{self, ExecError},
     patch,
     pod::PodFacts,
+    refusal,
     report::{self, Announcement},
     tracker::{Attempt, Tracker},
     turn::Turn,
@@ -146,6 +147,9 @@ fn conclude(
             (Announcement::Verified, Some(since)) => {
                 let took = Instant::now().into_std().saturating_duration_since(since);
                 context.metrics.rollout_verified(kind, took.as_secs_f64());
+                if let Some(age) = tracker.behind_for(&gathered.bound, (context.clock)()) {
+                    context.metrics.change_verified(kind, age);
+                }
             }
             (Announcement::Failed, _) => context.metrics.rollout_failed(kind),
             (
@@ -226,8 +230,44 @@ impl Pass<'_> {
             .iter()
             .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_deployment))
             .collect();
-        tracker.listed(&pods, view, self.bound, self.now);
+        if tracker.listed(&pods, view, self.bound, self.now) {
+            context.metrics.rollout_requested(workload.kind.as_str());
+        }
+        self.explain(tracker, &pods).await;
         Some(pods)
+    }
+
+    /// Asks why pods are missing, where the workload itself does not say.
+    async fn explain(&self, tracker: &mut Tracker, pods: &[PodFacts]) {
+        let Self {
+            context,
+            workload,
+            view,
+            ..
+        } = *self;
+        let situation = Situation {
+            view: Some(view),
+            bound: self.bound,
+            wanted: Some(self.wanted),
+            tracker,
+            pods: Some(pods),
+            turn: None,
+            now: self.now,
+        };
+        if refusal::tells_in_events(workload.kind) && decide::lacks_pods(&situation) {
+            let listed = exec::list_refusals(&context.client, &workload.namespace, &view.uid).await;
+            let why = match listed {
+                Ok(events) => refusal::newest(&events, self.bound),
+                Err(error) => {
+                    let line = error.line();
+                    tracing::warn!(%workload, error = line, "the events of a workload cannot be read");
+                    tracker.course.why.is_none().then_some(line)
+                }
+            };
+            if let Some(why) = why {
+                tracker.explained(why);
+            }
+        }
     }
 
     async fn stamp(&self, tracker: &mut Tracker, turn: Option<&Turn>) {

@@ -128,6 +128,7 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         return look_or(situation, LOOK_SELDOM, |again| Decision::Conflict {
             manager,
             holds,
+            owner: view.owner.clone(),
             again,
         });
     }
@@ -271,6 +272,17 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
         progress,
         again: look.map_or(deadline, |look| look.min(deadline)),
     }
+}
+
+/// Whether a restart is overdue for which pods are missing, by the list of them in this pass.
+pub fn lacks_pods(situation: &Situation<'_>) -> bool {
+    let (Some(view), Some(pods)) = (situation.view, situation.pods) else {
+        return false;
+    };
+    let there = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+    view.stamp.as_deref() == situation.wanted
+        && there < view.counters.wanted
+        && situation.now >= deadline(situation)
 }
 
 /// How often pods are listed while only they are not as they should be.

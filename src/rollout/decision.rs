@@ -80,6 +80,8 @@ pub enum Decision {
         manager: Option<String>,
         /// Whether it holds the annotation; else it took it away again and again.
         holds: bool,
+        /// What owns the workload, and may well be behind it, as `<kind> <name>`.
+        owner: Option<String>,
         /// When to see whether its doing brought the pods in step.
         again: Instant,
     },

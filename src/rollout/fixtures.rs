@@ -47,6 +47,7 @@ pub fn view() -> WorkloadView {
             manager: "kubectl".into(),
             at: Some(at(100)),
         }),
+        owner: None,
         selector: "app=web".into(),
         paused: false,
         manual: None,

@@ -10,7 +10,8 @@
 //! * [`proof`]: whether its pods run the current data without a restart.
 //! * [`decide`], [`decision`]: what to do about it.
 //! * [`window`], [`turn`]: when restarts are allowed, and whose turn it is.
-//! * [`report`]: how that reads in a status and in events.
+//! * [`report`]: how that reads in a status and in events; [`refusal`]: why pods are missing.
+//! * [`bystander`]: pods that use a Secret and that no restart reaches.
 //! * [`patch`]: what is written.
 //! * [`exec`], [`board`], [`context`], [`controller`]: the effects.
 
@@ -23,6 +24,7 @@ use crate::{
 
 pub mod bind;
 pub mod board;
+pub mod bystander;
 pub mod context;
 pub mod controller;
 pub mod decide;
@@ -31,6 +33,7 @@ pub mod exec;
 pub mod patch;
 pub mod pod;
 pub mod proof;
+pub mod refusal;
 pub mod report;
 pub mod tracker;
 pub mod turn;

@@ -122,7 +122,8 @@ fn words(reason: Option<&str>, message: Option<&str>) -> String {
     parts.join(": ").chars().take(LONGEST_TROUBLE).collect()
 }
 
-fn is_finished(status: &PodStatus) -> bool {
+/// Whether it ran to its end.
+pub fn is_finished(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 

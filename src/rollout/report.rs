@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::vault_secret::{WorkloadState, WorkloadStatus},
+    names::{RESTART, RESTART_NEVER, SECRETS_HASH},
     telemetry::events::EventReason,
 };
 
@@ -171,14 +172,20 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             "the Deployment is paused; its restart goes on when it is resumed".to_owned()
         }
         Decision::Waiting(Waiting::NoSuchWorkload) => {
-            format!("no such {}", workload.kind.as_str())
+            let kind = workload.kind.as_str();
+            format!("no such {kind}: create it, or take it out of spec.rollout.targets")
         }
         Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
         Decision::Waiting(Waiting::Turn { hold, .. }) => held(hold),
         Decision::Fold { .. } => {
             "another rollout is under way; it is restarted after that if it has to be".to_owned()
         }
-        Decision::Conflict { manager, holds, .. } => conflict(manager.as_deref(), *holds),
+        Decision::Conflict {
+            manager,
+            holds,
+            owner,
+            ..
+        } => conflict(manager.as_deref(), *holds, owner.as_deref()),
         Decision::Unbound
         | Decision::ListPods
         | Decision::InStep { .. }
@@ -240,13 +247,19 @@ fn held(hold: &Hold) -> String {
     }
 }
 
-fn conflict(manager: Option<&str>, holds: bool) -> String {
+fn conflict(manager: Option<&str>, holds: bool, owner: Option<&str>) -> String {
     let who = manager.map_or_else(
         || "another field manager".to_owned(),
         |name| format!("the field manager {name}"),
     );
     let does = if holds { "holds" } else { "twice took away" };
-    format!("RestartConflict: {who} {does} the annotation that restarts the pods")
+    let owner = owner.map(|owner| {
+        format!("; {owner} owns the workload: have it leave {SECRETS_HASH} in the pod template, or set {RESTART}={RESTART_NEVER} on the workload and restart its pods there")
+    });
+    format!(
+        "RestartConflict: {who} {does} the annotation that restarts the pods{}",
+        owner.unwrap_or_default()
+    )
 }
 
 /// The note for `what`, which happened to `workload`.

@@ -42,6 +42,8 @@ pub struct WorkloadView {
     pub in_step: Option<String>,
     /// Who else wrote it last, as far as that left a trace.
     pub last_foreign: Option<ForeignWrite>,
+    /// The object that made it, such as the custom resource of another operator, as `<kind> <name>`.
+    pub owner: Option<String>,
     /// Its label selector, as the apiserver takes it.
     pub selector: String,
     /// Whether it is a paused Deployment.
@@ -146,6 +148,7 @@ impl WorkloadView {
             ]),
             in_step: annotation(metadata.annotations.as_ref(), IN_STEP).filter(|_| in_step_is_ours),
             last_foreign: last_foreign(metadata),
+            owner: owner(metadata),
             selector: shape.selector.map(selector).unwrap_or_default(),
             paused: shape.paused,
             manual: shape.manual,
@@ -296,6 +299,13 @@ fn selector(selector: &LabelSelector) -> String {
     Selector::try_from(selector.clone())
         .map(|selector| selector.to_string())
         .unwrap_or_default()
+}
+
+/// The controller among the owners.
+fn owner(metadata: &ObjectMeta) -> Option<String> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true))?;
+    Some(format!("{} {}", controller.kind, controller.name))
 }
 
 fn field(name: &str) -> String {

@@ -40,11 +40,13 @@ pub enum EventReason {
     RolloutFailed,
     /// Another field manager keeps taking the stamp away.
     RestartConflict,
+    /// Pods use a Secret that has new data, and belong to nothing that is restarted.
+    NotRestarted,
 }
 
 impl EventReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Recovered,
         Self::SourceFailing,
         Self::Stalled,
@@ -54,6 +56,7 @@ impl EventReason {
         Self::RolloutVerified,
         Self::RolloutFailed,
         Self::RestartConflict,
+        Self::NotRestarted,
     ];
 
     /// The word in the `reason` field.
@@ -68,6 +71,7 @@ impl EventReason {
             Self::RolloutVerified => "RolloutVerified",
             Self::RolloutFailed => "RolloutFailed",
             Self::RestartConflict => "RestartConflict",
+            Self::NotRestarted => "NotRestarted",
         }
     }
 
@@ -78,7 +82,8 @@ impl EventReason {
             | Self::Stalled
             | Self::SecretRepaired
             | Self::RolloutFailed
-            | Self::RestartConflict => true,
+            | Self::RestartConflict
+            | Self::NotRestarted => true,
             Self::Recovered
             | Self::SecretUpdated
             | Self::RolloutStarted
@@ -95,7 +100,8 @@ impl EventReason {
             Self::RolloutStarted
             | Self::RolloutVerified
             | Self::RolloutFailed
-            | Self::RestartConflict => "Rollout",
+            | Self::RestartConflict
+            | Self::NotRestarted => "Rollout",
         }
     }
 }

@@ -14,7 +14,7 @@ use lockstep_testbed::{
 };
 use serde_json::json;
 
-use crate::support::{LONG, Role as DatabaseRole, SOON, Stage, Team, options};
+use crate::support::{LONG, Role as DatabaseRole, SOON, Stage, Team, env_from, options, workload};
 
 const NAME: &str = "lockstep";
 
@@ -48,6 +48,7 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
     logs_in_with_objects_of_the_namespace(&team).await;
     looks_for_an_identity_of_a_cloud(&team).await;
     issued_and_revoked(&team).await;
+    refused_by_a_quota(&team).await;
     // A watch is in the audit log when it has ended.
     stage.operator().terminate().unwrap();
 
@@ -202,6 +203,36 @@ async fn issued_and_revoked(team: &Team<'_>) {
     })
     .await
     .unwrap();
+}
+
+/// Why the pods of a StatefulSet are refused stands in events.
+async fn refused_by_a_quota(team: &Team<'_>) {
+    team.put("full", &json!({"password": "one"})).await;
+    let rollout = json!({"rollout": {"settle": "1s", "verifyTimeout": "1s"}});
+    team.vault_secret("full", rollout).await;
+    team.apply(&workload("StatefulSet", "full", &env_from(&["full"])))
+        .await;
+    team.in_step("full", ("StatefulSet", "full"), None).await;
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
+        "spec": {"hard": {"pods": "0"}},
+    }))
+    .await;
+    team.put("full", &json!({"password": "two"})).await;
+    let refused = async || {
+        let told = team
+            .condition("full", "RolledOut")
+            .await
+            .unwrap_or_default();
+        if told.contains("exceeded quota: full") {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    };
+    eventually(SOON, "the refusal is told", refused)
+        .await
+        .unwrap();
 }
 
 async fn synced_repaired_and_rolled_out(team: &Team<'_>) {

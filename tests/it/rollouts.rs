@@ -5,6 +5,7 @@ mod pacing;
 mod quiet;
 mod returns;
 mod together;
+mod visible;
 
 use futures::future::join_all;
 use serde_json::{Value, json};

@@ -413,7 +413,8 @@ async fn a_target_that_does_not_exist_is_looked_at_too() {
     assert_eq!(reconcile(&bed.context, &absent).await, None);
     let status = bed.status().unwrap();
     assert_eq!(status.state, WorkloadState::Waiting);
-    assert_eq!(status.message.unwrap(), "no such StatefulSet");
+    let told = "no such StatefulSet: create it, or take it out of spec.rollout.targets";
+    assert_eq!(status.message.unwrap(), told);
 }
 
 #[tokio::test]
@@ -432,4 +433,34 @@ async fn a_window_that_shuts_gives_the_place_in_the_line_to_the_next() {
     bed.context.concluded(&web, Some(&view), &shut);
     assert_eq!(ask(&other), mine);
     assert!(matches!(ask(&web), Turn::Hold { .. }));
+}
+
+#[tokio::test]
+async fn events_that_cannot_be_read_are_named_where_nothing_else_says_why_pods_are_missing() {
+    let bed = Bed::new().await;
+    let set = WorkloadKey::new(WorkloadKind::StatefulSet, &ObjectKey::new("shop", "set"));
+    put(&bed.context.stateful_sets, "set", view());
+    let stamped = WorkloadView {
+        stamp: bed.context.gather(&set).wanted,
+        counters: crate::rollout::fixtures::counters(3, 0, 0),
+        ..view()
+    };
+    put(&bed.context.stateful_sets, "set", stamped);
+    assert!(reconcile(&bed.context, &set).await.is_some());
+    assert_eq!(bed.apiserver.asked(), []);
+
+    later(600).await;
+    let none = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []});
+    bed.apiserver.will_answer(200, none);
+    let forbidden = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no events for you"});
+    bed.apiserver.will_answer(403, forbidden);
+    reconcile(&bed.context, &set).await;
+    let asked = bed.apiserver.asked();
+    let events = "/apis/events.k8s.io/v1/namespaces/shop/events?&fieldSelector=regarding.uid%3Dw1%2Creason%3DFailedCreate&limit=500";
+    assert_eq!((asked.len(), asked[1].1.as_str()), (2, events));
+    let told = "0 of 3 pods are ready with the current data after 10m: reading the events of the workload, which may say why, failed: no events for you";
+    assert_eq!(bed.status().unwrap().message.as_deref(), Some(told));
+    // Not again before the next look at its pods.
+    reconcile(&bed.context, &set).await;
+    assert_eq!(bed.apiserver.asked(), []);
 }

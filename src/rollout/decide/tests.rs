@@ -19,6 +19,7 @@ struct Play {
     pods: Vec<PodFacts>,
     lists: u32,
     refreshes: u32,
+    requests: u32,
     /// What is answered when it asks for its turn.
     turn: Turn,
 }
@@ -34,6 +35,7 @@ impl Play {
             pods: ["a", "b", "c"].map(|uid| pod(uid, 150)).into(),
             lists: 0,
             refreshes: 0,
+            requests: 0,
             turn: Turn::Mine { early: false },
         }
     }
@@ -72,7 +74,8 @@ impl Play {
                 (Decision::ListPods, Some(view)) => {
                     assert!(pods.is_none(), "asked twice for pods");
                     self.lists += 1;
-                    self.tracker.listed(&self.pods, view, &self.bound, now);
+                    let asks = self.tracker.listed(&self.pods, view, &self.bound, now);
+                    self.requests += u32::from(asks);
                     pods = Some(self.pods.clone());
                 }
                 (Decision::Settle { refresh: true, .. }, _) => {
@@ -481,6 +484,7 @@ fn updates_by_hand_are_stamped_and_waited_for_without_a_deadline() {
 #[test]
 fn a_stamp_that_was_taken_away_twice_is_a_conflict_until_the_data_changes() {
     let mut play = Play::new();
+    play.view().owner = Some("Widget main".into());
     play.settles_until(0, 10);
     play.stamp(10);
     play.take_away();
@@ -490,6 +494,7 @@ fn a_stamp_that_was_taken_away_twice_is_a_conflict_until_the_data_changes() {
     let conflict = |manager: Option<&str>, again| Decision::Conflict {
         manager: manager.map(str::to_owned),
         holds: false,
+        owner: Some("Widget main".into()),
         again,
     };
     // Who wrote before the first stamp is not accused.
@@ -552,6 +557,7 @@ fn an_annotation_that_somebody_else_holds_is_left_alone_until_it_changes() {
     assert_eq!(play.at(10), Decision::Stamp);
     play.tracker.refused("helm".into(), Some("theirs".into()));
     let conflict = |again| Decision::Conflict {
+        owner: None,
         manager: Some("helm".into()),
         holds: true,
         again,
@@ -754,4 +760,58 @@ fn in_an_emergency_no_other_rollout_is_waited_for() {
     play.view().counters = counters(3, 1, 3);
     play.settles_until(0, 10);
     assert_eq!(play.at(10), Decision::Stamp);
+}
+
+/// What changes while nobody may restart yet asks for one more, though it all ends in one restart.
+#[test]
+fn a_restart_is_asked_for_once_by_each_change() {
+    let mut play = Play::new();
+    let requests = |play: &Play| play.requests;
+    play.at(0);
+    play.at(5);
+    assert_eq!(requests(&play), 1);
+    play.bound = vec![bound("db", 201)];
+    play.at(6);
+    play.stamp(16);
+    play.roll();
+    assert_eq!(play.at(20), Decision::Verified);
+    assert_eq!(requests(&play), 2);
+    let mut young = Play::new();
+    young.pods = vec![pod("new", 300)];
+    young.view().counters = counters(1, 1, 1);
+    young.at(10);
+    assert_eq!(requests(&young), 0, "its pods run the data already");
+}
+
+#[test]
+fn who_refuses_pods_is_asked_for_once_the_restart_is_overdue_and_pods_are_missing() {
+    let mut play = Play::new();
+    play.at(0);
+    play.stamp(10);
+    play.view().counters = counters(2, 0, 2);
+    play.view().counters.wanted = 3;
+    let lacks = |play: &mut Play, seconds: u64, pods: usize| {
+        play.at(seconds);
+        decide_on(play, seconds, pods)
+    };
+    play.at(11);
+    assert!(!lacks(&mut play, 610, 2), "not overdue");
+    assert!(lacks(&mut play, 611, 2));
+    assert!(!lacks(&mut play, 611, 3), "all are there");
+    play.take_away();
+    assert!(!lacks(&mut play, 612, 2), "not restarting");
+}
+
+/// What is asked with the first `count` of the pods at hand.
+fn decide_on(play: &Play, seconds: u64, count: usize) -> bool {
+    let hash = play.wanted();
+    lacks_pods(&Situation {
+        view: play.view.as_ref(),
+        bound: &play.bound,
+        wanted: Some(&hash),
+        tracker: &play.tracker,
+        pods: Some(&play.pods[..count]),
+        turn: None,
+        now: play.start + s(seconds),
+    })
 }

@@ -51,16 +51,19 @@ fn decisions() -> Vec<Decision> {
         Decision::Conflict {
             manager: Some("kubectl".into()),
             holds: true,
+            owner: None,
             again,
         },
         Decision::Conflict {
             manager: Some("argocd".into()),
             holds: false,
+            owner: None,
             again,
         },
         Decision::Conflict {
             manager: None,
             holds: false,
+            owner: Some("Widget main".into()),
             again,
         },
     ]
@@ -134,12 +137,12 @@ fn every_decision_reads_well_in_a_status() {
     Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m: pod web-1: container app: ImagePullBackOff
     Paused: Paused [] the Deployment is paused; it is restarted when it is resumed
     Paused: Paused [] the Deployment is paused; its restart goes on when it is resumed
-    Waiting: Waiting [] no such Deployment
+    Waiting: Waiting [] no such Deployment: create it, or take it out of spec.rollout.targets
     Waiting: Waiting [2/3] the update strategy is OnDelete: delete the pods to restart them
     Waiting: Waiting [2/3] the partition of the rolling update keeps the pods below 2 back: lower it to restart them
     Conflict: Failed [] RestartConflict: the field manager kubectl holds the annotation that restarts the pods
     Conflict: Failed [] RestartConflict: the field manager argocd twice took away the annotation that restarts the pods
-    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods
+    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods; Widget main owns the workload: have it leave lockstep.dev/secrets-hash in the pod template, or set lockstep.dev/restart=never on the workload and restart its pods there
     Waiting: Waiting [] waits for its turn: at most 5 workloads restart at once
     Waiting: Waiting [] waits for its turn: at most 2 workloads of a namespace restart at once
     Waiting: Waiting [] window opens at 1970-01-01T01:00:00Z

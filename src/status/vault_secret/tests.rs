@@ -40,6 +40,7 @@ fn facts(outcome: &Outcome, generation: i64) -> Facts<'_> {
         outcome,
         secret_exists: true,
         workloads: Some(&[]),
+        remark: None,
         staleness_budget: BUDGET,
     }
 }
@@ -294,4 +295,61 @@ fn a_process_that_has_only_begun_to_look_says_nothing_new() {
         shown(&next(&good, &facts(&pending, 2), at(1)))[0],
         "Ready=False/ConnectionPending"
     );
+}
+
+#[test]
+fn a_few_words_say_how_far_the_workloads_are() {
+    use WorkloadState::{Failed, Paused, Pending, Restarting, Verified, Waiting};
+    let rows: [(&[WorkloadState], &str); 8] = [
+        (&[Verified, Verified], "2/2 Verified"),
+        (&[Pending], "0/1 Verified"),
+        (&[Verified, Restarting, Waiting], "1/3 Verified"),
+        (&[Verified, Waiting], "1/2 Waiting"),
+        (&[Paused, Waiting], "2/2 Waiting"),
+        (&[Verified, Failed, Restarting], "1/3 Failed"),
+        (&[Failed, Waiting], "1/2 Failed"),
+        (&[Pending, Paused, Verified], "1/3 Verified"),
+    ];
+    for (states, told) in rows {
+        let all: Vec<_> = states.iter().map(|state| workload("w", *state)).collect();
+        let facts = Facts {
+            workloads: Some(&all),
+            ..facts(&Outcome::Suspended, 1)
+        };
+        let status = next(&VaultSecretStatus::default(), &facts, at(0));
+        assert_eq!(status.rollout.unwrap().summary.as_deref(), Some(told));
+    }
+    let none = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    assert_eq!(none.rollout, None);
+}
+
+#[test]
+fn what_does_not_fit_the_workloads_is_told_and_fails_nothing() {
+    let all = [workload("w", WorkloadState::Verified)];
+    let outcome = in_step();
+    let status = |old: &VaultSecretStatus, remark| {
+        let facts = Facts {
+            workloads: Some(&all),
+            remark,
+            ..facts(&outcome, 1)
+        };
+        next(old, &facts, at(0))
+    };
+    let told = |status: &VaultSecretStatus| {
+        let found = find(&status.conditions, Kind::RolledOut).unwrap();
+        format!("{} {}: {}", found.status, found.reason, found.message)
+    };
+    let good = status(&VaultSecretStatus::default(), None);
+    let remarked = status(&good, Some("spec.rollout.waves.order[1]: …"));
+    assert_eq!(
+        told(&remarked),
+        format!("{}; spec.rollout.waves.order[1]: …", told(&good))
+    );
+    assert_eq!(shown(&remarked), shown(&good));
+    let begun = Facts {
+        workloads: None,
+        ..facts(&outcome, 1)
+    };
+    assert_eq!(next(&remarked, &begun, at(1)), remarked, "a new process");
+    assert_eq!(status(&remarked, None), good);
 }
