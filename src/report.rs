@@ -19,7 +19,7 @@ use crate::{
     names::ObjectKey,
     status::{
         condition::{Kind, find, holds},
-        vault_secret::{Facts, next},
+        vault_secret::{Facts, is_only_progress, next},
         write::{WriteStatusError, write_status},
         written::Written,
     },
@@ -41,6 +41,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How long one report waits for Secrets that wait to be written, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long after a write of a status the next one comes that only tells how far workloads are on their way.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Looks up the workloads of a `VaultSecret`, and what in its `spec.rollout` does not fit them.
 pub type WorkloadsOf =
@@ -172,6 +175,13 @@ impl Reporter {
             reason = "this shell reads the clock once per pass"
         )]
         let new = next(&old, &facts, Timestamp::now());
+        if is_only_progress(&old, &new)
+            && let Some(until) = self
+                .written
+                .rests_until(&view.uid, PROGRESS, Instant::now())
+        {
+            return Some(until);
+        }
         if new != *old {
             match write_status::<VaultSecret>(&self.client, &self.metrics, (key, &view.uid), &new)
                 .await
