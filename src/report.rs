@@ -82,8 +82,8 @@ struct Record {
     outcome: Outcome,
     /// How many outcomes of the object came before this one.
     sequence: u64,
-    /// What was written since the last report.
-    applied: Option<ApplyReason>,
+    /// What was written since the last report, and which outcome did.
+    applied: Option<(u64, ApplyReason)>,
 }
 
 impl Records {
@@ -106,7 +106,7 @@ impl Records {
                     ..
                 },
                 _,
-            ) => Some(*applied),
+            ) => Some((sequence, *applied)),
             Outcome::InStep(_)
             | Outcome::Degraded(..)
             | Outcome::Suspended
@@ -133,9 +133,9 @@ impl Records {
     /// What was applied up to this outcome of the object was told. What a newer one applied is still to be told.
     fn told(&self, key: &ObjectKey, uid: &str, sequence: u64) {
         if let Some(record) = self.lock().get_mut(key)
-            && (record.version.0.as_str(), record.sequence) == (uid, sequence)
+            && record.version.0 == uid
         {
-            record.applied = None;
+            record.applied = record.applied.filter(|(by, _)| *by > sequence);
         }
     }
 
@@ -194,7 +194,8 @@ impl Reporter {
                 }
             }
         }
-        let notes = notes(&old, &new, record.applied);
+        let applied = record.applied.map(|(_, applied)| applied);
+        let notes = notes(&old, &new, applied);
         if new != *old {
             self.written.note(&view.uid, new, Instant::now());
         }
@@ -385,7 +386,7 @@ mod tests {
         let records = Records::default();
         let key = ObjectKey::new("ns", "a");
         let tell = |applied| records.tell(&key, ("uid".to_owned(), 1), in_step(applied));
-        let applied = || records.get(&key).unwrap().applied;
+        let applied = || Some(records.get(&key)?.applied?.1);
         tell(Some(ApplyReason::DataChanged));
         let reported = records.get(&key).unwrap();
         tell(Some(ApplyReason::Repaired));
@@ -393,6 +394,19 @@ mod tests {
         assert_eq!(applied(), Some(ApplyReason::Repaired));
         records.told(&key, "uid", records.get(&key).unwrap().sequence);
         assert_eq!(applied(), None);
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again_because_a_pass_ended_meanwhile() {
+        let records = Records::default();
+        let key = ObjectKey::new("ns", "a");
+        let tell = |applied| records.tell(&key, ("uid".to_owned(), 1), in_step(applied));
+        tell(Some(ApplyReason::Created));
+        let reported = records.get(&key).unwrap();
+        // While the status is being written.
+        tell(None);
+        records.told(&key, "uid", reported.sequence);
+        assert_eq!(records.get(&key).unwrap().applied, None);
     }
 
     #[test]
