@@ -159,15 +159,19 @@ impl World {
             NamespaceView::project,
             Listener::namespace,
         ));
+        self.watch_workloads(&watches, tasks);
+    }
+
+    fn watch_workloads(&self, watches: &Watches<'_, impl Listener>, tasks: &mut JoinSet<()>) {
         tasks.spawn(watches.workload::<Deployment>(WorkloadKind::Deployment, &self.deployments));
         tasks
             .spawn(watches.workload::<StatefulSet>(WorkloadKind::StatefulSet, &self.stateful_sets));
         tasks.spawn(watches.workload::<DaemonSet>(WorkloadKind::DaemonSet, &self.daemon_sets));
         tasks.spawn(optional::follow(
-            client.clone(),
+            watches.client.clone(),
             Arc::clone(&self.rollouts),
-            Arc::clone(listener),
-            stop.clone(),
+            Arc::clone(watches.listener),
+            watches.stop.clone(),
         ));
         for cache in self.workloads() {
             tasks.spawn(watches.sight(cache));

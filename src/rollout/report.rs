@@ -179,15 +179,7 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
                 why.unwrap_or_default()
             )
         }
-        Decision::Paused { stamped } => {
-            let kind = workload.kind.as_str();
-            let what = if *stamped {
-                "its restart goes on"
-            } else {
-                "it is restarted"
-            };
-            format!("the {kind} is paused; {what} when it is resumed")
-        }
+        Decision::Paused { stamped } => paused(workload, *stamped),
         Decision::Waiting(Waiting::NoSuchWorkload) => {
             let kind = workload.kind.as_str();
             format!("no such {kind}: create it, or take it out of spec.rollout.targets")
@@ -224,6 +216,16 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         | Decision::Restarting { .. }
         | Decision::Verified => return None,
     })
+}
+
+fn paused(workload: &WorkloadKey, stamped: bool) -> String {
+    let kind = workload.kind.as_str();
+    let what = if stamped {
+        "its restart goes on"
+    } else {
+        "it is restarted"
+    };
+    format!("the {kind} is paused; {what} when it is resumed")
 }
 
 fn length(duration: Duration) -> String {
