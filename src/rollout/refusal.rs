@@ -16,10 +16,7 @@ const LONGEST: usize = 300;
 
 /// Whether workloads of `kind` tell in events only that their pods are refused.
 pub fn tells_in_events(kind: WorkloadKind) -> bool {
-    match kind {
-        WorkloadKind::Deployment => false,
-        WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => true,
-    }
+    matches!(kind, WorkloadKind::StatefulSet | WorkloadKind::DaemonSet)
 }
 
 /// What the newest of `events` says, unless it is older than the data of `bound`: then it is about something else.
