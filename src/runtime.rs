@@ -361,7 +361,7 @@ impl Operator {
             holdings: Arc::clone(&self.holdings),
             ours: maybe::Ours::default(),
             revoke_unanswered: self.settings.revoke_unanswered_leases,
-            verdict: serve::verdict(looked_at, &self.rollouts.board),
+            verdict: serve::verdict(looked_at, &self.rollouts),
             clock,
             began: tokio::time::Instant::now(),
             stop: self.stop.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     core::v1::{Namespace, Secret},
@@ -71,6 +72,8 @@ pub trait Listener: Send + Sync + 'static {
     fn namespace(&self, change: &Change<NamespaceView>);
     /// A workload changed.
     fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>);
+    /// The workloads of a kind may not be seen, or may be now.
+    fn sight(&self);
 }
 
 impl World {
@@ -156,9 +159,16 @@ impl World {
         tasks
             .spawn(watches.workload::<StatefulSet>(WorkloadKind::StatefulSet, &self.stateful_sets));
         tasks.spawn(watches.workload::<DaemonSet>(WorkloadKind::DaemonSet, &self.daemon_sets));
+        for cache in self.workloads() {
+            tasks.spawn(watches.sight(cache));
+        }
     }
 
-    /// Returns when every cache holds a first full list.
+    fn workloads(&self) -> [&Arc<Cache<WorkloadView>>; 3] {
+        [&self.deployments, &self.stateful_sets, &self.daemon_sets]
+    }
+
+    /// Returns when every cache holds a first full list; a kind of workload may be refused instead.
     pub async fn wait_until_synced(&self) {
         tokio::join!(
             self.vault_secrets.wait_until_synced(),
@@ -168,9 +178,7 @@ impl World {
             self.cluster_vault_connections.wait_until_synced(),
             self.secrets.wait_until_synced(),
             self.namespaces.wait_until_synced(),
-            self.deployments.wait_until_synced(),
-            self.stateful_sets.wait_until_synced(),
-            self.daemon_sets.wait_until_synced(),
+            join_all(self.workloads().map(|cache| cache.wait_until_tried())),
         );
     }
 }
@@ -282,5 +290,17 @@ impl<L: Listener> Watches<'_, L> {
             move |change| listener.workload(kind, change),
             self.stop.clone(),
         )
+    }
+
+    /// Tells when the workloads of a kind turn out to be refused, and when they are not any more.
+    fn sight(&self, cache: &Cache<WorkloadView>) -> impl Future<Output = ()> + Send + use<L> {
+        let (mut sight, listener) = (cache.sight(), Arc::clone(self.listener));
+        let stop = self.stop.clone();
+        async move {
+            // The sender lives as long as the process.
+            while let Some(Ok(())) = stop.run_until_cancelled(sight.changed()).await {
+                listener.sight();
+            }
+        }
     }
 }

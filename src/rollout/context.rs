@@ -23,7 +23,9 @@ use crate::{
     cache::{Cache, Change},
     names::ObjectKey,
     queue::Queue,
+    revision::Revision,
     secret_view::SecretView,
+    sync::holding::Verdict,
     telemetry::metrics::Metrics,
 };
 
@@ -102,6 +104,8 @@ impl Memory {
 /// What the caches say about one workload.
 pub(super) struct Gathered {
     pub view: Option<Arc<WorkloadView>>,
+    /// Why it would not be seen if it existed.
+    pub unseen: Option<String>,
     pub bound: Vec<Bound>,
     pub wanted: Option<String>,
 }
@@ -115,6 +119,7 @@ impl RolloutContext {
         let bound = bind::bound(workload, view.as_deref(), &follows, secret);
         Gathered {
             wanted: bind::wanted(&bound),
+            unseen: self.cache(workload.kind).refused(),
             view,
             bound,
         }
@@ -126,6 +131,39 @@ impl RolloutContext {
             WorkloadKind::Deployment => &self.deployments,
             WorkloadKind::StatefulSet => &self.stateful_sets,
             WorkloadKind::DaemonSet => &self.daemon_sets,
+        }
+    }
+
+    /// Which workloads that `vault_secret` would have restarted may not be seen, and why.
+    pub fn unseen(&self, vault_secret: &ObjectKey) -> Option<String> {
+        let follows = (self.follows)(&vault_secret.namespace);
+        let mut mine = follows.iter().filter(|one| one.key == *vault_secret);
+        if !mine.any(|one| one.policy.discover) {
+            return None;
+        }
+        let refused = KINDS.iter().filter_map(|kind| {
+            let why = self.cache(*kind).refused()?;
+            Some(format!(
+                "{}s cannot be seen and are not restarted: {why}",
+                kind.as_str()
+            ))
+        });
+        let refused: Vec<_> = refused.collect();
+        (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    /// How far the workloads of `vault_secret` are with its data of this revision and age.
+    pub fn verdict(
+        &self,
+        vault_secret: &ObjectKey,
+        revision: &Revision,
+        since: Timestamp,
+    ) -> Verdict {
+        let verdict = self.board.verdict(vault_secret, revision, since);
+        match verdict {
+            Verdict::Waiting | Verdict::Undecided => verdict,
+            Verdict::NoneSeen | Verdict::Verified if self.unseen(vault_secret).is_none() => verdict,
+            Verdict::NoneSeen | Verdict::Verified => Verdict::Undecided,
         }
     }
 
@@ -319,6 +357,7 @@ impl RolloutContext {
             | Decision::Paused { .. }
             | Decision::Waiting(
                 Waiting::NoSuchWorkload
+                | Waiting::Unseen { .. }
                 | Waiting::ManualUpdate { .. }
                 | Waiting::Turn {
                     hold: Hold::Window { .. } | Hold::NoWindow(_),

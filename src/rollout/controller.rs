@@ -41,7 +41,7 @@ pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: Cancellatio
             &context.stateful_sets,
             &context.daemon_sets,
         ] {
-            cache.wait_until_synced().await;
+            cache.wait_until_tried().await;
         }
     };
     tokio::select! {
@@ -88,6 +88,7 @@ async fn act(
     loop {
         let decision = decide::decide(&Situation {
             view: gathered.view.as_deref(),
+            unseen: gathered.unseen.as_deref(),
             bound: &gathered.bound,
             wanted: gathered.wanted.as_deref(),
             tracker,
@@ -251,6 +252,7 @@ impl Pass<'_> {
             wanted: Some(self.wanted),
             tracker,
             pods: Some(pods),
+            unseen: None,
             turn: None,
             now: self.now,
         };
@@ -322,7 +324,8 @@ impl Pass<'_> {
     fn failed(&self, tracker: &mut Tracker, attempt: Attempt, error: &ExecError) {
         let line = error.line();
         tracing::warn!(workload = %self.workload, error = line, "a request of a rollout failed and is made again");
-        tracker.failed(attempt, line, seed(self.workload), self.now);
+        let refused = error.is_refusal();
+        tracker.failed(attempt, (line, refused), seed(self.workload), self.now);
     }
 }
 

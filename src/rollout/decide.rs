@@ -11,7 +11,7 @@ use super::{
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
     proof::{Evidence, LAG, evidence},
-    tracker::{Episode, Proof, Tracker},
+    tracker::{Episode, Proof, Tracker, Trouble},
     turn::Turn,
     view::WorkloadView,
 };
@@ -39,6 +39,8 @@ const LOOK_SELDOM: Duration = Duration::from_mins(1);
 pub struct Situation<'a> {
     /// The workload, if it exists.
     pub view: Option<&'a WorkloadView>,
+    /// Why it would not be seen if it existed.
+    pub unseen: Option<&'a str>,
     /// The managed Secrets it is bound to.
     pub bound: &'a [Bound],
     /// The hash it should carry, [`wanted`](super::bind::wanted) by `bound`.
@@ -57,6 +59,7 @@ pub struct Situation<'a> {
 pub fn decide(situation: &Situation<'_>) -> Decision {
     let Situation {
         view,
+        unseen,
         wanted,
         tracker,
         ..
@@ -65,7 +68,10 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         return Decision::Unbound;
     };
     let Some(view) = view else {
-        return Decision::Waiting(Waiting::NoSuchWorkload);
+        let why = unseen.map(str::to_owned);
+        return Decision::Waiting(
+            why.map_or(Waiting::NoSuchWorkload, |why| Waiting::Unseen { why }),
+        );
     };
     if view.deleting {
         return Decision::Unbound;
@@ -90,7 +96,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 
 /// The pods were proved to run the data: the proof is to stand on the workload.
 fn proved(situation: &Situation<'_>) -> Decision {
-    let again = blocked(situation).map(|(until, _)| until);
+    let again = blocked(situation).map(|trouble| trouble.retry_at);
     Decision::InStep {
         record: again.is_none() && situation.tracker.course.proof != Proof::Recorded,
         again,
@@ -109,8 +115,12 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     if pods.is_some_and(|pods| evidence(pods, bound, &known) == Evidence::Complete) {
         return proved(situation);
     }
-    if let Some((until, message)) = blocked(situation) {
-        return Decision::Retry { until, message };
+    if let Some(trouble) = blocked(situation) {
+        return Decision::Retry {
+            until: trouble.retry_at,
+            message: trouble.message.clone(),
+            refused: trouble.refused,
+        };
     }
     let new = Episode::starting(now);
     let episode = tracker.episode.as_ref().unwrap_or(&new);
@@ -258,12 +268,15 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
     }
     if now >= deadline {
         // Its pods say why.
+        let course = &situation.tracker.course;
+        let trouble = || Some(course.trouble.as_ref()?.message.clone());
         return look_or(situation, LOOK_SELDOM, |again| Decision::Failed {
             progress,
             why: view
                 .refused
                 .clone()
-                .or_else(|| situation.tracker.course.why.clone()),
+                .or_else(|| course.why.clone())
+                .or_else(trouble),
             after: longest(situation.bound, |bound| bound.verify_timeout),
             again,
         });
@@ -322,13 +335,13 @@ fn look_or(
 fn next_look(situation: &Situation<'_>, interval: Duration) -> Instant {
     let course = &situation.tracker.course;
     let regular = course.listed.map_or(situation.now, |(at, _)| at + interval);
-    blocked(situation).map_or(regular, |(until, _)| until.max(regular))
+    blocked(situation).map_or(regular, |trouble| trouble.retry_at.max(regular))
 }
 
-/// Until when no request is made after one that failed, and what failed.
-fn blocked(situation: &Situation<'_>) -> Option<(Instant, String)> {
-    let trouble = situation.tracker.course.trouble.as_ref()?;
-    (situation.now < trouble.retry_at).then(|| (trouble.retry_at, trouble.message.clone()))
+/// The request that failed, while no other is made.
+fn blocked<'a>(situation: &Situation<'a>) -> Option<&'a Trouble> {
+    let trouble = situation.tracker.course.trouble.as_ref();
+    trouble.filter(|trouble| situation.now < trouble.retry_at)
 }
 
 fn longest(bound: &[Bound], of: impl Fn(&Bound) -> Duration) -> Duration {

@@ -35,6 +35,8 @@ pub enum Decision {
         until: Instant,
         /// What failed.
         message: String,
+        /// Whether it fails until somebody acts.
+        refused: bool,
     },
     /// Ask whether it may restart now and decide again. Never decided with the answer at hand.
     Ask,
@@ -92,6 +94,11 @@ pub enum Decision {
 pub enum Waiting {
     /// Create the workload, which is named as a target.
     NoSuchWorkload,
+    /// Grant the right to see workloads of its kind.
+    Unseen {
+        /// What the apiserver says.
+        why: String,
+    },
     /// Finish other restarts.
     Turn {
         /// Which, or how many.
@@ -159,7 +166,7 @@ impl Decision {
             | Self::Stamp
             | Self::Verified
             | Self::Paused { .. }
-            | Self::Waiting(Waiting::NoSuchWorkload) => None,
+            | Self::Waiting(Waiting::NoSuchWorkload | Waiting::Unseen { .. }) => None,
         }
     }
 }

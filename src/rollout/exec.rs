@@ -70,6 +70,16 @@ impl ExecError {
         let cause: String = cause.chars().take(LONGEST_CAUSE).collect();
         format!("{self}: {cause}")
     }
+
+    /// Whether the apiserver will go on to refuse it until somebody changes something: a right, a policy, or the workload.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::ListPods(error) | Self::ListEvents(error) | Self::Apply(error) => {
+                matches!(error.as_ref(), kube::Error::Api(status) if [403, 422].contains(&status.code))
+            }
+            Self::TimedOut | Self::Conflict { .. } => false,
+        }
+    }
 }
 
 /// All pods that `selector` selects in `namespace`.

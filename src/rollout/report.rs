@@ -101,7 +101,9 @@ pub fn waits(decision: &Decision) -> bool {
         | Decision::Fold { .. }
         | Decision::Restarting { .. }
         | Decision::Paused { .. }
-        | Decision::Waiting(Waiting::Turn { .. } | Waiting::ManualUpdate { .. }) => true,
+        | Decision::Waiting(
+            Waiting::Turn { .. } | Waiting::ManualUpdate { .. } | Waiting::Unseen { .. },
+        ) => true,
         // A target that does not exist has no pods.
         Decision::Waiting(Waiting::NoSuchWorkload)
         | Decision::Unbound
@@ -118,11 +120,13 @@ fn state(decision: &Decision) -> Option<WorkloadState> {
         Decision::InStep { .. } | Decision::Verified => WorkloadState::Verified,
         Decision::ListPods
         | Decision::Settle { .. }
-        | Decision::Retry { .. }
+        | Decision::Retry { refused: false, .. }
         | Decision::Ask
         | Decision::Stamp => WorkloadState::Pending,
         Decision::Restarting { .. } | Decision::Fold { .. } => WorkloadState::Restarting,
-        Decision::Failed { .. } | Decision::Conflict { .. } => WorkloadState::Failed,
+        Decision::Retry { refused: true, .. }
+        | Decision::Failed { .. }
+        | Decision::Conflict { .. } => WorkloadState::Failed,
         Decision::Paused { .. } => WorkloadState::Paused,
         Decision::Waiting(_) => WorkloadState::Waiting,
     })
@@ -143,7 +147,9 @@ fn progress(decision: &Decision) -> Option<Progress> {
         | Decision::Stamp
         | Decision::Verified
         | Decision::Paused { .. }
-        | Decision::Waiting(Waiting::NoSuchWorkload | Waiting::Turn { .. })
+        | Decision::Waiting(
+            Waiting::NoSuchWorkload | Waiting::Unseen { .. } | Waiting::Turn { .. },
+        )
         | Decision::Conflict { .. } => None,
     }
 }
@@ -174,6 +180,9 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         Decision::Waiting(Waiting::NoSuchWorkload) => {
             let kind = workload.kind.as_str();
             format!("no such {kind}: create it, or take it out of spec.rollout.targets")
+        }
+        Decision::Waiting(Waiting::Unseen { why }) => {
+            format!("{}s cannot be seen: {why}", workload.kind.as_str())
         }
         Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
         Decision::Waiting(Waiting::Turn { hold, .. }) => held(hold),

@@ -132,6 +132,8 @@ pub struct Trouble {
     pub retry_at: Instant,
     /// What failed last.
     pub message: String,
+    /// Whether the apiserver refused it, and not only once: one that has just started refuses what it will allow.
+    pub refused: bool,
 }
 
 /// A stamp that the apiserver refused because the annotation is somebody else's.
@@ -307,8 +309,15 @@ impl Tracker {
         self.succeeded(Attempt::Record);
     }
 
-    /// Notes a request that failed. `seed` spreads workloads that failed together.
-    pub fn failed(&mut self, attempt: Attempt, message: String, seed: u64, now: Instant) {
+    /// Notes a request that failed with `message`, and whether the apiserver refused it. `seed` spreads workloads that
+    /// failed together.
+    pub fn failed(
+        &mut self,
+        attempt: Attempt,
+        (message, refused): (String, bool),
+        seed: u64,
+        now: Instant,
+    ) {
         let before = self.course.trouble.as_ref();
         let failures = before
             .filter(|trouble| trouble.attempt == attempt)
@@ -318,6 +327,7 @@ impl Tracker {
             failures: failures.saturating_add(1),
             retry_at: now + pause(failures, seed),
             message,
+            refused: refused && failures > 0,
         });
     }
 
@@ -332,13 +342,13 @@ impl Tracker {
         let course = &mut self.course;
         let announcement = match decision {
             Decision::Verified if course.awaited => Announcement::Verified,
-            Decision::Failed { .. } => Announcement::Failed,
+            Decision::Failed { .. } | Decision::Retry { refused: true, .. } => Announcement::Failed,
             Decision::Conflict { .. } => Announcement::Conflict,
             Decision::Unbound
             | Decision::ListPods
             | Decision::InStep { .. }
             | Decision::Settle { .. }
-            | Decision::Retry { .. }
+            | Decision::Retry { refused: false, .. }
             | Decision::Ask
             | Decision::Stamp
             | Decision::Fold { .. }
@@ -373,7 +383,9 @@ impl Tracker {
             Decision::Paused { .. }
             | Decision::Conflict { .. }
             | Decision::Fold { .. }
-            | Decision::Waiting(Waiting::Turn { .. } | Waiting::NoSuchWorkload) => {
+            | Decision::Waiting(
+                Waiting::Turn { .. } | Waiting::NoSuchWorkload | Waiting::Unseen { .. },
+            ) => {
                 if let Some(episode) = &mut self.episode {
                     episode.held = true;
                 }

@@ -26,7 +26,6 @@ use crate::{
     rollout::{
         self,
         bind::{Follows, Policy},
-        board::Board,
         bystander,
         context::RolloutContext,
         exec,
@@ -306,13 +305,13 @@ async fn tell_bystanders(world: &World, events: &Events, secret: &ObjectKey, pod
 }
 
 /// How far the workloads of a `VaultSecret` are, for whoever waits for them.
-pub(super) fn verdict(looked_at: &Arc<AtomicBool>, board: &Arc<Board>) -> VerdictOf {
-    let (looked_at, board) = (Arc::clone(looked_at), Arc::clone(board));
+pub(super) fn verdict(looked_at: &Arc<AtomicBool>, rollouts: &Arc<RolloutContext>) -> VerdictOf {
+    let (looked_at, rollouts) = (Arc::clone(looked_at), Arc::clone(rollouts));
     Box::new(move |key, secret| {
         let managed = secret.and_then(|secret| secret.managed.as_ref());
         match managed {
             Some(managed) if looked_at.load(Ordering::Relaxed) => {
-                board.verdict(key, &managed.revision, managed.data_since)
+                rollouts.verdict(key, &managed.revision, managed.data_since)
             }
             Some(_) | None => Verdict::Undecided,
         }

@@ -335,6 +335,15 @@ impl Listener for Wiring {
         }
     }
 
+    fn sight(&self) {
+        if self.following.load(Ordering::Relaxed) {
+            self.roll_out(self.rollouts.every_workload().into_iter().collect());
+            for (key, _) in self.world.vault_secrets.all() {
+                self.queues.reports.add(key);
+            }
+        }
+    }
+
     fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>) {
         let workload = WorkloadKey::new(kind, &change.key);
         // Whether the labels fit the waves stands in the report of the VaultSecret, not in what is reported of the workload.

@@ -124,7 +124,7 @@ async fn uninstalling_revokes_only_where_that_is_wanted() {
 }
 
 /// The chart as `helm template` renders it with its defaults.
-async fn rendered_chart() -> String {
+pub async fn rendered_chart() -> String {
     rendered_chart_with(&[]).await
 }
 

@@ -1,9 +1,14 @@
 //! New data restarts every workload that uses it, once; nothing else does.
 
+mod counted;
 mod exceptions;
+mod friends;
+mod killed;
 mod pacing;
 mod quiet;
+mod random;
 mod returns;
+mod rights;
 mod together;
 mod visible;
 

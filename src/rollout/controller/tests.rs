@@ -27,6 +27,7 @@ use crate::{
         turn::{Hold, Limits},
     },
     secret_view::{Managed, SecretView},
+    sync::holding::Verdict,
     telemetry::metrics::Metrics,
 };
 
@@ -325,7 +326,7 @@ async fn an_annotation_of_somebody_else_is_a_conflict_that_is_told_once() {
 async fn a_refused_list_is_reported_and_made_again() {
     let bed = Bed::new().await;
     let forbidden = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no pods for you"});
-    bed.apiserver.will_answer(403, forbidden);
+    bed.apiserver.will_answer(403, forbidden.clone());
     assert!(bed.pass().await.unwrap() <= s(1));
     let status = bed.status().unwrap();
     assert_eq!(status.state, WorkloadState::Pending);
@@ -336,6 +337,15 @@ async fn a_refused_list_is_reported_and_made_again() {
     bed.apiserver.asked();
     assert!(bed.pass().await.is_some());
     assert_eq!(bed.apiserver.asked(), []);
+
+    later(1).await;
+    bed.apiserver.will_answer(403, forbidden);
+    bed.pass().await;
+    assert_eq!(bed.status().unwrap().state, WorkloadState::Failed);
+    let told = bed.told().notes.clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].what, Announcement::Failed);
+    assert_eq!(told[0].message, "listing the pods failed: no pods for you");
 }
 
 #[tokio::test]
@@ -463,4 +473,35 @@ async fn events_that_cannot_be_read_are_named_where_nothing_else_says_why_pods_a
     // Not again before the next look at its pods.
     reconcile(&bed.context, &set).await;
     assert_eq!(bed.apiserver.asked(), []);
+}
+
+/// Workloads that nobody sees may use what was replaced.
+#[tokio::test]
+async fn while_a_kind_may_not_be_seen_nobody_says_that_all_are_done() {
+    let mut bed = Bed::new().await;
+    let vs = ObjectKey::new("shop", "vs");
+    let revision = Revision::from_annotation("k1:1");
+    let verdict = |bed: &Bed| bed.context.verdict(&vs, &revision, at(200));
+    assert_eq!(verdict(&bed), Verdict::NoneSeen);
+    assert_eq!(bed.context.unseen(&vs), None);
+    bed.context.daemon_sets.refuse("forbidden".to_owned());
+    assert_eq!(verdict(&bed), Verdict::Undecided);
+    let told = "DaemonSets cannot be seen and are not restarted: forbidden";
+    assert_eq!(bed.context.unseen(&vs).as_deref(), Some(told));
+
+    bed.context.follows = Arc::new(|namespace| {
+        let mut follows = follows(namespace);
+        follows.policy.discover = false;
+        vec![follows]
+    });
+    assert_eq!(verdict(&bed), Verdict::NoneSeen);
+    let agent = WorkloadKey::new(WorkloadKind::DaemonSet, &ObjectKey::new("shop", "agent"));
+    bed.context.follows = Arc::new(move |namespace| {
+        let mut follows = follows(namespace);
+        let target = json!({"kind": "DaemonSet", "name": "agent"});
+        follows.policy.targets = vec![serde_json::from_value(target).unwrap()];
+        vec![follows]
+    });
+    reconcile(&bed.context, &agent).await;
+    assert_eq!(verdict(&bed), Verdict::Waiting);
 }

@@ -5,6 +5,7 @@ use crate::rollout::{
     bind::wanted,
     decision::Progress,
     fixtures::{at, bound, counters, pod, s, view},
+    report::Announcement,
     tracker::Attempt,
     turn::Hold,
     view::{ForeignWrite, Manual},
@@ -14,6 +15,7 @@ use crate::rollout::{
 struct Play {
     start: Instant,
     view: Option<WorkloadView>,
+    unseen: Option<String>,
     bound: Vec<Bound>,
     tracker: Tracker,
     pods: Vec<PodFacts>,
@@ -30,6 +32,7 @@ impl Play {
         Self {
             start: Instant::now(),
             view: Some(view()),
+            unseen: None,
             bound: vec![bound("db", 200)],
             tracker: Tracker::default(),
             pods: ["a", "b", "c"].map(|uid| pod(uid, 150)).into(),
@@ -59,6 +62,7 @@ impl Play {
         loop {
             let decision = decide(&Situation {
                 view: self.view.as_ref(),
+                unseen: self.unseen.as_deref(),
                 bound: &self.bound,
                 wanted: hash.as_deref(),
                 tracker: &self.tracker,
@@ -171,6 +175,10 @@ fn a_target_that_does_not_exist_is_waited_for() {
         ..Play::new()
     };
     assert_eq!(play.at(0), Decision::Waiting(Waiting::NoSuchWorkload));
+    // It may well exist.
+    play.unseen = Some("forbidden".into());
+    let why = "forbidden".to_owned();
+    assert_eq!(play.at(0), Decision::Waiting(Waiting::Unseen { why }));
 }
 
 #[test]
@@ -245,7 +253,7 @@ fn a_proof_that_cannot_be_written_is_tried_again_and_counts_meanwhile() {
     play.pods = vec![pod("a", 204)];
     assert_eq!(play.at(0), RECORD);
     play.tracker
-        .failed(Attempt::Record, "no".into(), 0, play.start);
+        .failed(Attempt::Record, ("no".into(), false), 0, play.start);
     let again = Some(play.start + s(1));
     play.pods = vec![pod("a", 150)];
     assert_eq!(
@@ -573,10 +581,11 @@ fn a_failed_list_is_waited_out() {
     let mut play = Play::new();
     play.tracker.see(&view(), &play.wanted(), play.start);
     play.tracker
-        .failed(Attempt::List, "no".into(), 0, play.start);
+        .failed(Attempt::List, ("no".into(), false), 0, play.start);
     let retry = Decision::Retry {
         until: play.start + s(1),
         message: "no".into(),
+        refused: false,
     };
     assert_eq!(play.at(0), retry);
     play.settles_until(1, 10);
@@ -590,15 +599,55 @@ fn a_failed_stamp_is_waited_out_ever_longer() {
     for pause in [1, 2, 4] {
         assert_eq!(play.at(now), Decision::Stamp);
         play.tracker
-            .failed(Attempt::Stamp, "no".into(), 0, play.start + s(now));
+            .failed(Attempt::Stamp, ("no".into(), false), 0, play.start + s(now));
         let retry = Decision::Retry {
             until: play.start + s(now + pause),
             message: "no".into(),
+            refused: false,
         };
         assert_eq!(play.at(now), retry);
         now += pause;
     }
     play.stamp(now);
+}
+
+/// The first time it may be an apiserver that has just started.
+#[test]
+fn a_stamp_that_is_refused_twice_has_failed_until_it_is_not() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    for (now, until, failed) in [(10, 11, false), (11, 13, true)] {
+        assert_eq!(play.at(now), Decision::Stamp);
+        let no = ("forbidden".to_owned(), true);
+        play.tracker
+            .failed(Attempt::Stamp, no, 0, play.start + s(now));
+        let retry = Decision::Retry {
+            until: play.start + s(until),
+            message: "forbidden".into(),
+            refused: failed,
+        };
+        assert_eq!(play.at(now), retry);
+        let told = play.tracker.course.announced;
+        assert_eq!(told, failed.then_some(Announcement::Failed));
+    }
+    play.stamp(13);
+    assert_eq!(play.tracker.course.announced, None);
+}
+
+#[test]
+fn a_list_that_is_refused_is_why_a_restart_was_not_seen_to_finish() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    assert!(restarting(&play.at(20)).is_some());
+    play.roll();
+    let no = ("no pods for you".to_owned(), true);
+    play.tracker
+        .failed(Attempt::List, no, 0, play.start + s(700));
+    let Decision::Failed { why, .. } = play.at(700) else {
+        panic!("not failed");
+    };
+    assert_eq!(why.as_deref(), Some("no pods for you"));
 }
 
 #[test]
@@ -609,7 +658,7 @@ fn a_failed_list_during_verification_is_waited_out() {
     play.tracker
         .see(&play.view.clone().unwrap(), &play.wanted(), play.start);
     play.tracker
-        .failed(Attempt::List, "no".into(), 0, play.start);
+        .failed(Attempt::List, ("no".into(), false), 0, play.start);
     let progress = Progress {
         ready: 0,
         wanted: 3,
@@ -811,6 +860,7 @@ fn decide_on(play: &Play, seconds: u64, count: usize) -> bool {
         wanted: Some(&hash),
         tracker: &play.tracker,
         pods: Some(&play.pods[..count]),
+        unseen: None,
         turn: None,
         now: play.start + s(seconds),
     })

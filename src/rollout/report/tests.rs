@@ -32,7 +32,8 @@ fn decisions() -> Vec<Decision> {
         },
         Decision::Retry {
             until: again,
-            message: "listing the pods failed: forbidden".into(),
+            message: "listing the pods failed: gone".into(),
+            refused: false,
         },
         Decision::Stamp,
         Decision::Restarting { progress, again },
@@ -69,7 +70,7 @@ fn decisions() -> Vec<Decision> {
     ]
 }
 
-/// Waiting for others.
+/// Waiting for others, also for a right.
 fn held_up() -> Vec<Decision> {
     let wave = |state| Hold::Wave {
         before: deployment("db"),
@@ -99,7 +100,15 @@ fn held_up() -> Vec<Decision> {
         until: again,
     };
     let turns = holds.map(|hold| Decision::Waiting(Waiting::Turn { hold, again }));
-    turns.into_iter().chain([fold]).collect()
+    let refused = Decision::Retry {
+        until: again,
+        message: "listing the pods failed: forbidden".into(),
+        refused: true,
+    };
+    let unseen = Decision::Waiting(Waiting::Unseen {
+        why: "deployments.apps is forbidden".into(),
+    });
+    turns.into_iter().chain([fold, refused, unseen]).collect()
 }
 
 #[test]
@@ -130,7 +139,7 @@ fn every_decision_reads_well_in_a_status() {
     ListPods: Pending []
     InStep: Verified []
     Settle: Pending []
-    Retry: Pending [] listing the pods failed: forbidden
+    Retry: Pending [] listing the pods failed: gone
     Stamp: Pending []
     Restarting: Restarting [2/3]
     Verified: Verified []
@@ -151,6 +160,8 @@ fn every_decision_reads_well_in_a_status() {
     Waiting: Waiting [] waits for Deployment db of the wave data, which is Restarting
     Waiting: Waiting [] stopped: Deployment db of the wave data failed, and comes before
     Fold: Restarting [1/3] another rollout is under way; it is restarted after that if it has to be
+    Retry: Failed [] listing the pods failed: forbidden
+    Waiting: Waiting [] Deployments cannot be seen: deployments.apps is forbidden
     "#);
 }
 
