@@ -36,6 +36,8 @@ pub enum Sight {
     Awaited,
     /// The apiserver refuses it, for this reason. It is asked for again and again.
     Refused(String),
+    /// The kind is not installed.
+    Absent,
     /// It has arrived.
     Synced,
 }
@@ -90,7 +92,7 @@ impl<V: PartialEq> Cache<V> {
         _ = self.sight().wait_for(|sight| *sight == Sight::Synced).await;
     }
 
-    /// Returns when the first full list has arrived or was refused.
+    /// Returns when the first full list has arrived or was refused, or there is none to be had.
     pub async fn wait_until_tried(&self) {
         // As above.
         _ = self
@@ -108,7 +110,7 @@ impl<V: PartialEq> Cache<V> {
     pub fn refused(&self) -> Option<String> {
         match &*self.sight.borrow() {
             Sight::Refused(why) => Some(why.clone()),
-            Sight::Awaited | Sight::Synced => None,
+            Sight::Awaited | Sight::Absent | Sight::Synced => None,
         }
     }
 
@@ -122,6 +124,23 @@ impl<V: PartialEq> Cache<V> {
             }
             news
         });
+    }
+
+    /// Notes what the apiserver refuses with `error`; that it cannot be reached is no refusal.
+    pub(crate) fn note(&self, error: &watcher::Error) {
+        if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error
+            && (status.is_forbidden() || status.is_not_found())
+        {
+            self.refuse(status.message.clone());
+        }
+    }
+
+    /// Notes that the kind is not installed, and returns what has gone with it.
+    pub(crate) fn clear(&self) -> Vec<Change<V>> {
+        let keys: Vec<_> = self.all().into_iter().map(|(key, _)| key).collect();
+        let gone = keys.iter().filter_map(|key| self.remove(key)).collect();
+        self.see(Sight::Absent);
+        gone
     }
 
     /// Puts a projection in. `None` when nothing changed.
@@ -149,10 +168,10 @@ impl<V: PartialEq> Cache<V> {
         })
     }
 
-    fn see(&self) {
+    fn see(&self, new: Sight) {
         self.sight.send_if_modified(|sight| {
-            let news = *sight != Sight::Synced;
-            *sight = Sight::Synced;
+            let news = *sight != new;
+            *sight = new;
             news
         });
     }
@@ -203,7 +222,7 @@ where
                 .filter(|key| !keep.contains(key))
                 .cloned()
                 .collect();
-            cache.see();
+            cache.see(Sight::Synced);
             gone.iter().filter_map(|key| cache.remove(key)).collect()
         }
     }
@@ -242,11 +261,7 @@ pub async fn keep<K, V>(
             }
             Ok(None) => return,
             Err(error) => {
-                if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = &error
-                    && status.is_forbidden()
-                {
-                    cache.refuse(status.message.clone());
-                }
+                cache.note(&error);
                 let kind = std::any::type_name::<V>();
                 tracing::warn!(cache = kind, error = %crate::telemetry::chain::chain(&error), "a watch failed and is tried again");
             }

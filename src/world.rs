@@ -1,5 +1,7 @@
 //! Effects: watches at the apiserver. Everything that is known of the cluster, in one place.
 
+mod optional;
+
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -56,6 +58,8 @@ pub struct World {
     pub stateful_sets: Arc<Cache<WorkloadView>>,
     /// Every DaemonSet.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
+    /// Every Rollout of Argo.
+    pub rollouts: Arc<Cache<WorkloadView>>,
 }
 
 /// Who is told of changes.
@@ -155,20 +159,37 @@ impl World {
             NamespaceView::project,
             Listener::namespace,
         ));
+        self.watch_workloads(&watches, tasks);
+    }
+
+    fn watch_workloads(&self, watches: &Watches<'_, impl Listener>, tasks: &mut JoinSet<()>) {
         tasks.spawn(watches.workload::<Deployment>(WorkloadKind::Deployment, &self.deployments));
         tasks
             .spawn(watches.workload::<StatefulSet>(WorkloadKind::StatefulSet, &self.stateful_sets));
         tasks.spawn(watches.workload::<DaemonSet>(WorkloadKind::DaemonSet, &self.daemon_sets));
+        tasks.spawn(optional::follow(
+            watches.client.clone(),
+            Arc::clone(&self.rollouts),
+            Arc::clone(watches.listener),
+            watches.stop.clone(),
+        ));
         for cache in self.workloads() {
             tasks.spawn(watches.sight(cache));
         }
     }
 
-    fn workloads(&self) -> [&Arc<Cache<WorkloadView>>; 3] {
-        [&self.deployments, &self.stateful_sets, &self.daemon_sets]
+    fn workloads(&self) -> [&Arc<Cache<WorkloadView>>; 4] {
+        let Self {
+            deployments,
+            stateful_sets,
+            daemon_sets,
+            rollouts,
+            ..
+        } = self;
+        [deployments, stateful_sets, daemon_sets, rollouts]
     }
 
-    /// Returns when every cache holds a first full list; a kind of workload may be refused instead.
+    /// Returns when every cache holds a first full list; a kind of workload may be refused or missing instead.
     pub async fn wait_until_synced(&self) {
         tokio::join!(
             self.vault_secrets.wait_until_synced(),

@@ -154,7 +154,7 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutSpec {
-    /// Restart every Deployment, StatefulSet and DaemonSet of the namespace whose pods use the Secret. Default `true`.
+    /// Restart every Deployment, StatefulSet, DaemonSet and Rollout (of Argo) of the namespace whose pods use the Secret. Default `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover: Option<bool>,
     /// Workloads to restart besides.
@@ -227,6 +227,8 @@ pub enum WorkloadKind {
     StatefulSet,
     /// `apps/v1` DaemonSet.
     DaemonSet,
+    /// `argoproj.io/v1alpha1` Rollout, of Argo Rollouts.
+    Rollout,
 }
 
 impl WorkloadKind {
@@ -236,6 +238,15 @@ impl WorkloadKind {
             Self::Deployment => "Deployment",
             Self::StatefulSet => "StatefulSet",
             Self::DaemonSet => "DaemonSet",
+            Self::Rollout => "Rollout",
+        }
+    }
+
+    /// Group and version of its API.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps/v1",
+            Self::Rollout => "argoproj.io/v1alpha1",
         }
     }
 }

@@ -133,12 +133,15 @@ impl Follows {
 
     /// Whether `workload` is one of the targets.
     pub fn lists(&self, workload: &WorkloadKey) -> bool {
-        workload.namespace == self.key.namespace
-            && self
-                .policy
-                .targets
-                .iter()
-                .any(|target| target.kind == workload.kind && target.name == workload.name)
+        self.place(workload).is_some()
+    }
+
+    /// Where `workload` stands in `rollout.targets`.
+    pub fn place(&self, workload: &WorkloadKey) -> Option<usize> {
+        let mut targets = self.policy.targets.iter();
+        let place =
+            targets.position(|target| target.kind == workload.kind && target.name == workload.name);
+        place.filter(|_| workload.namespace == self.key.namespace)
     }
 
     /// Whether `workload`, which looks like `view` if it exists, should be restarted for this VaultSecret.

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    WorkloadKey,
+    WorkloadKey, argo,
     bind::{self, Bound, Follows},
     board::Board,
     decision::{Decision, Waiting},
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api::vault_secret::{VaultSecretSpec, WorkloadKind, WorkloadState},
-    cache::{Cache, Change},
+    cache::{Cache, Change, Sight},
     names::ObjectKey,
     queue::Queue,
     revision::Revision,
@@ -30,10 +30,11 @@ use crate::{
 };
 
 /// Every kind of workload.
-const KINDS: [WorkloadKind; 3] = [
+const KINDS: [WorkloadKind; 4] = [
     WorkloadKind::Deployment,
     WorkloadKind::StatefulSet,
     WorkloadKind::DaemonSet,
+    WorkloadKind::Rollout,
 ];
 
 /// Returns what is needed of each VaultSecret of a namespace.
@@ -56,6 +57,8 @@ pub struct RolloutContext {
     pub stateful_sets: Arc<Cache<WorkloadView>>,
     /// All `DaemonSets`.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
+    /// All Rollouts of Argo.
+    pub rollouts: Arc<Cache<WorkloadView>>,
     /// The workloads to look at.
     pub queue: Arc<Queue<WorkloadKey>>,
     /// Where the results go.
@@ -104,25 +107,89 @@ impl Memory {
 /// What the caches say about one workload.
 pub(super) struct Gathered {
     pub view: Option<Arc<WorkloadView>>,
-    /// Why it would not be seen if it existed.
-    pub unseen: Option<String>,
     pub bound: Vec<Bound>,
     pub wanted: Option<String>,
+    /// Why it would not be seen if it existed.
+    pub unseen: Option<Waiting>,
 }
 
 impl RolloutContext {
     /// What the caches say about `workload`.
     pub(super) fn gather(&self, workload: &WorkloadKey) -> Gathered {
-        let view = self.cache(workload.kind).get(&workload.object());
+        let view = self.view(workload);
         let follows = (self.follows)(&workload.namespace);
         let secret = |name: &str| self.secrets.get(&ObjectKey::new(&workload.namespace, name));
         let bound = bind::bound(workload, view.as_deref(), &follows, secret);
         Gathered {
             wanted: bind::wanted(&bound),
-            unseen: self.cache(workload.kind).refused(),
-            view,
+            view: view.map(|view| argo::for_data(view, &bound)),
             bound,
+            unseen: self.unseen_kind(workload, &follows),
         }
+    }
+
+    /// Why no workload of the kind of `workload` is seen.
+    fn unseen_kind(&self, workload: &WorkloadKey, follows: &[Follows]) -> Option<Waiting> {
+        match &*self.cache(workload.kind).sight().borrow() {
+            Sight::Refused(why) => Some(Waiting::Unseen { why: why.clone() }),
+            Sight::Absent => {
+                let places = follows.iter().filter_map(|one| one.place(workload));
+                let places: BTreeSet<_> = places.collect();
+                let target = places.first().copied().filter(|_| places.len() == 1);
+                Some(Waiting::NoSuchKind { target })
+            }
+            Sight::Awaited | Sight::Synced => None,
+        }
+    }
+
+    /// How `workload` looks, with the template that it takes from another.
+    fn view(&self, workload: &WorkloadKey) -> Option<Arc<WorkloadView>> {
+        let view = self.cache(workload.kind).get(&workload.object())?;
+        let in_namespace = |name: &str| ObjectKey::new(&workload.namespace, name);
+        if let Some(name) = argo::template_of(&view) {
+            let lender = self.deployments.get(&in_namespace(name));
+            return Some(lender.map_or_else(
+                || Arc::clone(&view),
+                |lender| Arc::new(argo::with_template_of(&view, &lender)),
+            ));
+        }
+        let lent_to = self.borrower(workload);
+        if lent_to.is_none() {
+            return Some(view);
+        }
+        let view = WorkloadView::clone(&view);
+        Some(Arc::new(WorkloadView { lent_to, ..view }))
+    }
+
+    /// The Rollout that takes the template of `workload`.
+    fn borrower(&self, workload: &WorkloadKey) -> Option<String> {
+        if workload.kind != WorkloadKind::Deployment {
+            return None;
+        }
+        let all = self.rollouts.in_namespace(&workload.namespace);
+        let takes = |view: &WorkloadView| argo::template_of(view) == Some(&workload.name);
+        let (key, _) = all.into_iter().find(|(_, view)| takes(view))?;
+        Some(key.name)
+    }
+
+    /// The workloads to look at when one of `kind` changed.
+    pub fn touched_by_workload(
+        &self,
+        kind: WorkloadKind,
+        change: &Change<WorkloadView>,
+    ) -> Vec<WorkloadKey> {
+        let workload = WorkloadKey::new(kind, &change.key);
+        let key =
+            |kind, name: &str| WorkloadKey::new(kind, &ObjectKey::new(&change.key.namespace, name));
+        let views = [&change.old, &change.new].into_iter().flatten();
+        let mut keys: Vec<_> = views
+            .filter_map(|view| argo::template_of(view))
+            .map(|name| key(WorkloadKind::Deployment, name))
+            .collect();
+        let borrower = self.borrower(&workload);
+        keys.extend(borrower.map(|name| key(WorkloadKind::Rollout, &name)));
+        keys.push(workload);
+        keys
     }
 
     /// The workloads of `kind`.
@@ -131,6 +198,7 @@ impl RolloutContext {
             WorkloadKind::Deployment => &self.deployments,
             WorkloadKind::StatefulSet => &self.stateful_sets,
             WorkloadKind::DaemonSet => &self.daemon_sets,
+            WorkloadKind::Rollout => &self.rollouts,
         }
     }
 
@@ -294,7 +362,7 @@ impl RolloutContext {
             };
             let mine = waves.rank(&view.labels);
             for other in self.candidates(follows) {
-                let Some(view) = self.cache(other.kind).get(&other.object()) else {
+                let Some(view) = self.view(&other) else {
                     continue;
                 };
                 let restarts = follows.concerns(&other, Some(&view)) && !view.deleting;
@@ -357,7 +425,9 @@ impl RolloutContext {
             | Decision::Paused { .. }
             | Decision::Waiting(
                 Waiting::NoSuchWorkload
+                | Waiting::NoSuchKind { .. }
                 | Waiting::Unseen { .. }
+                | Waiting::Lent { .. }
                 | Waiting::ManualUpdate { .. }
                 | Waiting::Turn {
                     hold: Hold::Window { .. } | Hold::NoWindow(_),
@@ -387,6 +457,13 @@ impl RolloutContext {
                     .map(|(key, _)| WorkloadKey::new(kind, key)),
             );
         }
+        let lenders = keys.iter().filter_map(|lender| {
+            let name = self.borrower(lender)?;
+            let key = ObjectKey::new(&secret.namespace, name);
+            Some(WorkloadKey::new(WorkloadKind::Rollout, &key))
+        });
+        let borrowers: Vec<_> = lenders.collect();
+        keys.extend(borrowers);
         keys
     }
 }

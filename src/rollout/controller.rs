@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    WorkloadKey,
+    WorkloadKey, argo,
     bind::Bound,
     board::Standing,
     context::{Gathered, RolloutContext},
@@ -88,7 +88,7 @@ async fn act(
     loop {
         let decision = decide::decide(&Situation {
             view: gathered.view.as_deref(),
-            unseen: gathered.unseen.as_deref(),
+            unseen: gathered.unseen.as_ref(),
             bound: &gathered.bound,
             wanted: gathered.wanted.as_deref(),
             tracker,
@@ -223,14 +223,15 @@ impl Pass<'_> {
                 return None;
             }
         };
-        let is_deployment = |name: &str| {
+        let is_there = |name: &str| {
             let key = ObjectKey::new(namespace, name);
-            context.deployments.get(&key).is_some()
+            context.cache(workload.kind).get(&key).is_some()
         };
-        let pods: Vec<_> = pods
+        let mut pods: Vec<_> = pods
             .iter()
-            .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_deployment))
+            .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_there))
             .collect();
+        argo::mark(&mut pods, view, self.bound, self.wanted);
         if tracker.listed(&pods, view, self.bound, self.now) {
             context.metrics.rollout_requested(workload.kind.as_str());
         }
@@ -280,8 +281,16 @@ impl Pass<'_> {
             wanted,
             ..
         } = *self;
-        let body = patch::stamp(workload, view, wanted);
-        match exec::stamp(&context.client, &context.metrics, workload, &body).await {
+        let (client, metrics) = (&context.client, &context.metrics);
+        let restart_at = argo::restart_at(view, self.bound, (context.clock)());
+        let written = if let Some(at) = restart_at {
+            let body = patch::restart_at(workload, view, wanted, at);
+            exec::restart_at(client, metrics, workload, &body).await
+        } else {
+            let body = patch::stamp(workload, view, wanted);
+            exec::stamp(client, metrics, workload, &body).await
+        };
+        match written {
             Ok(generation) => {
                 tracker.stamped(generation, self.now);
                 context.metrics.rollout_started(workload.kind.as_str());
@@ -292,7 +301,7 @@ impl Pass<'_> {
                     }
                 };
                 let note = report::note(workload, &view.uid, what, &Decision::Stamp, self.bound);
-                tracing::info!(%workload, hash = wanted, note = note.message, "stamped the pod template");
+                tracing::info!(%workload, hash = wanted, note = note.message, "asked for a restart");
                 (context.notify)(note);
             }
             Err(ExecError::Conflict { manager }) => tracker.refused(manager, view.stamp.clone()),

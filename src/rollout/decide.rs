@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    argo::{Argo, Pace},
     bind::Bound,
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
@@ -40,7 +41,7 @@ pub struct Situation<'a> {
     /// The workload, if it exists.
     pub view: Option<&'a WorkloadView>,
     /// Why it would not be seen if it existed.
-    pub unseen: Option<&'a str>,
+    pub unseen: Option<&'a Waiting>,
     /// The managed Secrets it is bound to.
     pub bound: &'a [Bound],
     /// The hash it should carry, [`wanted`](super::bind::wanted) by `bound`.
@@ -68,10 +69,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         return Decision::Unbound;
     };
     let Some(view) = view else {
-        let why = unseen.map(str::to_owned);
-        return Decision::Waiting(
-            why.map_or(Waiting::NoSuchWorkload, |why| Waiting::Unseen { why }),
-        );
+        return Decision::Waiting(unseen.cloned().unwrap_or(Waiting::NoSuchWorkload));
     };
     if view.deleting {
         return Decision::Unbound;
@@ -131,8 +129,8 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     if episode.looked == Some(Evidence::TooEarly) {
         return look_or_settle(situation, episode, known.began + LAG);
     }
-    if view.paused {
-        return Decision::Paused { stamped: false };
+    if let Some(held) = held_by_hand(situation, view) {
+        return held;
     }
     if let Some((manager, holds)) = opponent(situation, view) {
         return look_or(situation, LOOK_SELDOM, |again| Decision::Conflict {
@@ -226,13 +224,20 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         return if view.paused {
             Decision::Paused { stamped: true }
         } else {
-            under_way(situation, view, Progress::counted(view))
+            let wanted = &tracker.course.wanted;
+            let progress = pods.filter(|_| view.is_restarted_by_time()).map_or_else(
+                || Progress::counted(view),
+                |pods| Progress::listed(pods, wanted, view),
+            );
+            under_way(situation, view, progress)
         };
     }
     if let Some(pods) = pods {
         let progress = Progress::listed(pods, &tracker.course.wanted, view);
         return if progress.ready >= progress.wanted {
             Decision::Verified
+        } else if is_lost(situation, view, pods) {
+            Decision::Stamp
         } else {
             under_way(situation, view, progress)
         };
@@ -253,12 +258,72 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     })
 }
 
+/// Whether the controller of a Rollout says that it has replaced the pods, and has not: it forgets a restart when the template
+/// changes, and goes back to older pods when that is undone.
+fn is_lost(situation: &Situation<'_>, view: &WorkloadView, pods: &[PodFacts]) -> bool {
+    let course = &situation.tracker.course;
+    let carries = |pod: &PodFacts| pod.stamp.as_ref() == Some(&course.wanted);
+    let says_so = |argo: &Argo| !argo.by_template && argo.restarted_at == argo.restart_at;
+    view.argo.as_deref().is_some_and(says_so)
+        && course.stamps < MOST_STAMPS
+        && !pods.iter().all(carries)
+}
+
+/// What somebody has to do before a restart can begin. A stamp in the template of a Rollout would begin anew what somebody stopped
+/// or is to promote.
+fn held_by_hand(situation: &Situation<'_>, view: &WorkloadView) -> Option<Decision> {
+    if view.paused {
+        return Some(Decision::Paused { stamped: false });
+    }
+    if let Some(to) = &view.lent_to {
+        return Some(look_or(situation, LOOK_SELDOM, |again| {
+            let to = to.clone();
+            Decision::Waiting(Waiting::Lent { to, again })
+        }));
+    }
+    let argo = view.argo.as_ref().filter(|argo| argo.by_template)?;
+    let progress = Progress::none_of(view);
+    if argo.pace == Pace::Aborted {
+        return Some(given_up(situation, view, progress));
+    }
+    let manual = view.manual?;
+    Some(look_or(situation, LOOK_SELDOM, |again| {
+        Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress,
+            again: Some(again),
+        })
+    }))
+}
+
+/// The workload's own controller says why it goes no further.
+fn given_up(situation: &Situation<'_>, view: &WorkloadView, progress: Progress) -> Decision {
+    look_or(situation, LOOK_SELDOM, |again| {
+        let said = view.argo.as_ref().and_then(|argo| argo.gave_up.clone());
+        let why = [said, situation.tracker.course.why.clone()];
+        let why: Vec<_> = why.into_iter().flatten().collect();
+        Decision::Failed {
+            progress,
+            why: (!why.is_empty()).then(|| why.join("; ")),
+            after: Duration::ZERO,
+            again,
+        }
+    })
+}
+
 /// The rollout goes on, waits for somebody, or is overdue.
 fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress) -> Decision {
     let (now, deadline) = (situation.now, deadline(situation));
     let complete = view.is_complete() && !situation.tracker.is_ahead_of(view);
     // While the counters are not complete, their change is what wakes us.
     let look = complete.then(|| next_look(situation, interval(situation)));
+    if view
+        .argo
+        .as_ref()
+        .is_some_and(|argo| argo.gave_up.is_some())
+    {
+        return given_up(situation, view, progress);
+    }
     if let Some(manual) = view.manual {
         return Decision::Waiting(Waiting::ManualUpdate {
             manual,

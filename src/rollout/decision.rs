@@ -64,7 +64,7 @@ pub enum Decision {
         progress: Progress,
         /// What keeps its pods from becoming ready, as far as they tell.
         why: Option<String>,
-        /// How long it was given.
+        /// How long it was given; zero if its controller gave it up.
         after: Duration,
         /// When to look again.
         again: Instant,
@@ -94,6 +94,11 @@ pub enum Decision {
 pub enum Waiting {
     /// Create the workload, which is named as a target.
     NoSuchWorkload,
+    /// Install the kind of the workload, which is named as a target.
+    NoSuchKind {
+        /// Which place it has in `rollout.targets`; `None` if that differs between VaultSecrets.
+        target: Option<usize>,
+    },
     /// Grant the right to see workloads of its kind.
     Unseen {
         /// What the apiserver says.
@@ -106,7 +111,14 @@ pub enum Waiting {
         /// When to see whether something else brought the pods in step.
         again: Instant,
     },
-    /// Delete the pods, or lower the partition.
+    /// Scale down the Deployment, whose template a Rollout of Argo takes for its own.
+    Lent {
+        /// Name of the Rollout.
+        to: String,
+        /// When to look at its pods again.
+        again: Instant,
+    },
+    /// Delete the pods, lower the partition, or promote the new ones.
     ManualUpdate {
         /// Why.
         manual: Manual,
@@ -156,7 +168,9 @@ impl Decision {
             Self::Restarting { again, .. }
             | Self::Conflict { again, .. }
             | Self::Failed { again, .. }
-            | Self::Waiting(Waiting::Turn { again, .. }) => Some(*again),
+            | Self::Waiting(Waiting::Turn { again, .. } | Waiting::Lent { again, .. }) => {
+                Some(*again)
+            }
             Self::InStep { again, .. } | Self::Waiting(Waiting::ManualUpdate { again, .. }) => {
                 *again
             }
@@ -166,7 +180,9 @@ impl Decision {
             | Self::Stamp
             | Self::Verified
             | Self::Paused { .. }
-            | Self::Waiting(Waiting::NoSuchWorkload | Waiting::Unseen { .. }) => None,
+            | Self::Waiting(
+                Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. } | Waiting::Unseen { .. },
+            ) => None,
         }
     }
 }
@@ -184,7 +200,8 @@ impl Progress {
 
     /// As the counters of the workload say.
     pub fn counted(view: &WorkloadView) -> Self {
-        let seen = view.observed_generation >= view.generation;
+        // They do not tell which pods are how old.
+        let seen = view.observed_generation >= view.generation && !view.is_restarted_by_time();
         Self {
             ready: if seen {
                 view.counters.ready_and_updated().min(view.counters.wanted)

@@ -1,4 +1,4 @@
-//! Effects: apiserver. The four requests a rollout makes; none of them chooses anything.
+//! Effects: apiserver. The requests a rollout makes; none of them chooses anything.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use kube::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{WorkloadKey, refusal::REASON};
+use super::{WorkloadKey, argo, refusal::REASON};
 use crate::{
     api::vault_secret::WorkloadKind,
     names::{ROLLOUT_MANAGER, SECRETS_HASH},
@@ -150,6 +150,17 @@ pub async fn record(
     apply((client, metrics), workload, body, params).await
 }
 
+/// Asks with `body` for a restart of a Rollout of Argo. Whoever set `spec.restartAt` before asked for a restart that was done
+/// meanwhile, or for one that comes too late, so it is taken over.
+pub async fn restart_at(
+    client: &Client,
+    metrics: &Metrics,
+    workload: &WorkloadKey,
+    body: &Value,
+) -> Result<i64, ExecError> {
+    record(client, metrics, workload, body).await
+}
+
 async fn apply(
     (client, metrics): (&Client, &Metrics),
     workload: &WorkloadKey,
@@ -192,6 +203,7 @@ fn resource(kind: WorkloadKind) -> ApiResource {
         WorkloadKind::Deployment => ApiResource::erase::<Deployment>(&()),
         WorkloadKind::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
         WorkloadKind::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
+        WorkloadKind::Rollout => argo::resource(),
     }
 }
 
@@ -200,6 +212,7 @@ fn plural(kind: WorkloadKind) -> &'static str {
         WorkloadKind::Deployment => "deployments",
         WorkloadKind::StatefulSet => "statefulsets",
         WorkloadKind::DaemonSet => "daemonsets",
+        WorkloadKind::Rollout => "rollouts",
     }
 }
 

@@ -53,6 +53,8 @@ pub fn view() -> WorkloadView {
         manual: None,
         counters: counters(3, 3, 3),
         refused: None,
+        lent_to: None,
+        argo: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! between what is wanted and what is observed; that an event was seen never matters.
 //!
 //! * [`view`], [`pod`]: what is kept of a workload and of a pod.
+//! * [`argo`]: what is different about a Rollout of Argo.
 //! * [`bind`]: which managed Secrets a workload is bound to, and so which hash it should carry.
 //! * [`tracker`]: what is remembered of a workload between two passes.
 //! * [`proof`]: whether its pods run the current data without a restart.
@@ -22,6 +23,7 @@ use crate::{
     names::ObjectKey,
 };
 
+pub mod argo;
 pub mod bind;
 pub mod board;
 pub mod bystander;

@@ -16,7 +16,10 @@ const LONGEST: usize = 300;
 
 /// Whether workloads of `kind` tell in events only that their pods are refused.
 pub fn tells_in_events(kind: WorkloadKind) -> bool {
-    matches!(kind, WorkloadKind::StatefulSet | WorkloadKind::DaemonSet)
+    match kind {
+        WorkloadKind::Deployment | WorkloadKind::Rollout => false,
+        WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => true,
+    }
 }
 
 /// What the newest of `events` says, unless it is older than the data of `bound`: then it is about something else.

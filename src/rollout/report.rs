@@ -13,7 +13,7 @@ use super::{
     window::WindowError,
 };
 use crate::{
-    api::vault_secret::{WorkloadState, WorkloadStatus},
+    api::vault_secret::{WorkloadKind, WorkloadState, WorkloadStatus},
     names::{RESTART, RESTART_NEVER, SECRETS_HASH},
     telemetry::events::EventReason,
 };
@@ -62,7 +62,7 @@ impl RolloutNote {
     /// The workload, as events refer to it.
     pub fn object(&self) -> ObjectReference {
         ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
+            api_version: Some(self.workload.kind.api_version().to_owned()),
             kind: Some(self.workload.kind.as_str().to_owned()),
             namespace: Some(self.workload.namespace.clone()),
             name: Some(self.workload.name.clone()),
@@ -102,10 +102,13 @@ pub fn waits(decision: &Decision) -> bool {
         | Decision::Restarting { .. }
         | Decision::Paused { .. }
         | Decision::Waiting(
-            Waiting::Turn { .. } | Waiting::ManualUpdate { .. } | Waiting::Unseen { .. },
+            Waiting::Turn { .. }
+            | Waiting::ManualUpdate { .. }
+            | Waiting::Unseen { .. }
+            | Waiting::Lent { .. },
         ) => true,
         // A target that does not exist has no pods.
-        Decision::Waiting(Waiting::NoSuchWorkload)
+        Decision::Waiting(Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. })
         | Decision::Unbound
         | Decision::InStep { .. }
         | Decision::Verified
@@ -148,7 +151,11 @@ fn progress(decision: &Decision) -> Option<Progress> {
         | Decision::Verified
         | Decision::Paused { .. }
         | Decision::Waiting(
-            Waiting::NoSuchWorkload | Waiting::Unseen { .. } | Waiting::Turn { .. },
+            Waiting::NoSuchWorkload
+            | Waiting::NoSuchKind { .. }
+            | Waiting::Unseen { .. }
+            | Waiting::Lent { .. }
+            | Waiting::Turn { .. },
         )
         | Decision::Conflict { .. } => None,
     }
@@ -165,18 +172,14 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             ..
         } => {
             let why = why.as_ref().map(|why| format!(": {why}"));
+            let after = (!after.is_zero()).then(|| format!(" after {}", length(*after)));
             format!(
-                "{ready} of {wanted} pods are ready with the current data after {}{}",
-                length(*after),
+                "{ready} of {wanted} pods are ready with the current data{}{}",
+                after.unwrap_or_default(),
                 why.unwrap_or_default()
             )
         }
-        Decision::Paused { stamped: false } => {
-            "the Deployment is paused; it is restarted when it is resumed".to_owned()
-        }
-        Decision::Paused { stamped: true } => {
-            "the Deployment is paused; its restart goes on when it is resumed".to_owned()
-        }
+        Decision::Paused { stamped } => paused(workload.kind, *stamped),
         Decision::Waiting(Waiting::NoSuchWorkload) => {
             let kind = workload.kind.as_str();
             format!("no such {kind}: create it, or take it out of spec.rollout.targets")
@@ -184,6 +187,15 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         Decision::Waiting(Waiting::Unseen { why }) => {
             format!("{}s cannot be seen: {why}", workload.kind.as_str())
         }
+        Decision::Waiting(Waiting::NoSuchKind { target }) => {
+            let place = target.map_or_else(String::new, |place| format!("[{place}].kind"));
+            format!(
+                "spec.rollout.targets{place}: Argo Rollouts is not installed: install it, or take the target away"
+            )
+        }
+        Decision::Waiting(Waiting::Lent { to, .. }) => format!(
+            "the Rollout {to} takes its template from it, so it is not restarted: scale it down, or delete its pods"
+        ),
         Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
         Decision::Waiting(Waiting::Turn { hold, .. }) => held(hold),
         Decision::Fold { .. } => {
@@ -206,6 +218,16 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
     })
 }
 
+fn paused(kind: WorkloadKind, stamped: bool) -> String {
+    let kind = kind.as_str();
+    let what = if stamped {
+        "its restart goes on"
+    } else {
+        "it is restarted"
+    };
+    format!("the {kind} is paused; {what} when it is resumed")
+}
+
 fn length(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
@@ -221,6 +243,24 @@ fn by_hand(manual: Manual) -> String {
         Manual::Partition(ordinal) => format!(
             "the partition of the rolling update keeps the pods below {ordinal} back: lower it to restart them"
         ),
+        Manual::Step { number, of, timed } => format!(
+            "the Rollout is paused at step {number} of {of}: {}",
+            promote(timed)
+        ),
+        Manual::Promotion { timed } => {
+            format!("the new pods are not active yet: {}", promote(timed))
+        }
+        Manual::Analysis => {
+            "the Rollout is paused by an inconclusive analysis: promote or abort it".to_owned()
+        }
+    }
+}
+
+fn promote(timed: bool) -> &'static str {
+    if timed {
+        "it goes on after a time, or when it is promoted"
+    } else {
+        "promote it"
     }
 }
 
@@ -263,7 +303,7 @@ fn conflict(manager: Option<&str>, holds: bool, owner: Option<&str>) -> String {
     );
     let does = if holds { "holds" } else { "twice took away" };
     let owner = owner.map(|owner| {
-        format!("; {owner} owns the workload: have it leave {SECRETS_HASH} in the pod template, or set {RESTART}={RESTART_NEVER} on the workload and restart its pods there")
+        format!("; {owner} owns the workload: have it leave {SECRETS_HASH} alone, or set {RESTART}={RESTART_NEVER} on the workload and restart its pods there")
     });
     format!(
         "RestartConflict: {who} {does} the annotation that restarts the pods{}",

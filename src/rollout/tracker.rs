@@ -384,7 +384,11 @@ impl Tracker {
             | Decision::Conflict { .. }
             | Decision::Fold { .. }
             | Decision::Waiting(
-                Waiting::Turn { .. } | Waiting::NoSuchWorkload | Waiting::Unseen { .. },
+                Waiting::Turn { .. }
+                | Waiting::NoSuchWorkload
+                | Waiting::NoSuchKind { .. }
+                | Waiting::Unseen { .. }
+                | Waiting::Lent { .. },
             ) => {
                 if let Some(episode) = &mut self.episode {
                     episode.held = true;

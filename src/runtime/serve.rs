@@ -346,6 +346,7 @@ pub(super) fn rollouts(
         deployments: Arc::clone(&world.deployments),
         stateful_sets: Arc::clone(&world.stateful_sets),
         daemon_sets: Arc::clone(&world.daemon_sets),
+        rollouts: Arc::clone(&world.rollouts),
         queue: Arc::clone(&queues.rollouts),
         board: Arc::default(),
         metrics: Arc::clone(metrics),

@@ -354,6 +354,6 @@ impl Listener for Wiring {
                 self.queues.reports.add(key);
             }
         }
-        self.queues.rollouts.add(workload);
+        self.roll_out(self.rollouts.touched_by_workload(kind, change));
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 use kube::Api;
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::{
-    ApiRequest, Bed, OPERATOR_NAMESPACE, OperatorOptions, eventually, parts::Tool,
+    ApiRequest, ArgoRollouts, Bed, OPERATOR_NAMESPACE, OperatorOptions, eventually, parts::Tool,
 };
 use serde_json::json;
 
@@ -29,6 +29,11 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
         .await
         .unwrap();
     stage.apply_yaml(&rendered_chart().await).await.unwrap();
+    let rollouts = tokio::task::spawn_blocking(ArgoRollouts::definition).await;
+    stage
+        .install_crds(&rollouts.unwrap().unwrap())
+        .await
+        .unwrap();
     let mark = stage.audit_mark().await.unwrap();
     let under_rbac = OperatorOptions {
         kubeconfig: Some(
@@ -240,9 +245,14 @@ async fn synced_repaired_and_rolled_out(team: &Team<'_>) {
     team.vault_secret("app", json!({})).await;
     team.secret_with("app", "password", "one").await;
     team.deployment("app", 1, &["app"]).await;
-    for kind in ["StatefulSet", "DaemonSet"] {
+    for (api, kind) in [
+        ("apps/v1", "StatefulSet"),
+        ("apps/v1", "DaemonSet"),
+        // Without its controller it has no pods, so what is written is that it is in step.
+        ("argoproj.io/v1alpha1", "Rollout"),
+    ] {
         team.apply(&json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "app"},
+            "apiVersion": api, "kind": kind, "metadata": {"name": "app"},
             "spec": {
                 "selector": {"matchLabels": {"set": kind}},
                 "template": {

@@ -1,5 +1,6 @@
 //! New data restarts every workload that uses it, once; nothing else does.
 
+mod argo;
 mod counted;
 mod exceptions;
 mod friends;

@@ -119,6 +119,7 @@ impl Bed {
             deployments: Arc::default(),
             stateful_sets: Arc::default(),
             daemon_sets: Arc::default(),
+            rollouts: Arc::default(),
             queue: Arc::new(Queue::new("rollouts")),
             board: Arc::new(Board::default()),
             metrics: Arc::new(Metrics::new()),

@@ -11,11 +11,14 @@ use crate::rollout::{
     view::{ForeignWrite, Manual},
 };
 
+#[cfg(test)]
+mod argo;
+
 /// One workload and everything around it; what is done to it is played as the controller would.
 struct Play {
     start: Instant,
     view: Option<WorkloadView>,
-    unseen: Option<String>,
+    unseen: Option<Waiting>,
     bound: Vec<Bound>,
     tracker: Tracker,
     pods: Vec<PodFacts>,
@@ -62,7 +65,7 @@ impl Play {
         loop {
             let decision = decide(&Situation {
                 view: self.view.as_ref(),
-                unseen: self.unseen.as_deref(),
+                unseen: self.unseen.as_ref(),
                 bound: &self.bound,
                 wanted: hash.as_deref(),
                 tracker: &self.tracker,
@@ -176,9 +179,11 @@ fn a_target_that_does_not_exist_is_waited_for() {
     };
     assert_eq!(play.at(0), Decision::Waiting(Waiting::NoSuchWorkload));
     // It may well exist.
-    play.unseen = Some("forbidden".into());
-    let why = "forbidden".to_owned();
-    assert_eq!(play.at(0), Decision::Waiting(Waiting::Unseen { why }));
+    let unseen = Waiting::Unseen {
+        why: "forbidden".to_owned(),
+    };
+    play.unseen = Some(unseen.clone());
+    assert_eq!(play.at(0), Decision::Waiting(unseen));
 }
 
 #[test]

@@ -57,6 +57,8 @@ fn the_three_kinds_give_the_same_view() {
         manual: None,
         counters: counters(3, 2, 1),
         refused: None,
+        lent_to: None,
+        argo: None,
     };
     assert_eq!(project::<Deployment>(object(&spec, &replicas)), expected);
     assert_eq!(project::<StatefulSet>(object(&spec, &replicas)), expected);
