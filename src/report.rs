@@ -19,7 +19,7 @@ use crate::{
     names::ObjectKey,
     status::{
         condition::{Kind, find, holds},
-        vault_secret::{Facts, next},
+        vault_secret::{Facts, is_only_progress, next},
         write::{WriteStatusError, write_status},
         written::Written,
     },
@@ -41,6 +41,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How long one report waits for Secrets that wait to be written, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long after a write of a status the next one comes that only tells how far workloads are on their way.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Looks up the workloads of a `VaultSecret`, and what in its `spec.rollout` does not fit them.
 pub type WorkloadsOf =
@@ -79,8 +82,8 @@ struct Record {
     outcome: Outcome,
     /// How many outcomes of the object came before this one.
     sequence: u64,
-    /// What was written since the last report.
-    applied: Option<ApplyReason>,
+    /// What was written since the last report, and which outcome did.
+    applied: Option<(u64, ApplyReason)>,
 }
 
 impl Records {
@@ -103,7 +106,7 @@ impl Records {
                     ..
                 },
                 _,
-            ) => Some(*applied),
+            ) => Some((sequence, *applied)),
             Outcome::InStep(_)
             | Outcome::Degraded(..)
             | Outcome::Suspended
@@ -130,9 +133,9 @@ impl Records {
     /// What was applied up to this outcome of the object was told. What a newer one applied is still to be told.
     fn told(&self, key: &ObjectKey, uid: &str, sequence: u64) {
         if let Some(record) = self.lock().get_mut(key)
-            && (record.version.0.as_str(), record.sequence) == (uid, sequence)
+            && record.version.0 == uid
         {
-            record.applied = None;
+            record.applied = record.applied.filter(|(by, _)| *by > sequence);
         }
     }
 
@@ -172,6 +175,13 @@ impl Reporter {
             reason = "this shell reads the clock once per pass"
         )]
         let new = next(&old, &facts, Timestamp::now());
+        if is_only_progress(&old, &new)
+            && let Some(until) = self
+                .written
+                .rests_until(&view.uid, PROGRESS, Instant::now())
+        {
+            return Some(until);
+        }
         if new != *old {
             match write_status::<VaultSecret>(&self.client, &self.metrics, (key, &view.uid), &new)
                 .await
@@ -184,7 +194,8 @@ impl Reporter {
                 }
             }
         }
-        let notes = notes(&old, &new, record.applied);
+        let applied = record.applied.map(|(_, applied)| applied);
+        let notes = notes(&old, &new, applied);
         if new != *old {
             self.written.note(&view.uid, new, Instant::now());
         }
@@ -375,7 +386,7 @@ mod tests {
         let records = Records::default();
         let key = ObjectKey::new("ns", "a");
         let tell = |applied| records.tell(&key, ("uid".to_owned(), 1), in_step(applied));
-        let applied = || records.get(&key).unwrap().applied;
+        let applied = || Some(records.get(&key)?.applied?.1);
         tell(Some(ApplyReason::DataChanged));
         let reported = records.get(&key).unwrap();
         tell(Some(ApplyReason::Repaired));
@@ -383,6 +394,19 @@ mod tests {
         assert_eq!(applied(), Some(ApplyReason::Repaired));
         records.told(&key, "uid", records.get(&key).unwrap().sequence);
         assert_eq!(applied(), None);
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again_because_a_pass_ended_meanwhile() {
+        let records = Records::default();
+        let key = ObjectKey::new("ns", "a");
+        let tell = |applied| records.tell(&key, ("uid".to_owned(), 1), in_step(applied));
+        tell(Some(ApplyReason::Created));
+        let reported = records.get(&key).unwrap();
+        // While the status is being written.
+        tell(None);
+        records.told(&key, "uid", reported.sequence);
+        assert_eq!(records.get(&key).unwrap().applied, None);
     }
 
     #[test]

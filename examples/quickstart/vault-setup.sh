@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prepares Vault for the quickstart. Run it where the vault command is logged in with the rights of an
-# administrator. It may be run again.
+# administrator. It may be run again: that puts the configuration of auth/kubernetes, the policy "shop" and the two
+# secrets back to what is written here, and drops what was added to the policy.
 #
 # With Vault in the cluster, nothing else is needed. With Vault outside, set
 #   KUBERNETES_HOST      address of the apiserver, as Vault reaches it

@@ -264,8 +264,12 @@ impl RolloutContext {
         keys
     }
 
-    /// What in the waves of the VaultSecret `key` fits none of its workloads.
+    /// Which workloads of the VaultSecret `key` may not be seen; otherwise what in its waves fits none of them.
     pub fn remark(&self, key: &ObjectKey, spec: &VaultSecretSpec) -> Option<String> {
+        self.unseen(key).or_else(|| self.unknown_waves(key, spec))
+    }
+
+    fn unknown_waves(&self, key: &ObjectKey, spec: &VaultSecretSpec) -> Option<String> {
         let waves = Waves::from_spec(spec.rollout.as_ref()?.waves.as_ref()?);
         let follows = Follows::from_spec(key.clone(), spec, false);
         let views = self.candidates(&follows).into_iter().filter_map(|other| {

@@ -28,6 +28,8 @@ use crate::{
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// What a policy lacks that does not let tokens be revoked.
 const ADVICE: &str = r#"; a policy that allows it has the line path "auth/token/revoke-accessor" { capabilities = ["update"] }"#;
+/// What to do about a Secret whose record cannot be taken away, because something it names is left.
+const STAYS: &str = "a certificate of it is revoked, which an operator that stays does not notice: uninstall again, or give lockstep.dev/rotate a new value";
 /// Objects at once.
 const AT_A_TIME: usize = 16;
 
@@ -126,9 +128,17 @@ impl Operator {
         let tokens = syncer.sessions.give_up(parents, users).await;
         let mut told = Uninstalled::default();
         for (object, key) in given {
-            if told.tell(&key, object, &tokens) == 0
-                && let Err(error) = syncer.let_go(&key).await
+            let Told { revoked, left } = told.tell(&key, object, &tokens);
+            if left > 0 {
+                continue;
+            }
+            if revoked > 0
+                && let Err(error) = syncer.forget_given_up(&key).await
             {
+                told.lines
+                    .push(format!("{key}: the Secret still names it: {error}"));
+            }
+            if let Err(error) = syncer.let_go(&key).await {
                 told.lines
                     .push(format!("{key}: the finalizer is still there: {error}"));
             }
@@ -140,10 +150,20 @@ impl Operator {
 
 type Tokens = BTreeMap<String, Result<(), VaultError>>;
 
+/// What became of what was issued for one object.
+struct Told {
+    revoked: usize,
+    left: usize,
+}
+
 impl Uninstalled {
-    /// Returns how much is left of the object.
-    fn tell(&mut self, key: &ObjectKey, object: GivenUp, tokens: &Tokens) -> usize {
-        let GivenUp { revoked, left, .. } = object;
+    fn tell(&mut self, key: &ObjectKey, object: GivenUp, tokens: &Tokens) -> Told {
+        let GivenUp {
+            revoked,
+            certificates,
+            left,
+            ..
+        } = object;
         // What is issued with a token ends with it.
         let ended = |left: &Left| {
             let token = left.parent.as_ref().and_then(|parent| tokens.get(parent));
@@ -158,7 +178,13 @@ impl Uninstalled {
         for Left { what, why, .. } in left {
             self.lines.push(format!("{key}: {what} is left: {why}"));
         }
-        count
+        if count > 0 && certificates > 0 {
+            self.lines.push(format!("{key}: {STAYS}"));
+        }
+        Told {
+            revoked,
+            left: count,
+        }
     }
 
     fn tell_tokens(&mut self, tokens: &Tokens) {

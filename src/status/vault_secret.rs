@@ -56,6 +56,21 @@ pub fn next(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vault
     status
 }
 
+/// Whether `new` says more than `old` only of workloads that are on their way. More of it comes soon, so it may wait for that.
+pub fn is_only_progress(old: &VaultSecretStatus, new: &VaultSecretStatus) -> bool {
+    let besides = |status: &VaultSecretStatus| {
+        let mut status = status.clone();
+        let on_the_way = status.rollout.take().is_some();
+        for condition in &mut status.conditions {
+            if condition.type_ == Kind::RolledOut.as_str() {
+                condition.message.clear();
+            }
+        }
+        (on_the_way, status)
+    };
+    old != new && besides(old) == besides(new)
+}
+
 fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
     let InStep {
         target,

@@ -36,11 +36,6 @@ fn decisions() -> Vec<Decision> {
             until: again,
             refresh: false,
         },
-        Decision::Retry {
-            until: again,
-            message: "listing the pods failed: gone".into(),
-            refused: false,
-        },
         Decision::Stamp,
         Decision::Restarting { progress, again },
         Decision::Verified,
@@ -130,15 +125,19 @@ fn held_up() -> Vec<Decision> {
         until: again,
     };
     let turns = holds.map(|hold| Decision::Waiting(Waiting::Turn { hold, again }));
-    let refused = Decision::Retry {
+    let retry = |why: &str, refused| Decision::Retry {
         until: again,
-        message: "listing the pods failed: forbidden".into(),
-        refused: true,
+        message: format!("listing the pods failed: {why}"),
+        refused,
     };
+    let (failed, refused) = (retry("gone", false), retry("forbidden", true));
     let unseen = Decision::Waiting(Waiting::Unseen {
         why: "deployments.apps is forbidden".into(),
     });
-    turns.into_iter().chain([fold, refused, unseen]).collect()
+    turns
+        .into_iter()
+        .chain([fold, failed, refused, unseen])
+        .collect()
 }
 
 #[test]
@@ -169,7 +168,6 @@ fn every_decision_reads_well_in_a_status() {
     ListPods: Pending []
     InStep: Verified []
     Settle: Pending []
-    Retry: Pending [] listing the pods failed: gone
     Stamp: Pending []
     Restarting: Restarting [2/3]
     Verified: Verified []
@@ -190,6 +188,7 @@ fn every_decision_reads_well_in_a_status() {
     Waiting: Waiting [] waits for Deployment db of the wave data, which is Restarting
     Waiting: Waiting [] stopped: Deployment db of the wave data failed, and comes before
     Fold: Restarting [1/3] another rollout is under way; it is restarted after that if it has to be
+    Retry: Pending [] listing the pods failed: gone
     Retry: Failed [] listing the pods failed: forbidden
     Waiting: Waiting [] Deployments cannot be seen: deployments.apps is forbidden
     Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: promote it

@@ -254,6 +254,39 @@ fn a_long_list_of_workloads_is_cut_and_begins_with_the_worst() {
 }
 
 #[test]
+fn how_far_workloads_are_on_their_way_may_wait_and_all_else_may_not() {
+    let status = |state, pods: &str| {
+        let mut all = vec![
+            workload("a", state),
+            workload("b", WorkloadState::Restarting),
+        ];
+        all[1].pods = Some(pods.to_owned());
+        let outcome = in_step();
+        let facts = Facts {
+            workloads: Some(&all),
+            ..facts(&outcome, 1)
+        };
+        next(&VaultSecretStatus::default(), &facts, at(1))
+    };
+    let begun = status(WorkloadState::Restarting, "0/2");
+    for (state, pods, may_wait) in [
+        (WorkloadState::Restarting, "0/2", false), // There is nothing to say.
+        (WorkloadState::Restarting, "1/2", true),
+        (WorkloadState::Verified, "0/2", true),
+        (WorkloadState::Failed, "0/2", false),
+    ] {
+        let now = status(state, pods);
+        assert_eq!(is_only_progress(&begun, &now), may_wait, "{state:?} {pods}");
+    }
+    let newer = VaultSecretStatus {
+        rotation_hash: Some("k1:2".to_owned()),
+        ..status(WorkloadState::Restarting, "1/2")
+    };
+    assert!(!is_only_progress(&begun, &newer));
+    assert!(!is_only_progress(&VaultSecretStatus::default(), &begun));
+}
+
+#[test]
 fn a_process_that_has_only_begun_to_look_says_nothing_new() {
     let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
     let pending = Outcome::ConnectionPending;

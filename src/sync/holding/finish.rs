@@ -38,6 +38,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct GivenUp {
     /// How much was revoked.
     pub revoked: usize,
+    /// How many of these are certificates, of which nobody asks Vault whether they are revoked.
+    pub certificates: usize,
     /// What was not.
     pub left: Vec<Left>,
     /// The tokens that it was issued with, by their accessors, and who may be able to revoke them.
@@ -149,7 +151,10 @@ impl Syncer {
                 continue;
             }
             match self.revoke(&identity, issued).await {
-                Ok(()) => given.revoked += 1,
+                Ok(()) => {
+                    given.revoked += 1;
+                    given.certificates += usize::from(issued.certificate().is_some());
+                }
                 Err(error) => given.left.push(Left::new(issued, error.to_string())),
             }
             let parent = parent_to_end(issued, login.is_given());
@@ -158,6 +163,26 @@ impl Syncer {
                 .extend(parent.map(|parent| (parent.to_owned(), identity.clone())));
         }
         Some(given)
+    }
+
+    /// All that the Secret of the object called `key` names was given up: takes the record of it out, or the next operator
+    /// would take what is revoked for good, as of a certificate it does not ask Vault.
+    pub async fn forget_given_up(&self, key: &ObjectKey) -> Result<(), ApplyError> {
+        let view = self.world.vault_secrets.get(key);
+        let Some(Ok(spec)) = view.as_ref().map(|view| &view.spec) else {
+            return Ok(());
+        };
+        let target = ObjectKey::new(&key.namespace, resolve::target_name(key, spec));
+        let secret = self.world.secrets.get(&target);
+        let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
+        let names_something = managed
+            .is_some_and(|managed| managed.vault_secret == key.name && managed.holdings.is_some());
+        match secret {
+            Some(secret) if names_something => {
+                apply::clear_record(&self.client, &self.metrics, &target, &secret.version()).await
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// As whom the object called `key` asks Vault; `None` while it may not.

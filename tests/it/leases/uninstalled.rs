@@ -3,10 +3,10 @@
 use std::process::Output;
 
 use lockstep::names::FINALIZER;
-use lockstep_testbed::OPERATOR_NAMESPACE;
+use lockstep_testbed::{Bed, OPERATOR_NAMESPACE, eventually};
 use serde_json::json;
 
-use crate::support::{KEEP, LONG, Role, Stage, Team};
+use crate::support::{KEEP, LONG, Pki, Role, SOON, Stage, Team, options};
 
 const ELECTED: &str = "--leader-election=true";
 const END_TOKENS: (&str, &str) = ("auth/token/revoke-accessor", "\"update\"");
@@ -39,10 +39,10 @@ async fn issued(team: &Team<'_>, paths: &[(&str, &str)]) -> String {
     team.newest_login(mark)
 }
 
-async fn has_finalizer(team: &Team<'_>) -> bool {
+async fn has_finalizer(team: &Team<'_>, name: &str) -> bool {
     let object = team
         .api::<lockstep::api::vault_secret::VaultSecret>()
-        .get("app")
+        .get(name)
         .await
         .unwrap();
     let finalizers = object.metadata.finalizers.unwrap_or_default();
@@ -64,10 +64,10 @@ async fn uninstalling_revokes_what_the_policies_allow_and_tells_what_is_left() {
     assert_eq!(code, Some(1), "{told}");
     assert!(!may.logs_in(&login).await);
     assert!(!may.token_lives(&freed).await);
-    assert!(!has_finalizer(&may).await);
+    assert!(!has_finalizer(&may, "app").await);
     assert!(may_not.logs_in(&other).await);
     assert!(may_not.token_lives(&kept).await);
-    assert!(has_finalizer(&may_not).await);
+    assert!(has_finalizer(&may_not, "app").await);
     let lease = may_not.recorded_lease("app").await.unwrap();
     for line in [
         format!("{}/app: revoked 1, left 0\n", may.namespace),
@@ -90,7 +90,7 @@ async fn uninstalling_revokes_what_the_policies_allow_and_tells_what_is_left() {
     assert_eq!(code, Some(0), "{told}");
     assert!(!may_not.token_lives(&kept).await);
     may_not.refused(&other).await;
-    assert!(!has_finalizer(&may_not).await);
+    assert!(!has_finalizer(&may_not, "app").await);
 }
 
 #[tokio::test]
@@ -110,8 +110,40 @@ async fn uninstalling_revokes_stored_tokens_without_a_policy() {
     assert!(!team.token_lives(&token).await);
     assert!(!reads.token_lives(&holds_nothing).await);
     team.refused(&login).await;
-    assert!(!has_finalizer(&team).await);
+    assert!(!has_finalizer(&team, "app").await);
     assert_eq!(super::stored::stored(&stage).await.len(), 0);
+}
+
+/// Nobody asks Vault whether a certificate is revoked, so what is revoked must not stand in the record.
+#[tokio::test]
+async fn an_operator_that_follows_replaces_certificates_that_uninstalling_revoked() {
+    let mut stage = Stage::own().await;
+    let mut operator = stage.operator.take().unwrap();
+    let flags = ["--leader-election=false"];
+    let team = stage.team("revoked").await;
+    let (ends, stays) = (Pki::new(&team).await, Pki::without_revocation(&team).await);
+    for (name, pki, revoke) in [("ends", &ends, true), ("stays", &stays, false)] {
+        let source = pki.source(json!({"revoke": revoke}));
+        team.issue(name, &[source], json!({})).await;
+        team.ready(name).await;
+    }
+    let revoked = team.recorded_serial("ends").await.unwrap();
+    let kept = team.recorded_serial("stays").await;
+    operator.kill().unwrap();
+    let (_, told) = uninstall(&stage, &flags).await;
+    assert!(ends.is_revoked(&revoked).await, "{told}");
+    assert_eq!(team.recorded_serial("stays").await, kept);
+
+    operator = Bed::operator(&stage, &options(flags.map(str::to_owned).to_vec())).unwrap();
+    operator.wait_ready(SOON).await.unwrap();
+    eventually(SOON, "another certificate", async || {
+        let serial = team.recorded_serial("ends").await;
+        serial.filter(|serial| *serial != revoked)
+    })
+    .await
+    .unwrap();
+    assert_eq!(team.recorded_serial("stays").await, kept);
+    assert!(has_finalizer(&team, "ends").await);
 }
 
 /// A record that somebody else wrote must not end what it names.

@@ -156,8 +156,11 @@ async fn a_kind_that_may_not_be_listed_is_told_and_the_others_restart() {
     let team = stage.team("unseen").await;
     let [web, db] = running(&team).await;
     let forbidden = "daemonsets.apps is forbidden: User \"system:serviceaccount:lockstep-system:lockstep\" cannot list resource \"daemonsets\"";
-    let told = "True Verified: all pods of 2 workload(s) run with the current data";
-    team.condition_is("app", "RolledOut", told).await;
+    let told = format!(
+        "True Verified: all pods of 2 workload(s) run with the current data; \
+         DaemonSets cannot be seen and are not restarted: {forbidden}"
+    );
+    team.condition_is("app", "RolledOut", &told).await;
     team.apply(&workload("DaemonSet", "agent", &env_from(&["app"])))
         .await;
     let targets = json!([{"kind": "DaemonSet", "name": "agent"}]);
