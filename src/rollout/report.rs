@@ -13,7 +13,7 @@ use super::{
     window::WindowError,
 };
 use crate::{
-    api::vault_secret::{WorkloadState, WorkloadStatus},
+    api::vault_secret::{WorkloadKind, WorkloadState, WorkloadStatus},
     names::{RESTART, RESTART_NEVER, SECRETS_HASH},
     telemetry::events::EventReason,
 };
@@ -303,7 +303,7 @@ fn conflict(manager: Option<&str>, holds: bool, owner: Option<&str>) -> String {
     );
     let does = if holds { "holds" } else { "twice took away" };
     let owner = owner.map(|owner| {
-        format!("; {owner} owns the workload: have it leave {SECRETS_HASH} in the pod template, or set {RESTART}={RESTART_NEVER} on the workload and restart its pods there")
+        format!("; {owner} owns the workload: have it leave {SECRETS_HASH} alone, or set {RESTART}={RESTART_NEVER} on the workload and restart its pods there")
     });
     format!(
         "RestartConflict: {who} {does} the annotation that restarts the pods{}",

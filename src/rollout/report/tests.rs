@@ -19,6 +19,12 @@ fn decisions() -> Vec<Decision> {
             again: None,
         })
     };
+    let conflict = |manager: Option<&str>, holds, owner: Option<&str>| Decision::Conflict {
+        manager: manager.map(str::to_owned),
+        holds,
+        owner: owner.map(str::to_owned),
+        again,
+    };
     vec![
         Decision::Unbound,
         Decision::ListPods,
@@ -44,24 +50,9 @@ fn decisions() -> Vec<Decision> {
         Decision::Waiting(Waiting::NoSuchWorkload),
         by_hand(Manual::OnDelete),
         by_hand(Manual::Partition(2)),
-        Decision::Conflict {
-            manager: Some("kubectl".into()),
-            holds: true,
-            owner: None,
-            again,
-        },
-        Decision::Conflict {
-            manager: Some("argocd".into()),
-            holds: false,
-            owner: None,
-            again,
-        },
-        Decision::Conflict {
-            manager: None,
-            holds: false,
-            owner: Some("Widget main".into()),
-            again,
-        },
+        conflict(Some("kubectl"), true, None),
+        conflict(Some("argocd"), false, None),
+        conflict(None, false, Some("Widget main")),
     ]
 }
 
@@ -188,7 +179,7 @@ fn every_decision_reads_well_in_a_status() {
     Waiting: Waiting [2/3] the partition of the rolling update keeps the pods below 2 back: lower it to restart them
     Conflict: Failed [] RestartConflict: the field manager kubectl holds the annotation that restarts the pods
     Conflict: Failed [] RestartConflict: the field manager argocd twice took away the annotation that restarts the pods
-    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods; Widget main owns the workload: have it leave lockstep.dev/secrets-hash in the pod template, or set lockstep.dev/restart=never on the workload and restart its pods there
+    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods; Widget main owns the workload: have it leave lockstep.dev/secrets-hash alone, or set lockstep.dev/restart=never on the workload and restart its pods there
     Waiting: Waiting [] waits for its turn: at most 5 workloads restart at once
     Waiting: Waiting [] waits for its turn: at most 2 workloads of a namespace restart at once
     Waiting: Waiting [] window opens at 1970-01-01T01:00:00Z
