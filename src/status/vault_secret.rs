@@ -270,9 +270,11 @@ fn usable(
     now: Timestamp,
 ) -> Wanted {
     if failure.over {
+        let SourceFailure {
+            source, message, ..
+        } = failure;
         let message = format!(
-            "the lease of {} is over: what the Secret holds works no longer",
-            about(failure)
+            "what was issued for source {source} is over, so what the Secret holds works no longer, and no other can be had: {message}"
         );
         return Wanted::no(Kind::Ready, "LeaseOver", message);
     }

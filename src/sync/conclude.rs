@@ -17,7 +17,7 @@ use crate::{
     api::source::SourceStatus,
     names::ObjectKey,
     secret_view::SecretView,
-    vault::{error::VaultError, readings::ReadFailure},
+    vault::{clock::VaultClock, error::VaultError, readings::ReadFailure},
 };
 
 /// A refusal heals by an event. This is the net below the events; looking costs no request.
@@ -58,9 +58,9 @@ pub(super) fn unread(key: &ObjectKey, source: &Source, failure: ReadFailure) -> 
 pub(super) fn issue_failed(
     source: &Source,
     error: &VaultError,
-    held: &Holdings,
+    (held, vault): (&Holdings, Option<VaultClock>),
 ) -> Result<SourceFailure, Stop> {
-    let failure = holding::failure(held, source, error);
+    let failure = holding::failure(held, source, error, vault);
     if held.sources.contains_key(&source.name) {
         return Ok(failure);
     }

@@ -181,7 +181,7 @@ impl Syncer {
         let tended = tended.ok_or(Stop::Ending)?;
         not_fought_over(&resolved.target.name, held, secret.as_deref())?;
         let next = shared.next(tended.next);
-        let trouble = shared.failure().or_else(|| tended.failure.clone());
+        let trouble = SourceFailure::worst([shared.failure(), tended.failure.clone()]);
         let quiet = tended.is_quiet() && !in_hand && !dropped;
         if quiet && shared.failed.is_none() {
             let statuses = statuses(resolved, &shared.read, Some(held));
@@ -195,10 +195,11 @@ impl Syncer {
             }
         }
         let ours = secret.is_some_and(|secret| secret.managed.is_some());
-        if let Some((failure, at)) = &shared.failed
+        if let Some(failure) = &trouble
+            && shared.failed.is_some()
             && (quiet || !ours)
         {
-            return Err(Stop::Unread(failure.clone(), next.min(*at)));
+            return Err(Stop::Unread(failure.clone(), next));
         }
         let issue = tended.issue;
         let lenient = ours && may_lack_one(held, dropped);
@@ -221,7 +222,7 @@ impl Syncer {
         let next = next.min(Instant::now() + soon);
         Ok(Passed {
             in_step,
-            trouble: failed.or(unmade).or(trouble),
+            trouble: SourceFailure::worst([failed, unmade, trouble]),
             next,
         })
     }
@@ -277,10 +278,12 @@ impl Syncer {
             }
             let wanted = (source, ask, need);
             if let Err(error) = self.issue(scope, wanted, held).await {
-                failed = match issue_failed(source, &error, held) {
-                    Err(Stop::Unread(failure, _)) if lenient => Some(failure),
-                    failed => Some(failed?),
+                let vault = self.vault_clock(scope.identity);
+                let failure = match issue_failed(source, &error, (held, vault)) {
+                    Err(Stop::Unread(failure, _)) if lenient => failure,
+                    failure => failure?,
                 };
+                failed = SourceFailure::worst([failed, Some(failure)]);
             }
         }
         Ok(failed)

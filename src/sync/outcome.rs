@@ -79,6 +79,17 @@ impl SourceFailure {
             over: false,
         }
     }
+
+    /// The one of several failures to tell: one that makes the Secret useless, else the first.
+    pub fn worst(failures: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        failures.into_iter().flatten().reduce(|worst, next| {
+            if next.over && !worst.over {
+                next
+            } else {
+                worst
+            }
+        })
+    }
 }
 
 impl Outcome {
@@ -92,6 +103,42 @@ impl Outcome {
             Self::Degraded(..) => "Degraded",
             Self::ApplyFailed { .. } => "ApplyFailed",
             Self::ConnectionPending => "ConnectionPending",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_is_told_before_what_cannot_be_read() {
+        let failure = |source: &str, over| {
+            Some(SourceFailure {
+                source: source.to_owned(),
+                kind: VaultErrorKind::Unreachable,
+                message: String::new(),
+                over,
+            })
+        };
+        let rows = [
+            (vec![None, None], None),
+            (vec![failure("kv", false), None], failure("kv", false)),
+            (
+                vec![failure("kv", false), failure("login", false)],
+                failure("kv", false),
+            ),
+            (
+                vec![failure("kv", false), failure("login", true)],
+                failure("login", true),
+            ),
+            (
+                vec![failure("login", true), failure("other", true)],
+                failure("login", true),
+            ),
+        ];
+        for (failures, expected) in rows {
+            assert_eq!(SourceFailure::worst(failures), expected);
         }
     }
 }

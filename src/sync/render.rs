@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{refusal::Refusal, resolve::source::Source};
-use crate::{api::source::KeysSpec, sensitive::Sensitive};
+use super::{
+    refusal::Refusal,
+    resolve::source::{Ask, Source},
+};
+use crate::{api::source::KeysSpec, sensitive::Sensitive, vault::place::Place};
 
 /// What a Secret can hold: keys and values together (Kubernetes API, `Secret.data`).
 pub const MAX_SECRET_BYTES: usize = 1024 * 1024;
@@ -22,7 +25,7 @@ pub fn render<'a>(read: impl IntoIterator<Item = (&'a Source, &'a Data)>) -> Res
     for (source, data) in read {
         let selected = select(source, data)?;
         if selected.is_empty() {
-            empty.push(source.name.as_str());
+            empty.push(why_empty(source, data));
         }
         for Selected { key, name, value } in selected {
             if let Some((first, first_name)) = given_by.insert(key.clone(), (&source.name, name)) {
@@ -33,10 +36,7 @@ pub fn render<'a>(read: impl IntoIterator<Item = (&'a Source, &'a Data)>) -> Res
     }
     if merged.is_empty() {
         return Err(Refusal::NoKeys {
-            why: format!(
-                "no key of {} is left after keys.include and keys.exclude",
-                empty.join(", ")
-            ),
+            why: empty.join("; "),
         });
     }
     let bytes = merged
@@ -50,6 +50,28 @@ pub fn render<'a>(read: impl IntoIterator<Item = (&'a Source, &'a Data)>) -> Res
         });
     }
     Ok(merged)
+}
+
+/// Why a source gives no key, and what to do.
+fn why_empty(source: &Source, data: &Data) -> String {
+    let name = &source.name;
+    if !data.is_empty() {
+        return format!("no key of {name} is left after keys.include and keys.exclude");
+    }
+    match &source.ask {
+        Ask::Read(Place::Find(place)) => {
+            let mut fields = vec!["find.path"];
+            fields.extend(place.pattern.as_ref().map(|_| "find.match"));
+            let deeper = if place.depth == 0 {
+                ", or set find.recursive: true to look into folders"
+            } else {
+                ""
+            };
+            let fields = fields.join(" and ");
+            format!("{name} finds no secret with a key; check {fields}{deeper}")
+        }
+        Ask::Read(_) | Ask::Issue(_) => format!("what {name} reads has no key"),
+    }
 }
 
 /// The refusal of a key that two values give, each told as source and name in it.
@@ -137,9 +159,8 @@ fn matches(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::resolve::source::Ask;
     use crate::vault::path::{MountPath, SecretPath};
-    use crate::vault::place::{FindPlace, KvPlace, Place};
+    use crate::vault::place::{FindPlace, KvPlace, Pattern};
 
     fn source(name: &str, keys: KeysSpec) -> Source {
         Source {
@@ -294,6 +315,27 @@ mod tests {
         )])
         .unwrap_err();
         assert_eq!(nothing.reason(), "NoKeys");
+        assert!(nothing.to_string().contains("keys.include"), "{nothing}");
+        let mut flat = find(KeysSpec::default());
+        if let Ask::Read(Place::Find(place)) = &mut flat.ask {
+            place.depth = 0;
+            place.pattern = Pattern::parse("a.*").ok();
+        }
+        for (source, words) in [
+            (
+                flat,
+                "check find.path and find.match, or set find.recursive: true",
+            ),
+            (
+                find(KeysSpec::default()),
+                "all finds no secret with a key; check find.path",
+            ),
+            (source("s", KeysSpec::default()), "what s reads has no key"),
+        ] {
+            let told = render([(&source, &data(&[]))]).unwrap_err().to_string();
+            assert!(told.contains(words), "{told}");
+            assert!(!told.contains("keys.include"), "{told}");
+        }
         let big = "x".repeat(MAX_SECRET_BYTES);
         let too_large =
             render([(&source("s", KeysSpec::default()), &data(&[("a", &big)]))]).unwrap_err();

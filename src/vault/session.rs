@@ -272,7 +272,9 @@ impl Session {
     ) -> Result<Grant, LoginFailure> {
         let request = self.in_namespace(request);
         let answer = transport.send(&request, None).await;
-        let login = answer.map_err(|error| self.advised(error))?.login()?;
+        let login = answer
+            .map_err(|error| self.advised(error, MOUNT_ADVICE))?
+            .login()?;
         Ok(Grant {
             secret: login.token,
             accessor: login.accessor,
@@ -286,7 +288,12 @@ impl Session {
         let request = self.in_namespace(&Request::token_lookup());
         let transport = &self.identity.transport;
         let answer = transport.send(&request, Some(&secret)).await;
-        let info = answer.map_err(|error| self.advised(error))?.token_info()?;
+        // A token that is refused is a login that failed: nothing is known of the path it was wanted for.
+        let info = answer.map_err(|error| VaultError {
+            operation: "login",
+            ..self.advised(error, "")
+        })?;
+        let info = info.token_info()?;
         Ok(Grant {
             secret,
             accessor: info.accessor,
@@ -297,7 +304,7 @@ impl Session {
     }
 
     /// The refusal of a login, with what its user can do.
-    fn advised(&self, error: VaultError) -> VaultError {
+    fn advised(&self, error: VaultError, more: &str) -> VaultError {
         let advice = self.identity.credentials.advice();
         if advice.is_empty() || !error.by_vault || !is_final(error.kind) {
             return error;
@@ -308,7 +315,7 @@ impl Session {
             format!("{}; ", error.detail)
         };
         VaultError {
-            detail: format!("{said}{advice}"),
+            detail: format!("{said}{advice}{more}"),
             ..error
         }
     }
@@ -451,6 +458,10 @@ impl From<VaultError> for LoginFailure {
 }
 
 /// Vault has spoken about this token, and asking again gives the same answer.
+/// Vault answers a login below a path where nothing is mounted as it answers a wrong credential.
+const MOUNT_ADVICE: &str =
+    "; check spec.mount, too: this auth method must be enabled at the path above";
+
 fn is_final(kind: VaultErrorKind) -> bool {
     matches!(
         kind,

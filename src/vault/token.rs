@@ -26,6 +26,8 @@ const ROUNDING: Duration = Duration::from_secs(2);
 const LOGIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest wait between logins, and the wait after a mistake that only an edit heals.
 const LOGIN_BACKOFF_MOST: Duration = Duration::from_mins(1);
+/// The same after Vault itself was away: the gate of the connection spares it.
+const OUTAGE_BACKOFF_MOST: Duration = Duration::from_secs(15);
 /// Identities that failed together do not come back together.
 const LOGIN_JITTER: f64 = 0.5;
 
@@ -350,8 +352,13 @@ impl TokenState {
         } else {
             self.login_failures
         };
+        let most = if error.concerns_connection() {
+            OUTAGE_BACKOFF_MOST
+        } else {
+            LOGIN_BACKOFF_MOST
+        };
         let wait = backoff::jittered(
-            backoff::exponential(LOGIN_BACKOFF, LOGIN_BACKOFF_MOST, attempt),
+            backoff::exponential(LOGIN_BACKOFF, most, attempt),
             LOGIN_JITTER,
             backoff::seed_for(self.seed, self.login_failures),
         );

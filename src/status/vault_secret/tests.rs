@@ -120,6 +120,12 @@ fn what_ended_is_not_ready_whatever_the_budget_says() {
     assert_eq!(shown(&ill)[0], "Ready=True/LastGood");
     let over = next(&ill, &facts(&degraded(true), 1), at(2));
     assert_eq!(shown(&over)[0], "Ready=False/LeaseOver");
+    let told = &over.conditions[0].message;
+    assert!(
+        told.starts_with("what was issued for source db is over"),
+        "{told}"
+    );
+    assert!(told.ends_with(": Vault is sealed"), "{told}");
     assert!(shown(&over).contains(&"SourcesReachable=False/Sealed".to_owned()));
 }
 

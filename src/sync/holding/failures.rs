@@ -12,6 +12,9 @@ use crate::vault::{backoff, error::VaultError};
 
 /// Waiting after something could not be issued: two seconds, doubling to two minutes.
 const ISSUE_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(2));
+/// The longest wait after Vault itself was away: the gate of the connection spares it, and what has ended is to be had
+/// soon after it is back.
+const OUTAGE_BACKOFF: Duration = Duration::from_secs(15);
 /// Objects that failed together do not come back together.
 const ISSUE_JITTER: f64 = 0.5;
 /// The same after Vault made something that is of no use, which each try leaves behind one more of: two minutes, doubling
@@ -127,7 +130,12 @@ impl IssueFailures {
         // What has ended is no reason to hurry any more.
         let left = left.filter(|left| !left.is_zero());
         let most = left.map_or(ISSUE_BACKOFF.1, |left| (left / 4).max(ISSUE_BACKOFF.0));
-        let most = most.min(ISSUE_BACKOFF.1);
+        let longest = if error.concerns_connection() {
+            OUTAGE_BACKOFF
+        } else {
+            ISSUE_BACKOFF.1
+        };
+        let most = most.min(longest);
         let longest = backoff::exponential(ISSUE_BACKOFF.0, most, self.count);
         let pause = backoff::jittered(longest, ISSUE_JITTER, backoff::seed_for(seed, self.count));
         let asked_for = error.retry_after.unwrap_or_default();
@@ -218,6 +226,35 @@ mod tests {
                     "{left:?} {minutes}: {pause:?}"
                 );
             }
+        }
+    }
+
+    /// The longest pause after many failures, in seconds.
+    #[test]
+    fn what_ended_in_an_outage_is_issued_soon_after_it() {
+        use VaultErrorKind::{Denied, Sealed, Unavailable, Unreachable};
+        let now = Instant::now();
+        for (kind, longest) in [
+            (Denied, 120),
+            (Sealed, 15),
+            (Unavailable, 15),
+            (Unreachable, 15),
+        ] {
+            let pauses = (0..20).map(|seed| {
+                let mut failures = IssueFailures::default();
+                for _ in 0..10 {
+                    let error = VaultError::new(kind, &Request::token_lookup(), "");
+                    failures.failed(error, Some(Duration::ZERO), seed, now);
+                }
+                (failures.held(now).unwrap() - now).as_millis()
+            });
+            let pauses: std::collections::BTreeSet<_> = pauses.collect();
+            let range = longest * 1000 / 2..=longest * 1000;
+            assert!(
+                pauses.iter().all(|pause| range.contains(pause)),
+                "{kind:?} {pauses:?}"
+            );
+            assert!(pauses.len() > 10, "they do not come back together");
         }
     }
 

@@ -162,9 +162,8 @@ impl Syncer {
                     Todo::Renew => self.renew(identity, &source.name, held).await,
                 }
             }
-            if tended.failure.is_none() {
-                tended.failure = trouble(held, source, self.vault_clock(identity));
-            }
+            let trouble = trouble(held, source, self.vault_clock(identity));
+            tended.failure = SourceFailure::worst([tended.failure.take(), trouble]);
         }
         for at in self.other_dates(held) {
             tended.next(at);
@@ -200,7 +199,7 @@ impl Syncer {
     }
 
     /// Vault's clock; ours where Vault answers without telling the time.
-    fn vault_clock(&self, identity: &Identity) -> Option<VaultClock> {
+    pub(super) fn vault_clock(&self, identity: &Identity) -> Option<VaultClock> {
         let now = Instant::now().into_std();
         identity.transport.heard().clock((self.clock)(), now)
     }
@@ -404,17 +403,20 @@ fn trouble(held: &Holdings, source: &Source, vault: Option<VaultClock>) -> Optio
         .get(&source.name)
         .and_then(|failures| failures.error.as_ref());
     let error = failing.or_else(|| held.errors.get(&source.name))?;
-    let holding = held.sources.get(&source.name);
-    let left = holding.and_then(|holding| holding.left(vault, Instant::now().into_std()));
-    Some(SourceFailure {
-        over: left == Some(Duration::ZERO),
-        ..failure(held, source, error)
-    })
+    Some(failure(held, source, error, vault))
 }
 
 /// How an error about what is held reads in a status.
-pub(super) fn failure(held: &Holdings, source: &Source, error: &VaultError) -> SourceFailure {
+pub(super) fn failure(
+    held: &Holdings,
+    source: &Source,
+    error: &VaultError,
+    vault: Option<VaultClock>,
+) -> SourceFailure {
     let mut failure = SourceFailure::of(&source.name, error);
+    let holding = held.sources.get(&source.name);
+    let left = holding.and_then(|holding| holding.left(vault, Instant::now().into_std()));
+    failure.over = left == Some(Duration::ZERO);
     let open = |maybe: &Maybe| maybe.source == source.name && maybe.due().is_some();
     if held.maybes.iter().any(open) {
         failure.message = format!("{}; {UNANSWERED}", failure.message);

@@ -139,7 +139,10 @@ impl Vault {
     fn issue(&mut self) -> Result<(String, usize), VaultError> {
         let asked = self.asked(Hits::Issue);
         if let Err(error) = asked {
-            self.failed_issues.push(self.now);
+            // While Vault itself is away, the gate of the connection lets hardly any through.
+            if !error.concerns_connection() {
+                self.failed_issues.push(self.now);
+            }
             return Err(error);
         }
         self.issued += 1;
@@ -185,6 +188,7 @@ impl Vault {
 fn error(kind: VaultErrorKind, status: Option<u16>, detail: &str) -> VaultError {
     VaultError {
         by_vault: status.is_some(),
+        behind: status == Some(500),
         status,
         ..VaultError::new(kind, &Request::token_lookup(), detail)
     }

@@ -42,12 +42,15 @@ impl Sessions {
         parents: BTreeMap<String, Identity>,
         users: Vec<Identity>,
     ) -> BTreeMap<String, Result<(), VaultError>> {
-        let outcomes = futures::stream::iter(parents).map(|(accessor, identity)| async move {
-            let outcome = self.revoke_parent(&accessor, &identity).await;
-            (accessor, outcome)
-        });
-        let mut outcomes: BTreeMap<_, _> =
-            outcomes.buffer_unordered(TENDED_AT_ONCE).collect().await;
+        // Whoever revokes a token by its accessor may do so with one that is stored, so these go last.
+        let is_stored = |accessor: &String, identity: &mut Identity| {
+            let stored = self.stored.as_ref();
+            stored.is_some_and(|stored| stored.by_accessor(&identity.key, accessor).is_some())
+        };
+        let mut others = parents;
+        let stored: BTreeMap<_, _> = others.extract_if(.., is_stored).collect();
+        let mut outcomes = self.revoke_parents(others).await;
+        outcomes.extend(self.revoke_parents(stored).await);
         if let Some(stored) = &self.stored {
             revoke_stored(stored, users, &mut outcomes).await;
         }
@@ -69,6 +72,17 @@ impl Sessions {
             )
             .await;
         outcomes
+    }
+
+    async fn revoke_parents(
+        &self,
+        parents: BTreeMap<String, Identity>,
+    ) -> BTreeMap<String, Result<(), VaultError>> {
+        let outcomes = futures::stream::iter(parents).map(|(accessor, identity)| async move {
+            let outcome = self.revoke_parent(&accessor, &identity).await;
+            (accessor, outcome)
+        });
+        outcomes.buffer_unordered(TENDED_AT_ONCE).collect().await
     }
 
     async fn revoke_parent(&self, accessor: &str, identity: &Identity) -> Result<(), VaultError> {

@@ -647,3 +647,33 @@ async fn giving_up_revokes_what_is_stored_and_keeps_what_it_cannot_revoke() {
     assert_eq!((give_up().await, shelf.counts()), ((2, 1), (3, 1)));
     assert_eq!(vault.model().tokens.len(), 1, "nobody may send the other");
 }
+
+/// A token that is stored may be the one with which another is revoked by its accessor.
+#[tokio::test]
+async fn giving_up_revokes_what_is_stored_last() {
+    let vault = vault();
+    let revoke_accessor = "auth/token/revoke-accessor";
+    vault.put(revoke_accessor, 204, "");
+    let (identity, _) = vault.identity("shop/default");
+    let shelf = Shelf::default();
+    shelf.open().send(&identity, &read()).await.unwrap();
+    let parents = ["accessor-1", "another"].map(|accessor| (accessor.to_owned(), identity.clone()));
+    let told = shelf.open().give_up(parents.into(), Vec::new()).await;
+    assert!(told.values().all(Result::is_ok), "{told:?}");
+    let seen = vault.model().seen.clone();
+    let at = |line: &str| seen.iter().position(|seen| seen.ends_with(line));
+    let (by_accessor, itself) = (at(revoke_accessor), at("auth/token/revoke-self"));
+    assert!(by_accessor.is_some() && by_accessor < itself, "{seen:?}");
+    assert_eq!(vault.count(LOGIN), 1);
+}
+
+#[tokio::test]
+async fn a_given_token_that_is_refused_is_a_login_that_failed() {
+    let vault = vault();
+    let credentials = Credentials::new(Kind::Static("hvs.none"));
+    let (identity, _) = vault.identity_with("deploy", credentials);
+    let sessions = Sessions::new(SessionStore::default());
+    let error = sessions.send(&identity, &read()).await.unwrap_err();
+    assert_eq!(error.kind, VaultErrorKind::Denied);
+    assert!(error.concerns_login(), "{error}");
+}

@@ -56,7 +56,11 @@ async fn a_jwt_of_the_service_account_logs_in_if_role_and_audience_are_right() {
     .await;
     team.vault_secret("app", json!({})).await;
     let account = format!("ServiceAccount {}/default", team.namespace);
-    let wrong_role = ["role \"nobody\" could not be found", "check spec.jwt"];
+    let wrong_role = [
+        "role \"nobody\" could not be found",
+        "check spec.jwt",
+        "check spec.mount",
+    ];
     team.unreachable("app", "Invalid", &wrong_role).await;
 
     login(&team, "VaultAuth", "default", issued(&mount, "app", "else")).await;

@@ -155,6 +155,11 @@ async fn a_token_is_used_as_it_is_and_never_revoked() {
     team.put("app", &json!({"k": "two"})).await;
     team.secret_with("app", "k", "two").await;
     team.healed("app").await;
+
+    credential(&team, "token", json!({"t": "hvs.none"})).await;
+    let place = format!("key t of Secret {}/token", team.namespace);
+    team.unreachable("app", "Denied", &["check spec.token", &place])
+        .await;
     let itself = vault.with_token(&token);
     itself.read("auth/token/lookup-self").await.unwrap();
 }

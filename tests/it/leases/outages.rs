@@ -37,6 +37,26 @@ async fn a_lease_outlives_a_seal_of_vault() {
 }
 
 #[tokio::test]
+async fn a_lease_that_ends_in_an_outage_is_told_although_another_source_fails_too() {
+    let stage = Stage::own().await;
+    let team = stage.team("ended").await;
+    let ends = Ttl {
+        default: "15s",
+        max: "15s",
+    };
+    let role = Role::new(&team, "app", ends).await;
+    team.put("app", &json!({"k": "v"})).await;
+    let kv = json!({"name": "a-kv", "kv": {"mount": "secret", "path": team.path("app")}});
+    team.issue("app", &[kv, role.source()], json!({})).await;
+    team.ready("app").await;
+    stage.vault().seal().await.unwrap();
+    let told = team.condition_is("app", "Ready", "False LeaseOver").await;
+    assert!(told.contains(": Vault is sealed"), "{told}");
+    stage.vault().unseal().await.unwrap();
+    team.condition_is("app", "Ready", "True InStep").await;
+}
+
+#[tokio::test]
 async fn a_renewal_that_is_forbidden_is_tried_again_and_costs_no_lease() {
     let stage = Stage::shared().await;
     let team = stage.team("forbidden").await;
