@@ -13,7 +13,7 @@ use super::{
     window::WindowError,
 };
 use crate::{
-    api::vault_secret::{WorkloadKind, WorkloadState, WorkloadStatus},
+    api::vault_secret::{WorkloadState, WorkloadStatus},
     names::{RESTART, RESTART_NEVER, SECRETS_HASH},
     telemetry::events::EventReason,
 };
