@@ -406,8 +406,14 @@ async fn where_the_kind_is_not_installed_that_is_said_and_it_is_seen_when_it_com
 
     let definition = ["delete", "customresourcedefinition", "rollouts.argoproj.io"];
     assert!(stage.kubectl(&definition).await.unwrap().status.success());
-    let waits = is(&team, "app", WorkloadState::Waiting).await;
-    assert!(waits.starts_with(told), "{waits}");
+    // The Rollout goes first.
+    let gone = becomes(&team, "app", "of no kind", |status| {
+        status
+            .message
+            .as_ref()
+            .is_some_and(|message| message.starts_with(told))
+    });
+    gone.await;
 }
 
 /// What the chart grants, and the rule of it without which Rollouts cannot be seen.
