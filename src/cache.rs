@@ -25,7 +25,21 @@ use crate::names::ObjectKey;
 /// The projections of all objects of one kind.
 pub struct Cache<V> {
     objects: RwLock<BTreeMap<ObjectKey, Arc<V>>>,
-    synced: watch::Sender<bool>,
+    sight: watch::Sender<Sight>,
+}
+
+/// How much of a kind is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// The first full list has not arrived yet.
+    #[default]
+    Awaited,
+    /// The apiserver refuses it, for this reason. It is asked for again and again.
+    Refused(String),
+    /// The kind is not installed.
+    Absent,
+    /// It has arrived.
+    Synced,
 }
 
 /// One object whose projection changed; both sides are there unless it came or went.
@@ -43,7 +57,7 @@ impl<V> Default for Cache<V> {
     fn default() -> Self {
         Self {
             objects: RwLock::default(),
-            synced: watch::Sender::new(false),
+            sight: watch::Sender::default(),
         }
     }
 }
@@ -75,7 +89,58 @@ impl<V: PartialEq> Cache<V> {
     /// Returns when the first full list has arrived.
     pub async fn wait_until_synced(&self) {
         // The sender lives as long as `self`, so waiting cannot fail.
-        _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+        _ = self.sight().wait_for(|sight| *sight == Sight::Synced).await;
+    }
+
+    /// Returns when the first full list has arrived or was refused, or there is none to be had.
+    pub async fn wait_until_tried(&self) {
+        // As above.
+        _ = self
+            .sight()
+            .wait_for(|sight| *sight != Sight::Awaited)
+            .await;
+    }
+
+    /// How much is known, and when that changes.
+    pub fn sight(&self) -> watch::Receiver<Sight> {
+        self.sight.subscribe()
+    }
+
+    /// Why the apiserver refuses the first list, if it does.
+    pub fn refused(&self) -> Option<String> {
+        match &*self.sight.borrow() {
+            Sight::Refused(why) => Some(why.clone()),
+            Sight::Awaited | Sight::Absent | Sight::Synced => None,
+        }
+    }
+
+    /// Notes that the apiserver refuses the first list. What is known already is kept: an apiserver that has just started refuses what it will allow.
+    pub(crate) fn refuse(&self, why: String) {
+        self.sight.send_if_modified(|sight| {
+            let refused = Sight::Refused(why);
+            let news = *sight != Sight::Synced && *sight != refused;
+            if news {
+                *sight = refused;
+            }
+            news
+        });
+    }
+
+    /// Notes what the apiserver refuses with `error`; that it cannot be reached is no refusal.
+    pub(crate) fn note(&self, error: &watcher::Error) {
+        if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error
+            && (status.is_forbidden() || status.is_not_found())
+        {
+            self.refuse(status.message.clone());
+        }
+    }
+
+    /// Notes that the kind is not installed, and returns what has gone with it.
+    pub(crate) fn clear(&self) -> Vec<Change<V>> {
+        let keys: Vec<_> = self.all().into_iter().map(|(key, _)| key).collect();
+        let gone = keys.iter().filter_map(|key| self.remove(key)).collect();
+        self.see(Sight::Absent);
+        gone
     }
 
     /// Puts a projection in. `None` when nothing changed.
@@ -101,6 +166,14 @@ impl<V: PartialEq> Cache<V> {
             old: Some(old),
             new: None,
         })
+    }
+
+    fn see(&self, new: Sight) {
+        self.sight.send_if_modified(|sight| {
+            let news = *sight != new;
+            *sight = new;
+            news
+        });
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ObjectKey, Arc<V>>> {
@@ -149,7 +222,7 @@ where
                 .filter(|key| !keep.contains(key))
                 .cloned()
                 .collect();
-            cache.synced.send_replace(true);
+            cache.see(Sight::Synced);
             gone.iter().filter_map(|key| cache.remove(key)).collect()
         }
     }
@@ -188,6 +261,7 @@ pub async fn keep<K, V>(
             }
             Ok(None) => return,
             Err(error) => {
+                cache.note(&error);
                 let kind = std::any::type_name::<V>();
                 tracing::warn!(cache = kind, error = %crate::telemetry::chain::chain(&error), "a watch failed and is tried again");
             }
@@ -278,6 +352,33 @@ mod tests {
         );
         assert_eq!(seen, [("a".to_owned(), true, false)]);
         assert!(cache.get(&ObjectKey::new("shop", "a")).is_none());
+    }
+
+    #[test]
+    fn what_was_refused_is_told_until_the_first_list_arrives() {
+        let cache: Cache<String> = Cache::default();
+        let mut sight = cache.sight();
+        let mut news =
+            || sight.has_changed().unwrap() && *sight.borrow_and_update() != Sight::Awaited;
+        let mut told = Vec::new();
+        let mut note = |cache: &Cache<String>| told.push((news(), cache.refused()));
+        for why in ["no", "no", "still no"] {
+            cache.refuse(why.to_owned());
+            note(&cache);
+        }
+        changes(&cache, vec![Init, InitDone]);
+        note(&cache);
+        cache.refuse("again".to_owned());
+        note(&cache);
+        let told_as = |news: bool, why: Option<&str>| (news, why.map(str::to_owned));
+        let expected = [
+            told_as(true, Some("no")),
+            told_as(false, Some("no")),
+            told_as(true, Some("still no")),
+            told_as(true, None),
+            told_as(false, None),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

@@ -36,9 +36,15 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LOCKSTEP: &str = "lockstep";
 
 /// Annotation of a pod template: hash of all managed Secrets the workload uses. Changing it is the restart.
+/// On a Rollout of Argo itself it is the hash for which `spec.restartAt` was set.
 pub const SECRETS_HASH: &str = "lockstep.dev/secrets-hash";
 /// Annotation of a workload (not of its pod template): the hash its pods were proved to run without a restart.
 pub const IN_STEP: &str = "lockstep.dev/in-step";
+
+/// Annotation of a Rollout of Argo (not of its pod template): how it is restarted. Without it by `spec.restartAt`.
+pub const RESTART_BY: &str = "lockstep.dev/restart-by";
+/// Value of [`RESTART_BY`]: by a change of its pod template, which takes the steps of its strategy.
+pub const RESTART_BY_TEMPLATE: &str = "template";
 
 /// Annotation of a workload: when it is not restarted, [`RESTART_NEVER`] or [`RESTART_ENV`].
 pub const RESTART: &str = "lockstep.dev/restart";

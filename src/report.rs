@@ -19,7 +19,7 @@ use crate::{
     names::ObjectKey,
     status::{
         condition::{Kind, find, holds},
-        vault_secret::{Facts, next},
+        vault_secret::{Facts, is_only_progress, next},
         write::{WriteStatusError, write_status},
         written::Written,
     },
@@ -42,8 +42,12 @@ const RETRY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Looks up the workloads of a `VaultSecret`.
-pub type WorkloadsOf = Box<dyn Fn(&ObjectKey) -> Option<Vec<WorkloadStatus>> + Send + Sync>;
+/// How long after a write of a status the next one comes that only tells how far workloads are on their way.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// Looks up the workloads of a `VaultSecret`, and what in its `spec.rollout` does not fit them.
+pub type WorkloadsOf =
+    Box<dyn Fn(&ObjectKey) -> Option<(Vec<WorkloadStatus>, Option<String>)> + Send + Sync>;
 
 /// Writes the status of `VaultSecrets`.
 pub struct Reporter {
@@ -158,12 +162,13 @@ impl Reporter {
             .get(key)
             .filter(|view| view.uid == record.version.0)?;
         let old = self.written.newest(&view.uid, &view.status, Instant::now());
-        let workloads = (self.workloads)(key);
+        let (workloads, remark) = (self.workloads)(key).unzip();
         let facts = Facts {
             generation: record.version.1,
             outcome: &record.outcome,
             secret_exists: self.secret_exists(key, &view),
             workloads: workloads.as_deref(),
+            remark: remark.as_ref().and_then(|remark| remark.as_deref()),
             staleness_budget: self.staleness_budget,
         };
         #[expect(
@@ -171,6 +176,13 @@ impl Reporter {
             reason = "this shell reads the clock once per pass"
         )]
         let new = next(&old, &facts, Timestamp::now());
+        if is_only_progress(&old, &new)
+            && let Some(until) = self
+                .written
+                .rests_until(&view.uid, PROGRESS, Instant::now())
+        {
+            return Some(until);
+        }
         if new != *old {
             match write_status::<VaultSecret>(&self.client, &self.metrics, (key, &view.uid), &new)
                 .await
@@ -324,7 +336,8 @@ impl Trouble {
 /// Reasons that concern a whole connection. Not `Throttled`: a quota of Vault concerns a path.
 const CONNECTION_WIDE: [&str; 3] = ["Sealed", "Unavailable", "Unreachable"];
 
-fn reference(key: &ObjectKey, view: &VaultSecretView) -> ObjectReference {
+/// A `VaultSecret`, as events refer to it.
+pub fn reference(key: &ObjectKey, view: &VaultSecretView) -> ObjectReference {
     ObjectReference {
         api_version: Some("lockstep.dev/v1alpha1".to_owned()),
         kind: Some("VaultSecret".to_owned()),
@@ -354,6 +367,7 @@ mod tests {
             outcome,
             secret_exists: true,
             workloads: Some(&[]),
+            remark: None,
             staleness_budget: Duration::from_hours(1),
         };
         next(old, &facts, Timestamp::UNIX_EPOCH)

@@ -222,6 +222,7 @@ impl Operator {
             world: Arc::clone(&world),
             queues: Arc::clone(&queues),
             memories: Arc::clone(&memories),
+            changed: Arc::default(),
             following: AtomicBool::new(false),
         });
         let announced = Arc::new(tokio::sync::Mutex::new(announced));
@@ -324,6 +325,7 @@ impl Operator {
         self.measure_at_scrape(&self.holdings);
         self.wiring.started();
         self.serve_rollouts(&looked_at, events.clone(), tasks);
+        self.serve_bystanders(events.clone(), tasks);
         self.serve_syncs(syncer, events, &looked_at, tasks);
         Ok(Some(sessions))
     }
@@ -359,7 +361,7 @@ impl Operator {
             holdings: Arc::clone(&self.holdings),
             ours: maybe::Ours::default(),
             revoke_unanswered: self.settings.revoke_unanswered_leases,
-            verdict: serve::verdict(looked_at, &self.rollouts.board),
+            verdict: serve::verdict(looked_at, &self.rollouts),
             clock,
             began: tokio::time::Instant::now(),
             stop: self.stop.clone(),

@@ -1,7 +1,10 @@
 //! Effects: watches at the apiserver. Everything that is known of the cluster, in one place.
 
+mod optional;
+
 use std::sync::Arc;
 
+use futures::future::join_all;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     core::v1::{Namespace, Secret},
@@ -55,6 +58,8 @@ pub struct World {
     pub stateful_sets: Arc<Cache<WorkloadView>>,
     /// Every DaemonSet.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
+    /// Every Rollout of Argo.
+    pub rollouts: Arc<Cache<WorkloadView>>,
 }
 
 /// Who is told of changes.
@@ -71,6 +76,8 @@ pub trait Listener: Send + Sync + 'static {
     fn namespace(&self, change: &Change<NamespaceView>);
     /// A workload changed.
     fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>);
+    /// The workloads of a kind may not be seen, or may be now.
+    fn sight(&self);
 }
 
 impl World {
@@ -152,13 +159,37 @@ impl World {
             NamespaceView::project,
             Listener::namespace,
         ));
+        self.watch_workloads(&watches, tasks);
+    }
+
+    fn watch_workloads(&self, watches: &Watches<'_, impl Listener>, tasks: &mut JoinSet<()>) {
         tasks.spawn(watches.workload::<Deployment>(WorkloadKind::Deployment, &self.deployments));
         tasks
             .spawn(watches.workload::<StatefulSet>(WorkloadKind::StatefulSet, &self.stateful_sets));
         tasks.spawn(watches.workload::<DaemonSet>(WorkloadKind::DaemonSet, &self.daemon_sets));
+        tasks.spawn(optional::follow(
+            watches.client.clone(),
+            Arc::clone(&self.rollouts),
+            Arc::clone(watches.listener),
+            watches.stop.clone(),
+        ));
+        for cache in self.workloads() {
+            tasks.spawn(watches.sight(cache));
+        }
     }
 
-    /// Returns when every cache holds a first full list.
+    fn workloads(&self) -> [&Arc<Cache<WorkloadView>>; 4] {
+        let Self {
+            deployments,
+            stateful_sets,
+            daemon_sets,
+            rollouts,
+            ..
+        } = self;
+        [deployments, stateful_sets, daemon_sets, rollouts]
+    }
+
+    /// Returns when every cache holds a first full list; a kind of workload may be refused or missing instead.
     pub async fn wait_until_synced(&self) {
         tokio::join!(
             self.vault_secrets.wait_until_synced(),
@@ -168,9 +199,7 @@ impl World {
             self.cluster_vault_connections.wait_until_synced(),
             self.secrets.wait_until_synced(),
             self.namespaces.wait_until_synced(),
-            self.deployments.wait_until_synced(),
-            self.stateful_sets.wait_until_synced(),
-            self.daemon_sets.wait_until_synced(),
+            join_all(self.workloads().map(|cache| cache.wait_until_tried())),
         );
     }
 }
@@ -282,5 +311,17 @@ impl<L: Listener> Watches<'_, L> {
             move |change| listener.workload(kind, change),
             self.stop.clone(),
         )
+    }
+
+    /// Tells when the workloads of a kind turn out to be refused, and when they are not any more.
+    fn sight(&self, cache: &Cache<WorkloadView>) -> impl Future<Output = ()> + Send + use<L> {
+        let (mut sight, listener) = (cache.sight(), Arc::clone(self.listener));
+        let stop = self.stop.clone();
+        async move {
+            // The sender lives as long as the process.
+            while let Some(Ok(())) = stop.run_until_cancelled(sight.changed()).await {
+                listener.sight();
+            }
+        }
     }
 }

@@ -49,9 +49,15 @@ use super::{
         priority = 1
     ),
     printcolumn(
-        name = "RolledOut",
+        name = "Expires",
         type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="RolledOut")].reason"#,
+        json_path = ".status.sources[*].leaseExpires",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Rollout",
+        type_ = "string",
+        json_path = ".status.rollout.summary",
         priority = 1
     )
 )]
@@ -148,7 +154,7 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutSpec {
-    /// Restart every Deployment, StatefulSet and DaemonSet of the namespace whose pods use the Secret. Default `true`.
+    /// Restart every Deployment, StatefulSet, DaemonSet and Rollout (of Argo) of the namespace whose pods use the Secret. Default `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover: Option<bool>,
     /// Workloads to restart besides.
@@ -221,6 +227,8 @@ pub enum WorkloadKind {
     StatefulSet,
     /// `apps/v1` DaemonSet.
     DaemonSet,
+    /// `argoproj.io/v1alpha1` Rollout, of Argo Rollouts.
+    Rollout,
 }
 
 impl WorkloadKind {
@@ -230,6 +238,15 @@ impl WorkloadKind {
             Self::Deployment => "Deployment",
             Self::StatefulSet => "StatefulSet",
             Self::DaemonSet => "DaemonSet",
+            Self::Rollout => "Rollout",
+        }
+    }
+
+    /// Group and version of its API.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps/v1",
+            Self::Rollout => "argoproj.io/v1alpha1",
         }
     }
 }
@@ -270,6 +287,10 @@ pub struct VaultSecretStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
+    /// How many of them are how far, such as `3/5 Verified`: those that failed if there are any, those that wait if nothing else
+    /// goes on, otherwise those that are verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// Each workload; at most 100 are listed, those that are not verified first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".into(), "name".into()]))]
@@ -317,6 +338,16 @@ pub enum WorkloadState {
 }
 
 impl WorkloadState {
+    /// Every state, in the order of the enum.
+    pub const ALL: [Self; 6] = [
+        Self::Failed,
+        Self::Paused,
+        Self::Waiting,
+        Self::Pending,
+        Self::Restarting,
+        Self::Verified,
+    ];
+
     /// As it reads in a status.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -22,6 +22,9 @@ const DEFAULT_SETTLE: Duration = Duration::from_secs(10);
 /// What a Deployment itself allows by default before it reports no progress (`progressDeadlineSeconds`).
 const DEFAULT_VERIFY_TIMEOUT: Duration = Duration::from_mins(10);
 
+/// The shortest [`Policy::verify_timeout`]: with less, every restart would count as failed.
+pub const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the rollout controller needs of a VaultSecret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follows {
@@ -108,7 +111,8 @@ impl Policy {
                 .map_or(DEFAULT_SETTLE, |settle| settle.as_duration()),
             verify_timeout: spec
                 .verify_timeout
-                .map_or(DEFAULT_VERIFY_TIMEOUT, |timeout| timeout.as_duration()),
+                .map_or(DEFAULT_VERIFY_TIMEOUT, |timeout| timeout.as_duration())
+                .max(SHORTEST_TIMEOUT),
             waves: spec.waves.as_ref().map(Waves::from_spec),
             windows: spec.windows,
         }
@@ -129,12 +133,15 @@ impl Follows {
 
     /// Whether `workload` is one of the targets.
     pub fn lists(&self, workload: &WorkloadKey) -> bool {
-        workload.namespace == self.key.namespace
-            && self
-                .policy
-                .targets
-                .iter()
-                .any(|target| target.kind == workload.kind && target.name == workload.name)
+        self.place(workload).is_some()
+    }
+
+    /// Where `workload` stands in `rollout.targets`.
+    pub fn place(&self, workload: &WorkloadKey) -> Option<usize> {
+        let mut targets = self.policy.targets.iter();
+        let place =
+            targets.position(|target| target.kind == workload.kind && target.name == workload.name);
+        place.filter(|_| workload.namespace == self.key.namespace)
     }
 
     /// Whether `workload`, which looks like `view` if it exists, should be restarted for this VaultSecret.

@@ -128,6 +128,23 @@ impl Board {
         })
     }
 
+    /// How many workloads are in each state.
+    pub fn count(&self) -> BTreeMap<WorkloadState, usize> {
+        let entries = self.lock();
+        let mut count: BTreeMap<_, _> = WorkloadState::ALL.map(|state| (state, 0)).into();
+        for (standing, _) in entries.states.values() {
+            *count.entry(standing.status.state).or_default() += 1;
+        }
+        count
+    }
+
+    /// The VaultSecrets that `workload` is bound to.
+    pub fn bound(&self, workload: &WorkloadKey) -> Vec<ObjectKey> {
+        let entries = self.lock();
+        let entry = entries.states.get(workload);
+        entry.map_or_else(Vec::new, |(_, bound)| bound.keys().cloned().collect())
+    }
+
     /// Which workloads these are.
     pub fn keys(&self, vault_secret: &ObjectKey) -> Vec<WorkloadKey> {
         self.lock().bound_to(vault_secret).cloned().collect()

@@ -9,29 +9,32 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    WorkloadKey,
+    WorkloadKey, argo,
     bind::{self, Bound, Follows},
     board::Board,
     decision::{Decision, Waiting},
     report::RolloutNote,
     tracker::Tracker,
-    turn::{self, Gate, Hold, Limits, Line, Turn},
+    turn::{self, Gate, Hold, Limits, Line, Turn, Waves},
     view::WorkloadView,
 };
 use crate::{
-    api::vault_secret::{WorkloadKind, WorkloadState},
-    cache::{Cache, Change},
+    api::vault_secret::{VaultSecretSpec, WorkloadKind, WorkloadState},
+    cache::{Cache, Change, Sight},
     names::ObjectKey,
     queue::Queue,
+    revision::Revision,
     secret_view::SecretView,
+    sync::holding::Verdict,
     telemetry::metrics::Metrics,
 };
 
 /// Every kind of workload.
-const KINDS: [WorkloadKind; 3] = [
+const KINDS: [WorkloadKind; 4] = [
     WorkloadKind::Deployment,
     WorkloadKind::StatefulSet,
     WorkloadKind::DaemonSet,
+    WorkloadKind::Rollout,
 ];
 
 /// Returns what is needed of each VaultSecret of a namespace.
@@ -54,6 +57,8 @@ pub struct RolloutContext {
     pub stateful_sets: Arc<Cache<WorkloadView>>,
     /// All `DaemonSets`.
     pub daemon_sets: Arc<Cache<WorkloadView>>,
+    /// All Rollouts of Argo.
+    pub rollouts: Arc<Cache<WorkloadView>>,
     /// The workloads to look at.
     pub queue: Arc<Queue<WorkloadKey>>,
     /// Where the results go.
@@ -104,20 +109,87 @@ pub(super) struct Gathered {
     pub view: Option<Arc<WorkloadView>>,
     pub bound: Vec<Bound>,
     pub wanted: Option<String>,
+    /// Why it would not be seen if it existed.
+    pub unseen: Option<Waiting>,
 }
 
 impl RolloutContext {
     /// What the caches say about `workload`.
     pub(super) fn gather(&self, workload: &WorkloadKey) -> Gathered {
-        let view = self.cache(workload.kind).get(&workload.object());
+        let view = self.view(workload);
         let follows = (self.follows)(&workload.namespace);
         let secret = |name: &str| self.secrets.get(&ObjectKey::new(&workload.namespace, name));
         let bound = bind::bound(workload, view.as_deref(), &follows, secret);
         Gathered {
             wanted: bind::wanted(&bound),
-            view,
+            view: view.map(|view| argo::for_data(view, &bound)),
             bound,
+            unseen: self.unseen_kind(workload, &follows),
         }
+    }
+
+    /// Why no workload of the kind of `workload` is seen.
+    fn unseen_kind(&self, workload: &WorkloadKey, follows: &[Follows]) -> Option<Waiting> {
+        match &*self.cache(workload.kind).sight().borrow() {
+            Sight::Refused(why) => Some(Waiting::Unseen { why: why.clone() }),
+            Sight::Absent => {
+                let places = follows.iter().filter_map(|one| one.place(workload));
+                let places: BTreeSet<_> = places.collect();
+                let target = places.first().copied().filter(|_| places.len() == 1);
+                Some(Waiting::NoSuchKind { target })
+            }
+            Sight::Awaited | Sight::Synced => None,
+        }
+    }
+
+    /// How `workload` looks, with the template that it takes from another.
+    fn view(&self, workload: &WorkloadKey) -> Option<Arc<WorkloadView>> {
+        let view = self.cache(workload.kind).get(&workload.object())?;
+        let in_namespace = |name: &str| ObjectKey::new(&workload.namespace, name);
+        if let Some(name) = argo::template_of(&view) {
+            let lender = self.deployments.get(&in_namespace(name));
+            return Some(lender.map_or_else(
+                || Arc::clone(&view),
+                |lender| Arc::new(argo::with_template_of(&view, &lender)),
+            ));
+        }
+        let lent_to = self.borrower(workload);
+        if lent_to.is_none() {
+            return Some(view);
+        }
+        let view = WorkloadView::clone(&view);
+        Some(Arc::new(WorkloadView { lent_to, ..view }))
+    }
+
+    /// The Rollout that takes the template of `workload`.
+    fn borrower(&self, workload: &WorkloadKey) -> Option<String> {
+        if workload.kind != WorkloadKind::Deployment {
+            return None;
+        }
+        let all = self.rollouts.in_namespace(&workload.namespace);
+        let takes = |view: &WorkloadView| argo::template_of(view) == Some(&workload.name);
+        let (key, _) = all.into_iter().find(|(_, view)| takes(view))?;
+        Some(key.name)
+    }
+
+    /// The workloads to look at when one of `kind` changed.
+    pub fn touched_by_workload(
+        &self,
+        kind: WorkloadKind,
+        change: &Change<WorkloadView>,
+    ) -> Vec<WorkloadKey> {
+        let workload = WorkloadKey::new(kind, &change.key);
+        let key =
+            |kind, name: &str| WorkloadKey::new(kind, &ObjectKey::new(&change.key.namespace, name));
+        let views = [&change.old, &change.new].into_iter().flatten();
+        let mut keys: Vec<_> = views
+            .filter_map(|view| argo::template_of(view))
+            .map(|name| key(WorkloadKind::Deployment, name))
+            .collect();
+        let borrower = self.borrower(&workload);
+        keys.extend(borrower.map(|name| key(WorkloadKind::Rollout, &name)));
+        keys.push(workload);
+        keys
     }
 
     /// The workloads of `kind`.
@@ -126,6 +198,40 @@ impl RolloutContext {
             WorkloadKind::Deployment => &self.deployments,
             WorkloadKind::StatefulSet => &self.stateful_sets,
             WorkloadKind::DaemonSet => &self.daemon_sets,
+            WorkloadKind::Rollout => &self.rollouts,
+        }
+    }
+
+    /// Which workloads that `vault_secret` would have restarted may not be seen, and why.
+    pub fn unseen(&self, vault_secret: &ObjectKey) -> Option<String> {
+        let follows = (self.follows)(&vault_secret.namespace);
+        let mut mine = follows.iter().filter(|one| one.key == *vault_secret);
+        if !mine.any(|one| one.policy.discover) {
+            return None;
+        }
+        let refused = KINDS.iter().filter_map(|kind| {
+            let why = self.cache(*kind).refused()?;
+            Some(format!(
+                "{}s cannot be seen and are not restarted: {why}",
+                kind.as_str()
+            ))
+        });
+        let refused: Vec<_> = refused.collect();
+        (!refused.is_empty()).then(|| refused.join("; "))
+    }
+
+    /// How far the workloads of `vault_secret` are with its data of this revision and age.
+    pub fn verdict(
+        &self,
+        vault_secret: &ObjectKey,
+        revision: &Revision,
+        since: Timestamp,
+    ) -> Verdict {
+        let verdict = self.board.verdict(vault_secret, revision, since);
+        match verdict {
+            Verdict::Waiting | Verdict::Undecided => verdict,
+            Verdict::NoneSeen | Verdict::Verified if self.unseen(vault_secret).is_none() => verdict,
+            Verdict::NoneSeen | Verdict::Verified => Verdict::Undecided,
         }
     }
 
@@ -156,6 +262,22 @@ impl RolloutContext {
         let mut keys = self.using(&target);
         keys.extend(listed_by(follows));
         keys
+    }
+
+    /// Which workloads of the VaultSecret `key` may not be seen; otherwise what in its waves fits none of them.
+    pub fn remark(&self, key: &ObjectKey, spec: &VaultSecretSpec) -> Option<String> {
+        self.unseen(key).or_else(|| self.unknown_waves(key, spec))
+    }
+
+    fn unknown_waves(&self, key: &ObjectKey, spec: &VaultSecretSpec) -> Option<String> {
+        let waves = Waves::from_spec(spec.rollout.as_ref()?.waves.as_ref()?);
+        let follows = Follows::from_spec(key.clone(), spec, false);
+        let views = self.candidates(&follows).into_iter().filter_map(|other| {
+            let view = self.cache(other.kind).get(&other.object())?;
+            follows.concerns(&other, Some(&view)).then_some(view)
+        });
+        let views: Vec<_> = views.collect();
+        waves.unknown(views.iter().map(|view| &view.labels))
     }
 
     /// All workloads there are, and those that are named as targets though they are not there.
@@ -244,7 +366,7 @@ impl RolloutContext {
             };
             let mine = waves.rank(&view.labels);
             for other in self.candidates(follows) {
-                let Some(view) = self.cache(other.kind).get(&other.object()) else {
+                let Some(view) = self.view(&other) else {
                     continue;
                 };
                 let restarts = follows.concerns(&other, Some(&view)) && !view.deleting;
@@ -307,6 +429,9 @@ impl RolloutContext {
             | Decision::Paused { .. }
             | Decision::Waiting(
                 Waiting::NoSuchWorkload
+                | Waiting::NoSuchKind { .. }
+                | Waiting::Unseen { .. }
+                | Waiting::Lent { .. }
                 | Waiting::ManualUpdate { .. }
                 | Waiting::Turn {
                     hold: Hold::Window { .. } | Hold::NoWindow(_),
@@ -336,6 +461,13 @@ impl RolloutContext {
                     .map(|(key, _)| WorkloadKey::new(kind, key)),
             );
         }
+        let lenders = keys.iter().filter_map(|lender| {
+            let name = self.borrower(lender)?;
+            let key = ObjectKey::new(&secret.namespace, name);
+            Some(WorkloadKey::new(WorkloadKind::Rollout, &key))
+        });
+        let borrowers: Vec<_> = lenders.collect();
+        keys.extend(borrowers);
         keys
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    WorkloadKey,
+    WorkloadKey, argo,
     bind::Bound,
     board::Standing,
     context::{Gathered, RolloutContext},
@@ -18,6 +18,7 @@ use super::{
     exec::{self, ExecError},
     patch,
     pod::PodFacts,
+    refusal,
     report::{self, Announcement},
     tracker::{Attempt, Tracker},
     turn::Turn,
@@ -40,7 +41,7 @@ pub async fn run(context: Arc<RolloutContext>, workers: usize, stop: Cancellatio
             &context.stateful_sets,
             &context.daemon_sets,
         ] {
-            cache.wait_until_synced().await;
+            cache.wait_until_tried().await;
         }
     };
     tokio::select! {
@@ -87,6 +88,7 @@ async fn act(
     loop {
         let decision = decide::decide(&Situation {
             view: gathered.view.as_deref(),
+            unseen: gathered.unseen.as_ref(),
             bound: &gathered.bound,
             wanted: gathered.wanted.as_deref(),
             tracker,
@@ -146,6 +148,9 @@ fn conclude(
             (Announcement::Verified, Some(since)) => {
                 let took = Instant::now().into_std().saturating_duration_since(since);
                 context.metrics.rollout_verified(kind, took.as_secs_f64());
+                if let Some(age) = tracker.behind_for(&gathered.bound, (context.clock)()) {
+                    context.metrics.change_verified(kind, age);
+                }
             }
             (Announcement::Failed, _) => context.metrics.rollout_failed(kind),
             (
@@ -218,16 +223,54 @@ impl Pass<'_> {
                 return None;
             }
         };
-        let is_deployment = |name: &str| {
+        let is_there = |name: &str| {
             let key = ObjectKey::new(namespace, name);
-            context.deployments.get(&key).is_some()
+            context.cache(workload.kind).get(&key).is_some()
         };
-        let pods: Vec<_> = pods
+        let mut pods: Vec<_> = pods
             .iter()
-            .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_deployment))
+            .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_there))
             .collect();
-        tracker.listed(&pods, view, self.bound, self.now);
+        argo::mark(&mut pods, view, self.bound, self.wanted);
+        if tracker.listed(&pods, view, self.bound, self.now) {
+            context.metrics.rollout_requested(workload.kind.as_str());
+        }
+        self.explain(tracker, &pods).await;
         Some(pods)
+    }
+
+    /// Asks why pods are missing, where the workload itself does not say.
+    async fn explain(&self, tracker: &mut Tracker, pods: &[PodFacts]) {
+        let Self {
+            context,
+            workload,
+            view,
+            ..
+        } = *self;
+        let situation = Situation {
+            view: Some(view),
+            bound: self.bound,
+            wanted: Some(self.wanted),
+            tracker,
+            pods: Some(pods),
+            unseen: None,
+            turn: None,
+            now: self.now,
+        };
+        if refusal::tells_in_events(workload.kind) && decide::lacks_pods(&situation) {
+            let listed = exec::list_refusals(&context.client, &workload.namespace, &view.uid).await;
+            let why = match listed {
+                Ok(events) => refusal::newest(&events, self.bound),
+                Err(error) => {
+                    let line = error.line();
+                    tracing::warn!(%workload, error = line, "the events of a workload cannot be read");
+                    tracker.course.why.is_none().then_some(line)
+                }
+            };
+            if let Some(why) = why {
+                tracker.explained(why);
+            }
+        }
     }
 
     async fn stamp(&self, tracker: &mut Tracker, turn: Option<&Turn>) {
@@ -238,8 +281,16 @@ impl Pass<'_> {
             wanted,
             ..
         } = *self;
-        let body = patch::stamp(workload, view, wanted);
-        match exec::stamp(&context.client, &context.metrics, workload, &body).await {
+        let (client, metrics) = (&context.client, &context.metrics);
+        let restart_at = argo::restart_at(view, self.bound, (context.clock)());
+        let written = if let Some(at) = restart_at {
+            let body = patch::restart_at(workload, view, wanted, at);
+            exec::restart_at(client, metrics, workload, &body).await
+        } else {
+            let body = patch::stamp(workload, view, wanted);
+            exec::stamp(client, metrics, workload, &body).await
+        };
+        match written {
             Ok(generation) => {
                 tracker.stamped(generation, self.now);
                 context.metrics.rollout_started(workload.kind.as_str());
@@ -250,7 +301,7 @@ impl Pass<'_> {
                     }
                 };
                 let note = report::note(workload, &view.uid, what, &Decision::Stamp, self.bound);
-                tracing::info!(%workload, hash = wanted, note = note.message, "stamped the pod template");
+                tracing::info!(%workload, hash = wanted, note = note.message, "asked for a restart");
                 (context.notify)(note);
             }
             Err(ExecError::Conflict { manager }) => tracker.refused(manager, view.stamp.clone()),
@@ -282,7 +333,8 @@ impl Pass<'_> {
     fn failed(&self, tracker: &mut Tracker, attempt: Attempt, error: &ExecError) {
         let line = error.line();
         tracing::warn!(workload = %self.workload, error = line, "a request of a rollout failed and is made again");
-        tracker.failed(attempt, line, seed(self.workload), self.now);
+        let refused = error.is_refusal();
+        tracker.failed(attempt, (line, refused), seed(self.workload), self.now);
     }
 }
 

@@ -7,11 +7,12 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    argo::{Argo, Pace},
     bind::Bound,
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
     proof::{Evidence, LAG, evidence},
-    tracker::{Episode, Proof, Tracker},
+    tracker::{Episode, Proof, Tracker, Trouble},
     turn::Turn,
     view::WorkloadView,
 };
@@ -39,6 +40,8 @@ const LOOK_SELDOM: Duration = Duration::from_mins(1);
 pub struct Situation<'a> {
     /// The workload, if it exists.
     pub view: Option<&'a WorkloadView>,
+    /// Why it would not be seen if it existed.
+    pub unseen: Option<&'a Waiting>,
     /// The managed Secrets it is bound to.
     pub bound: &'a [Bound],
     /// The hash it should carry, [`wanted`](super::bind::wanted) by `bound`.
@@ -57,6 +60,7 @@ pub struct Situation<'a> {
 pub fn decide(situation: &Situation<'_>) -> Decision {
     let Situation {
         view,
+        unseen,
         wanted,
         tracker,
         ..
@@ -65,7 +69,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         return Decision::Unbound;
     };
     let Some(view) = view else {
-        return Decision::Waiting(Waiting::NoSuchWorkload);
+        return Decision::Waiting(unseen.cloned().unwrap_or(Waiting::NoSuchWorkload));
     };
     if view.deleting {
         return Decision::Unbound;
@@ -90,7 +94,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 
 /// The pods were proved to run the data: the proof is to stand on the workload.
 fn proved(situation: &Situation<'_>) -> Decision {
-    let again = blocked(situation).map(|(until, _)| until);
+    let again = blocked(situation).map(|trouble| trouble.retry_at);
     Decision::InStep {
         record: again.is_none() && situation.tracker.course.proof != Proof::Recorded,
         again,
@@ -109,8 +113,12 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     if pods.is_some_and(|pods| evidence(pods, bound, &known) == Evidence::Complete) {
         return proved(situation);
     }
-    if let Some((until, message)) = blocked(situation) {
-        return Decision::Retry { until, message };
+    if let Some(trouble) = blocked(situation) {
+        return Decision::Retry {
+            until: trouble.retry_at,
+            message: trouble.message.clone(),
+            refused: trouble.refused,
+        };
     }
     let new = Episode::starting(now);
     let episode = tracker.episode.as_ref().unwrap_or(&new);
@@ -121,13 +129,14 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     if episode.looked == Some(Evidence::TooEarly) {
         return look_or_settle(situation, episode, known.began + LAG);
     }
-    if view.paused {
-        return Decision::Paused { stamped: false };
+    if let Some(held) = held_by_hand(situation, view) {
+        return held;
     }
     if let Some((manager, holds)) = opponent(situation, view) {
         return look_or(situation, LOOK_SELDOM, |again| Decision::Conflict {
             manager,
             holds,
+            owner: view.owner.clone(),
             again,
         });
     }
@@ -215,13 +224,20 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         return if view.paused {
             Decision::Paused { stamped: true }
         } else {
-            under_way(situation, view, Progress::counted(view))
+            let wanted = &tracker.course.wanted;
+            let progress = pods.filter(|_| view.is_restarted_by_time()).map_or_else(
+                || Progress::counted(view),
+                |pods| Progress::listed(pods, wanted, view),
+            );
+            under_way(situation, view, progress)
         };
     }
     if let Some(pods) = pods {
         let progress = Progress::listed(pods, &tracker.course.wanted, view);
         return if progress.ready >= progress.wanted {
             Decision::Verified
+        } else if is_lost(situation, view, pods) {
+            Decision::Stamp
         } else {
             under_way(situation, view, progress)
         };
@@ -242,12 +258,72 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     })
 }
 
+/// Whether the controller of a Rollout says that it has replaced the pods, and has not: it forgets a restart when the template
+/// changes, and goes back to older pods when that is undone.
+fn is_lost(situation: &Situation<'_>, view: &WorkloadView, pods: &[PodFacts]) -> bool {
+    let course = &situation.tracker.course;
+    let carries = |pod: &PodFacts| pod.stamp.as_ref() == Some(&course.wanted);
+    let says_so = |argo: &Argo| !argo.by_template && argo.restarted_at == argo.restart_at;
+    view.argo.as_deref().is_some_and(says_so)
+        && course.stamps < MOST_STAMPS
+        && !pods.iter().all(carries)
+}
+
+/// What somebody has to do before a restart can begin. A stamp in the template of a Rollout would begin anew what somebody stopped
+/// or is to promote.
+fn held_by_hand(situation: &Situation<'_>, view: &WorkloadView) -> Option<Decision> {
+    if view.paused {
+        return Some(Decision::Paused { stamped: false });
+    }
+    if let Some(to) = &view.lent_to {
+        return Some(look_or(situation, LOOK_SELDOM, |again| {
+            let to = to.clone();
+            Decision::Waiting(Waiting::Lent { to, again })
+        }));
+    }
+    let argo = view.argo.as_ref().filter(|argo| argo.by_template)?;
+    let progress = Progress::none_of(view);
+    if argo.pace == Pace::Aborted {
+        return Some(given_up(situation, view, progress));
+    }
+    let manual = view.manual?;
+    Some(look_or(situation, LOOK_SELDOM, |again| {
+        Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress,
+            again: Some(again),
+        })
+    }))
+}
+
+/// The workload's own controller says why it goes no further.
+fn given_up(situation: &Situation<'_>, view: &WorkloadView, progress: Progress) -> Decision {
+    look_or(situation, LOOK_SELDOM, |again| {
+        let said = view.argo.as_ref().and_then(|argo| argo.gave_up.clone());
+        let why = [said, situation.tracker.course.why.clone()];
+        let why: Vec<_> = why.into_iter().flatten().collect();
+        Decision::Failed {
+            progress,
+            why: (!why.is_empty()).then(|| why.join("; ")),
+            after: Duration::ZERO,
+            again,
+        }
+    })
+}
+
 /// The rollout goes on, waits for somebody, or is overdue.
 fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress) -> Decision {
     let (now, deadline) = (situation.now, deadline(situation));
     let complete = view.is_complete() && !situation.tracker.is_ahead_of(view);
     // While the counters are not complete, their change is what wakes us.
     let look = complete.then(|| next_look(situation, interval(situation)));
+    if view
+        .argo
+        .as_ref()
+        .is_some_and(|argo| argo.gave_up.is_some())
+    {
+        return given_up(situation, view, progress);
+    }
     if let Some(manual) = view.manual {
         return Decision::Waiting(Waiting::ManualUpdate {
             manual,
@@ -257,12 +333,15 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
     }
     if now >= deadline {
         // Its pods say why.
+        let course = &situation.tracker.course;
+        let trouble = || Some(course.trouble.as_ref()?.message.clone());
         return look_or(situation, LOOK_SELDOM, |again| Decision::Failed {
             progress,
             why: view
                 .refused
                 .clone()
-                .or_else(|| situation.tracker.course.why.clone()),
+                .or_else(|| course.why.clone())
+                .or_else(trouble),
             after: longest(situation.bound, |bound| bound.verify_timeout),
             again,
         });
@@ -271,6 +350,17 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
         progress,
         again: look.map_or(deadline, |look| look.min(deadline)),
     }
+}
+
+/// Whether a restart is overdue for which pods are missing, by the list of them in this pass.
+pub fn lacks_pods(situation: &Situation<'_>) -> bool {
+    let (Some(view), Some(pods)) = (situation.view, situation.pods) else {
+        return false;
+    };
+    let there = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+    view.stamp.as_deref() == situation.wanted
+        && there < view.counters.wanted
+        && situation.now >= deadline(situation)
 }
 
 /// How often pods are listed while only they are not as they should be.
@@ -310,13 +400,13 @@ fn look_or(
 fn next_look(situation: &Situation<'_>, interval: Duration) -> Instant {
     let course = &situation.tracker.course;
     let regular = course.listed.map_or(situation.now, |(at, _)| at + interval);
-    blocked(situation).map_or(regular, |(until, _)| until.max(regular))
+    blocked(situation).map_or(regular, |trouble| trouble.retry_at.max(regular))
 }
 
-/// Until when no request is made after one that failed, and what failed.
-fn blocked(situation: &Situation<'_>) -> Option<(Instant, String)> {
-    let trouble = situation.tracker.course.trouble.as_ref()?;
-    (situation.now < trouble.retry_at).then(|| (trouble.retry_at, trouble.message.clone()))
+/// The request that failed, while no other is made.
+fn blocked<'a>(situation: &Situation<'a>) -> Option<&'a Trouble> {
+    let trouble = situation.tracker.course.trouble.as_ref();
+    trouble.filter(|trouble| situation.now < trouble.retry_at)
 }
 
 fn longest(bound: &[Bound], of: impl Fn(&Bound) -> Duration) -> Duration {

@@ -35,6 +35,8 @@ pub enum Decision {
         until: Instant,
         /// What failed.
         message: String,
+        /// Whether it fails until somebody acts.
+        refused: bool,
     },
     /// Ask whether it may restart now and decide again. Never decided with the answer at hand.
     Ask,
@@ -62,7 +64,7 @@ pub enum Decision {
         progress: Progress,
         /// What keeps its pods from becoming ready, as far as they tell.
         why: Option<String>,
-        /// How long it was given.
+        /// How long it was given; zero if its controller gave it up.
         after: Duration,
         /// When to look again.
         again: Instant,
@@ -80,6 +82,8 @@ pub enum Decision {
         manager: Option<String>,
         /// Whether it holds the annotation; else it took it away again and again.
         holds: bool,
+        /// What owns the workload, and may well be behind it, as `<kind> <name>`.
+        owner: Option<String>,
         /// When to see whether its doing brought the pods in step.
         again: Instant,
     },
@@ -90,6 +94,16 @@ pub enum Decision {
 pub enum Waiting {
     /// Create the workload, which is named as a target.
     NoSuchWorkload,
+    /// Install the kind of the workload, which is named as a target.
+    NoSuchKind {
+        /// Which place it has in `rollout.targets`; `None` if that differs between VaultSecrets.
+        target: Option<usize>,
+    },
+    /// Grant the right to see workloads of its kind.
+    Unseen {
+        /// What the apiserver says.
+        why: String,
+    },
     /// Finish other restarts.
     Turn {
         /// Which, or how many.
@@ -97,7 +111,14 @@ pub enum Waiting {
         /// When to see whether something else brought the pods in step.
         again: Instant,
     },
-    /// Delete the pods, or lower the partition.
+    /// Scale down the Deployment, whose template a Rollout of Argo takes for its own.
+    Lent {
+        /// Name of the Rollout.
+        to: String,
+        /// When to look at its pods again.
+        again: Instant,
+    },
+    /// Delete the pods, lower the partition, or promote the new ones.
     ManualUpdate {
         /// Why.
         manual: Manual,
@@ -147,7 +168,9 @@ impl Decision {
             Self::Restarting { again, .. }
             | Self::Conflict { again, .. }
             | Self::Failed { again, .. }
-            | Self::Waiting(Waiting::Turn { again, .. }) => Some(*again),
+            | Self::Waiting(Waiting::Turn { again, .. } | Waiting::Lent { again, .. }) => {
+                Some(*again)
+            }
             Self::InStep { again, .. } | Self::Waiting(Waiting::ManualUpdate { again, .. }) => {
                 *again
             }
@@ -157,7 +180,9 @@ impl Decision {
             | Self::Stamp
             | Self::Verified
             | Self::Paused { .. }
-            | Self::Waiting(Waiting::NoSuchWorkload) => None,
+            | Self::Waiting(
+                Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. } | Waiting::Unseen { .. },
+            ) => None,
         }
     }
 }
@@ -175,7 +200,8 @@ impl Progress {
 
     /// As the counters of the workload say.
     pub fn counted(view: &WorkloadView) -> Self {
-        let seen = view.observed_generation >= view.generation;
+        // They do not tell which pods are how old.
+        let seen = view.observed_generation >= view.generation && !view.is_restarted_by_time();
         Self {
             ready: if seen {
                 view.counters.ready_and_updated().min(view.counters.wanted)

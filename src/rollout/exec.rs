@@ -1,10 +1,11 @@
-//! Effects: apiserver. The three requests a rollout makes; none of them chooses anything.
+//! Effects: apiserver. The requests a rollout makes; none of them chooses anything.
 
 use std::time::Duration;
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     core::v1::Pod,
+    events::v1::Event,
 };
 use kube::{
     Api, Client,
@@ -14,7 +15,7 @@ use kube::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::WorkloadKey;
+use super::{WorkloadKey, argo, refusal::REASON};
 use crate::{
     api::vault_secret::WorkloadKind,
     names::{ROLLOUT_MANAGER, SECRETS_HASH},
@@ -36,6 +37,9 @@ pub enum ExecError {
     /// The list of pods failed.
     #[error("listing the pods failed")]
     ListPods(#[source] Box<kube::Error>),
+    /// The list of events failed.
+    #[error("reading the events of the workload, which may say why, failed")]
+    ListEvents(#[source] Box<kube::Error>),
     /// The write on the workload failed.
     #[error("writing the annotation failed")]
     Apply(#[source] Box<kube::Error>),
@@ -55,7 +59,7 @@ impl ExecError {
     pub fn line(&self) -> String {
         let cause = match self {
             Self::TimedOut | Self::Conflict { .. } => return self.to_string(),
-            Self::ListPods(error) | Self::Apply(error) => {
+            Self::ListPods(error) | Self::ListEvents(error) | Self::Apply(error) => {
                 if let kube::Error::Api(status) = error.as_ref() {
                     status.message.clone()
                 } else {
@@ -65,6 +69,16 @@ impl ExecError {
         };
         let cause: String = cause.chars().take(LONGEST_CAUSE).collect();
         format!("{self}: {cause}")
+    }
+
+    /// Whether the apiserver will go on to refuse it until somebody changes something: a right, a policy, or the workload.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::ListPods(error) | Self::ListEvents(error) | Self::Apply(error) => {
+                matches!(error.as_ref(), kube::Error::Api(status) if [403, 422].contains(&status.code))
+            }
+            Self::TimedOut | Self::Conflict { .. } => false,
+        }
     }
 }
 
@@ -88,6 +102,24 @@ pub async fn list_pods(
             None => return Ok(pods),
         }
     }
+}
+
+/// The events that say why pods of the workload with this UID were refused; at most so many as a page holds.
+pub async fn list_refusals(
+    client: &Client,
+    namespace: &str,
+    uid: &str,
+) -> Result<Vec<Event>, ExecError> {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let fields = format!("regarding.uid={uid},reason={REASON}");
+    let list = timeout(
+        TIMEOUT,
+        api.list(&ListParams::default().fields(&fields).limit(PAGE)),
+    )
+    .await
+    .map_err(|_| ExecError::TimedOut)?
+    .map_err(|error| ExecError::ListEvents(Box::new(error)))?;
+    Ok(list.items)
 }
 
 /// Stamps `workload` with `body` and returns the generation it has then. A stamp of somebody else is not overwritten.
@@ -116,6 +148,17 @@ pub async fn record(
 ) -> Result<i64, ExecError> {
     let params = PatchParams::apply(ROLLOUT_MANAGER).force();
     apply((client, metrics), workload, body, params).await
+}
+
+/// Asks with `body` for a restart of a Rollout of Argo. Whoever set `spec.restartAt` before asked for a restart that was done
+/// meanwhile, or for one that comes too late, so it is taken over.
+pub async fn restart_at(
+    client: &Client,
+    metrics: &Metrics,
+    workload: &WorkloadKey,
+    body: &Value,
+) -> Result<i64, ExecError> {
+    record(client, metrics, workload, body).await
 }
 
 async fn apply(
@@ -160,6 +203,7 @@ fn resource(kind: WorkloadKind) -> ApiResource {
         WorkloadKind::Deployment => ApiResource::erase::<Deployment>(&()),
         WorkloadKind::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
         WorkloadKind::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
+        WorkloadKind::Rollout => argo::resource(),
     }
 }
 
@@ -168,6 +212,7 @@ fn plural(kind: WorkloadKind) -> &'static str {
         WorkloadKind::Deployment => "deployments",
         WorkloadKind::StatefulSet => "statefulsets",
         WorkloadKind::DaemonSet => "daemonsets",
+        WorkloadKind::Rollout => "rollouts",
     }
 }
 

@@ -47,11 +47,14 @@ pub fn view() -> WorkloadView {
             manager: "kubectl".into(),
             at: Some(at(100)),
         }),
+        owner: None,
         selector: "app=web".into(),
         paused: false,
         manual: None,
         counters: counters(3, 3, 3),
         refused: None,
+        lent_to: None,
+        argo: None,
     }
 }
 

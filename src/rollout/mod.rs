@@ -5,12 +5,14 @@
 //! between what is wanted and what is observed; that an event was seen never matters.
 //!
 //! * [`view`], [`pod`]: what is kept of a workload and of a pod.
+//! * [`argo`]: what is different about a Rollout of Argo.
 //! * [`bind`]: which managed Secrets a workload is bound to, and so which hash it should carry.
 //! * [`tracker`]: what is remembered of a workload between two passes.
 //! * [`proof`]: whether its pods run the current data without a restart.
 //! * [`decide`], [`decision`]: what to do about it.
 //! * [`window`], [`turn`]: when restarts are allowed, and whose turn it is.
-//! * [`report`]: how that reads in a status and in events.
+//! * [`report`]: how that reads in a status and in events; [`refusal`]: why pods are missing.
+//! * [`bystander`]: pods that use a Secret and that no restart reaches.
 //! * [`patch`]: what is written.
 //! * [`exec`], [`board`], [`context`], [`controller`]: the effects.
 
@@ -21,8 +23,10 @@ use crate::{
     names::ObjectKey,
 };
 
+pub mod argo;
 pub mod bind;
 pub mod board;
+pub mod bystander;
 pub mod context;
 pub mod controller;
 pub mod decide;
@@ -31,6 +35,7 @@ pub mod exec;
 pub mod patch;
 pub mod pod;
 pub mod proof;
+pub mod refusal;
 pub mod report;
 pub mod tracker;
 pub mod turn;

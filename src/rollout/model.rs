@@ -2,7 +2,10 @@
 //!
 //! The model knows what each pod really read, which the decision does not.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -13,7 +16,7 @@ use super::{
     decision::Decision,
     fixtures::{bound, data, s, view},
     pod::PodFacts,
-    tracker::Tracker,
+    tracker::{Attempt, Tracker},
     turn::Turn,
     view::{Counters, WorkloadView},
 };
@@ -32,7 +35,19 @@ enum Event {
     Edit,
     Pause,
     RestartOperator,
+    /// From now on the apiserver is like this.
+    Apiserver(Apiserver),
     Wait(u64),
+}
+
+/// How the apiserver is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Apiserver {
+    Serves,
+    /// Nothing is heard of it, and it hears nothing.
+    Stands,
+    /// It does what it is told, and nothing is heard of it.
+    LosesAnswers,
 }
 
 /// How long things take for one pod, in milliseconds.
@@ -75,6 +90,12 @@ struct World {
     tracker: Tracker,
     /// Stamps by hash since the operator started.
     stamps: Vec<String>,
+    /// All stamps that there ever were, and whether one was taken away.
+    rolled: Vec<String>,
+    reverted: bool,
+    apiserver: Apiserver,
+    /// What was last heard of it.
+    heard: Option<(WorkloadView, Vec<Bound>)>,
     last: Decision,
 }
 
@@ -101,6 +122,10 @@ impl World {
             made: 0,
             tracker: Tracker::default(),
             stamps: Vec::new(),
+            rolled: Vec::new(),
+            reverted: false,
+            apiserver: Apiserver::Serves,
+            heard: None,
             last: Decision::Unbound,
         };
         for pace in paces {
@@ -151,6 +176,7 @@ impl World {
             Event::Revert => {
                 if let Some(before) = self.before.take() {
                     self.before = Some(std::mem::replace(&mut self.template, before));
+                    self.reverted = true;
                     self.view.generation += 1;
                 }
             }
@@ -160,6 +186,7 @@ impl World {
                 self.tracker = Tracker::default();
                 self.stamps.clear();
             }
+            Event::Apiserver(apiserver) => self.apiserver = apiserver,
             Event::Wait(milliseconds) => self.now += milliseconds,
         }
     }
@@ -203,7 +230,18 @@ impl World {
         }
     }
 
-    fn look(&mut self) -> (Vec<PodFacts>, Vec<Bound>) {
+    /// The pods, and what the watches show.
+    fn look(&mut self) -> (Vec<PodFacts>, WorkloadView, Vec<Bound>) {
+        let (pods, bound) = self.look_closely();
+        if self.apiserver == Apiserver::Serves {
+            self.heard = None;
+        }
+        let now = || (self.view.clone(), bound);
+        let (view, bound) = self.heard.get_or_insert_with(now).clone();
+        (pods, view, bound)
+    }
+
+    fn look_closely(&mut self) -> (Vec<PodFacts>, Vec<Bound>) {
         let pods: Vec<_> = self.pods.iter().map(|pod| self.facts(pod)).collect();
         let count = |n: usize| u32::try_from(n).unwrap();
         self.view.counters = Counters {
@@ -233,14 +271,15 @@ impl World {
 
     /// One pass of the controller.
     fn pass(&mut self) {
-        let (facts, bound) = self.look();
+        let (facts, mut view, bound) = self.look();
         let now = self.epoch + Duration::from_millis(self.now);
         let hash = wanted(&bound).unwrap();
-        self.tracker.see(&self.view, &hash, now);
-        let (mut pods, mut turn) = (None, None);
+        self.tracker.see(&view, &hash, now);
+        let (mut pods, mut turn, mut lists) = (None, None, 0);
         loop {
             let decision = decide(&Situation {
-                view: Some(&self.view),
+                view: Some(&view),
+                unseen: None,
                 bound: &bound,
                 wanted: Some(&hash),
                 tracker: &self.tracker,
@@ -254,23 +293,15 @@ impl World {
                     turn = Some(Turn::Mine { early: false });
                 }
                 Decision::ListPods => {
-                    assert!(pods.is_none(), "asked twice for pods");
-                    self.tracker.listed(&facts, &self.view, &bound, now);
-                    pods = Some(facts.clone());
+                    lists += 1;
+                    assert_eq!(lists, 1, "asked twice for pods");
+                    if self.answers(Attempt::List, now) {
+                        self.tracker.listed(&facts, &view, &bound, now);
+                        pods = Some(facts.clone());
+                    }
                 }
-                Decision::Stamp => {
-                    assert_ne!(self.template.stamp.as_ref(), Some(&hash), "stamped twice");
-                    self.stamps.push(hash.clone());
-                    assert!(self.stamps.iter().filter(|one| **one == hash).count() <= 2);
-                    self.change_template(Some(hash.clone()));
-                    self.view.in_step = None;
-                    self.tracker.stamped(self.view.generation, now);
-                    self.view.stamp = Some(hash.clone());
-                }
-                Decision::InStep { record: true, .. } => {
-                    self.view.in_step = Some(hash.clone());
-                    self.tracker.recorded();
-                }
+                Decision::Stamp => self.stamp(&hash, &mut view, now),
+                Decision::InStep { record: true, .. } => self.record(&hash, &mut view, now),
                 Decision::Settle { refresh: true, .. } => self.tracker.refreshed(now),
                 decision @ (Decision::Unbound
                 | Decision::InStep { record: false, .. }
@@ -295,9 +326,48 @@ impl World {
         }
     }
 
+    /// Whether there is an answer; notes that there is none.
+    fn answers(&mut self, attempt: Attempt, now: Instant) -> bool {
+        let serves = self.apiserver == Apiserver::Serves;
+        if !serves {
+            let told = ("no answer".to_owned(), false);
+            self.tracker.failed(attempt, told, 0, now);
+        }
+        serves
+    }
+
+    fn stamp(&mut self, hash: &str, view: &mut WorkloadView, now: Instant) {
+        let stands = self.apiserver == Apiserver::Stands;
+        // The same once more changes nothing.
+        if !stands && self.template.stamp.as_deref() != Some(hash) {
+            self.stamps.push(hash.to_owned());
+            self.rolled.push(hash.to_owned());
+            assert!(self.stamps.iter().filter(|one| *one == hash).count() <= 2);
+            self.change_template(Some(hash.to_owned()));
+            self.view.in_step = None;
+        }
+        if self.answers(Attempt::Stamp, now) {
+            self.tracker.stamped(self.view.generation, now);
+            self.view.stamp = Some(hash.to_owned());
+            view.clone_from(&self.view);
+        }
+    }
+
+    fn record(&mut self, hash: &str, view: &mut WorkloadView, now: Instant) {
+        if self.apiserver != Apiserver::Stands {
+            self.view.in_step = Some(hash.to_owned());
+        }
+        if self.answers(Attempt::Record, now) {
+            self.tracker.recorded();
+            view.clone_from(&self.view);
+        }
+    }
+
     /// Nobody is called in step who is not.
     fn check(&self, decision: &Decision) {
-        if !matches!(decision, Decision::InStep { .. } | Decision::Verified) {
+        let done = matches!(decision, Decision::InStep { .. } | Decision::Verified);
+        // Who hears nothing of new data cannot say more than what was.
+        if !done || self.apiserver != Apiserver::Serves {
             return;
         }
         let current = self.versions.len() - 1;
@@ -330,6 +400,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Edit),
         1 => Just(Event::Pause),
         1 => Just(Event::RestartOperator),
+        1 => Just(Event::Apiserver(Apiserver::Stands)),
+        1 => Just(Event::Apiserver(Apiserver::LosesAnswers)),
+        2 => Just(Event::Apiserver(Apiserver::Serves)),
         6 => (0..6_000_u64).prop_map(Event::Wait),
     ]
 }
@@ -351,6 +424,7 @@ proptest! {
             world.pass();
         }
         world.view.paused = false;
+        world.apiserver = Apiserver::Serves;
         for _ in 0..400 {
             world.now += 250;
             world.roll(last);
@@ -361,6 +435,10 @@ proptest! {
             "not settled: {:?}",
             world.last
         );
+        // One restart for each data at most, however often the operator or the apiserver went away meanwhile.
+        let distinct: BTreeSet<_> = world.rolled.iter().collect();
+        prop_assert!(world.reverted || distinct.len() == world.rolled.len(), "{:?}", world.rolled);
+        prop_assert!(distinct.len() <= world.versions.len());
     }
 
     #[test]

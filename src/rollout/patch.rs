@@ -3,6 +3,7 @@
 //! What a field manager applied before and leaves out now is taken away. So the stamp takes away a proof
 //! that stood before, which must not outlive it, and the proof must repeat a stamp, or it would restart the pods.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{WorkloadKey, view::WorkloadView};
@@ -15,13 +16,27 @@ pub fn stamp(workload: &WorkloadKey, view: &WorkloadView, hash: &str) -> Value {
     body
 }
 
+/// Asks the controller of a Rollout of Argo to replace every pod that was made before `at`, for `hash`.
+///
+/// A stamp that we put into its template before is repeated, lest the template change.
+pub fn restart_at(workload: &WorkloadKey, view: &WorkloadView, hash: &str, at: Timestamp) -> Value {
+    let mut body = record(workload, view, hash);
+    if let Some(metadata) = body.get_mut("metadata") {
+        put(metadata, "annotations", json!({ SECRETS_HASH: hash }));
+    }
+    let mut spec = body.get_mut("spec").map_or_else(|| json!({}), Value::take);
+    put(&mut spec, "restartAt", json!(at.to_string()));
+    put(&mut body, "spec", spec);
+    body
+}
+
 /// Notes on the workload that its pods were proved to run the data of `hash`. Its template stays as it is.
 pub fn record(workload: &WorkloadKey, view: &WorkloadView, hash: &str) -> Value {
     let mut body = identity(workload, view);
     if let Some(metadata) = body.get_mut("metadata") {
         put(metadata, "annotations", json!({ IN_STEP: hash }));
     }
-    if let Some(stamp) = view.stamp.as_deref().filter(|_| view.stamp_is_ours) {
+    if let Some(stamp) = view.our_template_stamp() {
         put(&mut body, "spec", template(stamp));
     }
     body
@@ -30,7 +45,7 @@ pub fn record(workload: &WorkloadKey, view: &WorkloadView, hash: &str) -> Value 
 /// With the UID, so that a workload that was replaced meanwhile is not touched and one that is gone not created.
 fn identity(workload: &WorkloadKey, view: &WorkloadView) -> Value {
     json!({
-        "apiVersion": "apps/v1",
+        "apiVersion": workload.kind.api_version(),
         "kind": workload.kind.as_str(),
         "metadata": {
             "name": workload.name,

@@ -14,6 +14,9 @@ use k8s_openapi::{
 use super::WorkloadKey;
 use crate::{api::vault_secret::WorkloadKind, names::SECRETS_HASH};
 
+/// The same of a Rollout of Argo.
+const ROLLOUT_HASH: &str = "rollouts-pod-template-hash";
+
 /// Label by which a Deployment tells its `ReplicaSets`, and they their pods, apart.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
@@ -44,18 +47,18 @@ pub struct PodFacts {
 impl PodFacts {
     /// `pod`, unless it is finished, on its way out, or not one of `workload`'s.
     ///
-    /// `is_deployment` says whether there is a Deployment of that name in the namespace.
+    /// `is_there` says whether there is a workload of its kind and of that name in the namespace.
     pub fn project(
         pod: &Pod,
         workload: &WorkloadKey,
         uid: &str,
-        is_deployment: impl Fn(&str) -> bool,
+        is_there: impl Fn(&str) -> bool,
     ) -> Option<Self> {
         let status = pod.status.clone().unwrap_or_default();
         if pod.metadata.deletion_timestamp.is_some() || is_finished(&status) {
             return None;
         }
-        if !belongs(pod, workload, uid, is_deployment) {
+        if !belongs(pod, workload, uid, is_there) {
             return None;
         }
         let annotations = pod.metadata.annotations.as_ref();
@@ -122,7 +125,8 @@ fn words(reason: Option<&str>, message: Option<&str>) -> String {
     parts.join(": ").chars().take(LONGEST_TROUBLE).collect()
 }
 
-fn is_finished(status: &PodStatus) -> bool {
+/// Whether it ran to its end.
+pub fn is_finished(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
@@ -161,28 +165,42 @@ fn is_ready(status: &PodStatus) -> bool {
 }
 
 /// Whether `pod`, which `workload` selects, is one of its pods. In doubt it is: that costs a restart, not a stale pod.
-fn belongs(
-    pod: &Pod,
-    workload: &WorkloadKey,
-    uid: &str,
-    is_deployment: impl Fn(&str) -> bool,
-) -> bool {
+fn belongs(pod: &Pod, workload: &WorkloadKey, uid: &str, is_there: impl Fn(&str) -> bool) -> bool {
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
     let controller = owners.iter().find(|owner| owner.controller == Some(true));
     match (workload.kind, controller) {
         (_, None) => may_be_adopted(pod, workload),
         (WorkloadKind::Deployment, Some(owner)) => {
-            owner.kind == "ReplicaSet"
-                && deployment_of(owner, pod)
-                    .is_none_or(|name| name == workload.name || !is_deployment(name))
+            let labels = (TEMPLATE_HASH, ROLLOUT_HASH);
+            may_have_made(workload, owner, pod, labels, is_there)
+        }
+        (WorkloadKind::Rollout, Some(owner)) => {
+            let labels = (ROLLOUT_HASH, TEMPLATE_HASH);
+            may_have_made(workload, owner, pod, labels, is_there)
         }
         (WorkloadKind::StatefulSet | WorkloadKind::DaemonSet, Some(owner)) => owner.uid == uid,
     }
 }
 
-/// The Deployment that `owner` of `pod` is a ReplicaSet of: its name is followed by the hash of the template.
-fn deployment_of<'a>(owner: &'a OwnerReference, pod: &Pod) -> Option<&'a str> {
-    let hash = pod.metadata.labels.as_ref()?.get(TEMPLATE_HASH)?;
+/// Whether `workload` may have made `owner` of `pod`. `mine` is the label of its kind for the hash of the template, `other` that
+/// of the other kind that makes `ReplicaSets`.
+fn may_have_made(
+    workload: &WorkloadKey,
+    owner: &OwnerReference,
+    pod: &Pod,
+    (mine, other): (&str, &str),
+    is_there: impl Fn(&str) -> bool,
+) -> bool {
+    owner.kind == "ReplicaSet"
+        && maker(owner, pod, mine).map_or_else(
+            || maker(owner, pod, other).is_none(),
+            |name| name == workload.name || !is_there(name),
+        )
+}
+
+/// What made `owner` of `pod`, a ReplicaSet: its name is followed by the hash of the template, which `label` tells.
+fn maker<'a>(owner: &'a OwnerReference, pod: &Pod, label: &str) -> Option<&'a str> {
+    let hash = pod.metadata.labels.as_ref()?.get(label)?;
     owner.name.strip_suffix(hash)?.strip_suffix('-')
 }
 
@@ -192,6 +210,7 @@ fn may_be_adopted(pod: &Pod, workload: &WorkloadKey) -> bool {
     let labels = pod.metadata.labels.as_ref();
     match workload.kind {
         WorkloadKind::Deployment => labels.is_some_and(|labels| labels.contains_key(TEMPLATE_HASH)),
+        WorkloadKind::Rollout => labels.is_some_and(|labels| labels.contains_key(ROLLOUT_HASH)),
         WorkloadKind::StatefulSet => pod
             .metadata
             .name

@@ -58,6 +58,14 @@ pub fn evidence(pods: &[PodFacts], bound: &[Bound], known: &Known<'_>) -> Eviden
         .unwrap_or(Evidence::Complete)
 }
 
+/// From when on a pod was made that can only have read the data of all of `bound`; `None` if there is none.
+pub fn fresh_from(bound: &[Bound]) -> Option<Timestamp> {
+    let since = bound.iter().map(|bound| bound.data.since).max()?;
+    // The first whole second after the slack.
+    let seconds = i64::try_from(SLACK.as_secs()).unwrap_or_default() + 1;
+    Timestamp::from_second(since.as_second() + seconds).ok()
+}
+
 /// Those of `pods` that are proved to run the current data though they may be older, with the data.
 pub fn new_proofs(pods: &[PodFacts], bound: &[Bound], known: &Known<'_>) -> Vec<(String, Data)> {
     let proved = |pod: &PodFacts, bound: &Bound| {

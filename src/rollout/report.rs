@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::vault_secret::{WorkloadState, WorkloadStatus},
+    names::{RESTART, RESTART_NEVER, SECRETS_HASH},
     telemetry::events::EventReason,
 };
 
@@ -61,7 +62,7 @@ impl RolloutNote {
     /// The workload, as events refer to it.
     pub fn object(&self) -> ObjectReference {
         ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
+            api_version: Some(self.workload.kind.api_version().to_owned()),
             kind: Some(self.workload.kind.as_str().to_owned()),
             namespace: Some(self.workload.namespace.clone()),
             name: Some(self.workload.name.clone()),
@@ -100,9 +101,14 @@ pub fn waits(decision: &Decision) -> bool {
         | Decision::Fold { .. }
         | Decision::Restarting { .. }
         | Decision::Paused { .. }
-        | Decision::Waiting(Waiting::Turn { .. } | Waiting::ManualUpdate { .. }) => true,
+        | Decision::Waiting(
+            Waiting::Turn { .. }
+            | Waiting::ManualUpdate { .. }
+            | Waiting::Unseen { .. }
+            | Waiting::Lent { .. },
+        ) => true,
         // A target that does not exist has no pods.
-        Decision::Waiting(Waiting::NoSuchWorkload)
+        Decision::Waiting(Waiting::NoSuchWorkload | Waiting::NoSuchKind { .. })
         | Decision::Unbound
         | Decision::InStep { .. }
         | Decision::Verified
@@ -117,11 +123,13 @@ fn state(decision: &Decision) -> Option<WorkloadState> {
         Decision::InStep { .. } | Decision::Verified => WorkloadState::Verified,
         Decision::ListPods
         | Decision::Settle { .. }
-        | Decision::Retry { .. }
+        | Decision::Retry { refused: false, .. }
         | Decision::Ask
         | Decision::Stamp => WorkloadState::Pending,
         Decision::Restarting { .. } | Decision::Fold { .. } => WorkloadState::Restarting,
-        Decision::Failed { .. } | Decision::Conflict { .. } => WorkloadState::Failed,
+        Decision::Retry { refused: true, .. }
+        | Decision::Failed { .. }
+        | Decision::Conflict { .. } => WorkloadState::Failed,
         Decision::Paused { .. } => WorkloadState::Paused,
         Decision::Waiting(_) => WorkloadState::Waiting,
     })
@@ -142,7 +150,13 @@ fn progress(decision: &Decision) -> Option<Progress> {
         | Decision::Stamp
         | Decision::Verified
         | Decision::Paused { .. }
-        | Decision::Waiting(Waiting::NoSuchWorkload | Waiting::Turn { .. })
+        | Decision::Waiting(
+            Waiting::NoSuchWorkload
+            | Waiting::NoSuchKind { .. }
+            | Waiting::Unseen { .. }
+            | Waiting::Lent { .. }
+            | Waiting::Turn { .. },
+        )
         | Decision::Conflict { .. } => None,
     }
 }
@@ -158,27 +172,41 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
             ..
         } => {
             let why = why.as_ref().map(|why| format!(": {why}"));
+            let after = (!after.is_zero()).then(|| format!(" after {}", length(*after)));
             format!(
-                "{ready} of {wanted} pods are ready with the current data after {}{}",
-                length(*after),
+                "{ready} of {wanted} pods are ready with the current data{}{}",
+                after.unwrap_or_default(),
                 why.unwrap_or_default()
             )
         }
-        Decision::Paused { stamped: false } => {
-            "the Deployment is paused; it is restarted when it is resumed".to_owned()
-        }
-        Decision::Paused { stamped: true } => {
-            "the Deployment is paused; its restart goes on when it is resumed".to_owned()
-        }
+        Decision::Paused { stamped } => paused(workload, *stamped),
         Decision::Waiting(Waiting::NoSuchWorkload) => {
-            format!("no such {}", workload.kind.as_str())
+            let kind = workload.kind.as_str();
+            format!("no such {kind}: create it, or take it out of spec.rollout.targets")
         }
+        Decision::Waiting(Waiting::Unseen { why }) => {
+            format!("{}s cannot be seen: {why}", workload.kind.as_str())
+        }
+        Decision::Waiting(Waiting::NoSuchKind { target }) => {
+            let place = target.map_or_else(String::new, |place| format!("[{place}].kind"));
+            format!(
+                "spec.rollout.targets{place}: Argo Rollouts is not installed: install it, or take the target away"
+            )
+        }
+        Decision::Waiting(Waiting::Lent { to, .. }) => format!(
+            "the Rollout {to} takes its template from it, so it is not restarted: scale it down, or delete its pods"
+        ),
         Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
         Decision::Waiting(Waiting::Turn { hold, .. }) => held(hold),
         Decision::Fold { .. } => {
             "another rollout is under way; it is restarted after that if it has to be".to_owned()
         }
-        Decision::Conflict { manager, holds, .. } => conflict(manager.as_deref(), *holds),
+        Decision::Conflict {
+            manager,
+            holds,
+            owner,
+            ..
+        } => conflict(manager.as_deref(), *holds, owner.as_deref()),
         Decision::Unbound
         | Decision::ListPods
         | Decision::InStep { .. }
@@ -188,6 +216,16 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         | Decision::Restarting { .. }
         | Decision::Verified => return None,
     })
+}
+
+fn paused(workload: &WorkloadKey, stamped: bool) -> String {
+    let kind = workload.kind.as_str();
+    let what = if stamped {
+        "its restart goes on"
+    } else {
+        "it is restarted"
+    };
+    format!("the {kind} is paused; {what} when it is resumed")
 }
 
 fn length(duration: Duration) -> String {
@@ -205,6 +243,24 @@ fn by_hand(manual: Manual) -> String {
         Manual::Partition(ordinal) => format!(
             "the partition of the rolling update keeps the pods below {ordinal} back: lower it to restart them"
         ),
+        Manual::Step { number, of, timed } => format!(
+            "the Rollout is paused at step {number} of {of}: {}",
+            promote(timed)
+        ),
+        Manual::Promotion { timed } => {
+            format!("the new pods are not active yet: {}", promote(timed))
+        }
+        Manual::Analysis => {
+            "the Rollout is paused by an inconclusive analysis: promote or abort it".to_owned()
+        }
+    }
+}
+
+fn promote(timed: bool) -> &'static str {
+    if timed {
+        "it goes on after a time, or when it is promoted"
+    } else {
+        "promote it"
     }
 }
 
@@ -240,13 +296,19 @@ fn held(hold: &Hold) -> String {
     }
 }
 
-fn conflict(manager: Option<&str>, holds: bool) -> String {
+fn conflict(manager: Option<&str>, holds: bool, owner: Option<&str>) -> String {
     let who = manager.map_or_else(
         || "another field manager".to_owned(),
         |name| format!("the field manager {name}"),
     );
     let does = if holds { "holds" } else { "twice took away" };
-    format!("RestartConflict: {who} {does} the annotation that restarts the pods")
+    let owner = owner.map(|owner| {
+        format!("; {owner} owns the workload: have it leave {SECRETS_HASH} alone, or set {RESTART}={RESTART_NEVER} on the workload and restart its pods there")
+    });
+    format!(
+        "RestartConflict: {who} {does} the annotation that restarts the pods{}",
+        owner.unwrap_or_default()
+    )
 }
 
 /// The note for `what`, which happened to `workload`.

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::{
     bind::{Bound, Data},
     decision::{Decision, Progress, Waiting},
@@ -71,11 +73,13 @@ pub struct Course {
     pub verified: bool,
     /// Whether every pod was proved to run the data without a stamp.
     pub proof: Proof,
+    /// Whether pods were found that lack it.
+    pub requested: bool,
     /// Whether the end of a rollout to it was waited for.
     pub awaited: bool,
     /// The last list of pods, and how many of them were ready with the current data.
     pub listed: Option<(Instant, Progress)>,
-    /// What kept the first of the others from that, by then.
+    /// What kept the first of the others from that, or the workload from having it, by then.
     pub why: Option<String>,
     /// The last request that failed.
     pub trouble: Option<Trouble>,
@@ -128,6 +132,8 @@ pub struct Trouble {
     pub retry_at: Instant,
     /// What failed last.
     pub message: String,
+    /// Whether the apiserver refused it, and not only once: one that has just started refuses what it will allow.
+    pub refused: bool,
 }
 
 /// A stamp that the apiserver refused because the annotation is somebody else's.
@@ -212,14 +218,14 @@ impl Tracker {
         self.moved > listed
     }
 
-    /// Takes in the pods of `view` as just listed.
+    /// Takes in the pods of `view` as just listed. Returns whether they are the first found to lack what is wanted.
     pub fn listed(
         &mut self,
         pods: &[PodFacts],
         view: &WorkloadView,
         bound: &[Bound],
         now: Instant,
-    ) {
+    ) -> bool {
         let found = new_proofs(pods, bound, &self.known(view, now));
         self.proofs
             .retain(|(uid, _)| pods.iter().any(|pod| pod.uid == *uid));
@@ -237,6 +243,27 @@ impl Tracker {
         self.course.listed = Some((now, progress));
         let stuck = pods.iter().filter(|pod| !pod.ready);
         self.course.why = stuck.filter_map(|pod| pod.trouble.clone()).min();
+        let lacks = self.episode.is_some() && looked == Evidence::Lacking;
+        lacks && !std::mem::replace(&mut self.course.requested, true)
+    }
+
+    /// Takes in why the workload has not all its pods.
+    pub fn explained(&mut self, why: String) {
+        self.course.why = Some(why);
+    }
+
+    /// For how long the pods did not run all of `bound` at `now`: since the first of what they did not run before changed. If that is
+    /// not known, since the last change; `None` if they ran it all.
+    pub fn behind_for(&self, bound: &[Bound], now: Timestamp) -> Option<Duration> {
+        let all = bound.iter().map(|bound| &bound.data);
+        let since = if self.settled.is_empty() {
+            all.map(|data| data.since).max()
+        } else {
+            let is_new = |data: &&Data| !self.settled.iter().any(|known| known.is_same_as(data));
+            all.filter(is_new).map(|data| data.since).min()
+        };
+        // Two clocks: what looks like less than nothing is nothing.
+        since.map(|since| now.duration_since(since).try_into().unwrap_or_default())
     }
 
     /// What is known of the data that the workload should run, besides its pods.
@@ -282,8 +309,15 @@ impl Tracker {
         self.succeeded(Attempt::Record);
     }
 
-    /// Notes a request that failed. `seed` spreads workloads that failed together.
-    pub fn failed(&mut self, attempt: Attempt, message: String, seed: u64, now: Instant) {
+    /// Notes a request that failed with `message`, and whether the apiserver refused it. `seed` spreads workloads that
+    /// failed together.
+    pub fn failed(
+        &mut self,
+        attempt: Attempt,
+        (message, refused): (String, bool),
+        seed: u64,
+        now: Instant,
+    ) {
         let before = self.course.trouble.as_ref();
         let failures = before
             .filter(|trouble| trouble.attempt == attempt)
@@ -293,6 +327,7 @@ impl Tracker {
             failures: failures.saturating_add(1),
             retry_at: now + pause(failures, seed),
             message,
+            refused: refused && failures > 0,
         });
     }
 
@@ -307,13 +342,13 @@ impl Tracker {
         let course = &mut self.course;
         let announcement = match decision {
             Decision::Verified if course.awaited => Announcement::Verified,
-            Decision::Failed { .. } => Announcement::Failed,
+            Decision::Failed { .. } | Decision::Retry { refused: true, .. } => Announcement::Failed,
             Decision::Conflict { .. } => Announcement::Conflict,
             Decision::Unbound
             | Decision::ListPods
             | Decision::InStep { .. }
             | Decision::Settle { .. }
-            | Decision::Retry { .. }
+            | Decision::Retry { refused: false, .. }
             | Decision::Ask
             | Decision::Stamp
             | Decision::Fold { .. }
@@ -348,7 +383,13 @@ impl Tracker {
             Decision::Paused { .. }
             | Decision::Conflict { .. }
             | Decision::Fold { .. }
-            | Decision::Waiting(Waiting::Turn { .. } | Waiting::NoSuchWorkload) => {
+            | Decision::Waiting(
+                Waiting::Turn { .. }
+                | Waiting::NoSuchWorkload
+                | Waiting::NoSuchKind { .. }
+                | Waiting::Unseen { .. }
+                | Waiting::Lent { .. },
+            ) => {
                 if let Some(episode) = &mut self.episode {
                     episode.held = true;
                 }
@@ -379,6 +420,22 @@ fn pause(failures: u32, seed: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollout::fixtures::{at, bound, s};
+
+    #[test]
+    fn pods_are_behind_since_the_first_change_of_what_they_did_not_run() {
+        let all = [bound("api", 300), bound("db", 290), bound("old", 100)];
+        let after = |known: &[Bound], second| {
+            let mut tracker = Tracker::default();
+            tracker.concluded(&Decision::Verified, known);
+            tracker.behind_for(&all, at(second))
+        };
+        let old = [bound("api", 50), bound("db", 60), bound("old", 100)];
+        assert_eq!(after(&old, 310), Some(s(20)));
+        assert_eq!(after(&[], 310), Some(s(10)), "what they ran is not known");
+        assert_eq!(after(&all, 310), None);
+        assert_eq!(after(&old, 280), Some(s(0)), "our clock is behind");
+    }
 
     #[test]
     fn pauses_double_up_to_a_minute_and_differ_by_seed() {

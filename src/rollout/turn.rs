@@ -267,6 +267,36 @@ impl Waves {
             .position(|wave| Some(wave) == value)
             .unwrap_or(self.order.len())
     }
+
+    /// What fits none of the workloads with these labels, if there are any: the label, or some of its values.
+    pub fn unknown<'a>(
+        &self,
+        workloads: impl Iterator<Item = &'a BTreeMap<String, String>>,
+    ) -> Option<String> {
+        let label = &self.label;
+        let values: Vec<_> = workloads.map(|labels| labels.get(label)).collect();
+        if values.is_empty() {
+            return None;
+        }
+        let found: BTreeSet<_> = values.into_iter().flatten().collect();
+        if found.is_empty() {
+            return Some(format!(
+                "spec.rollout.waves.byLabel: no workload of this VaultSecret has the label {label}; it counts on the workload, not on its pods"
+            ));
+        }
+        let waves = self.order.iter().enumerate();
+        let (fields, wanted): (Vec<_>, Vec<_>) = waves
+            .filter(|(_, wave)| !found.contains(wave))
+            .map(|(index, wave)| (format!("order[{index}]"), format!("{label}={wave}")))
+            .unzip();
+        (!fields.is_empty()).then(|| {
+            format!(
+                "spec.rollout.waves.{}: no workload of this VaultSecret has the label {}",
+                fields.join(", "),
+                wanted.join(", ")
+            )
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Pure: what is kept in memory of a workload.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -12,10 +15,13 @@ use k8s_openapi::{
 };
 use kube::{Resource, core::Selector};
 
-use super::pod::{secrets_in_env, secrets_of};
+use super::{
+    argo::{Argo, Pace},
+    pod::{secrets_in_env, secrets_of},
+};
 use crate::names::{IN_STEP, RESTART, RESTART_ENV, RESTART_NEVER, ROLLOUT_MANAGER, SECRETS_HASH};
 
-/// One Deployment, StatefulSet or DaemonSet, as far as decisions need it.
+/// One workload, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadView {
     /// UID.
@@ -34,7 +40,7 @@ pub struct WorkloadView {
     pub restart: Restart,
     /// Every Secret that its pod template uses, or, if it says so, only those in the environment.
     pub secrets: BTreeSet<String>,
-    /// The hash its pod template carries.
+    /// The hash its pod template carries; of a Rollout that is not restarted by its template, the hash it carries itself.
     pub stamp: Option<String>,
     /// Whether our field manager (perhaps with others) put that hash there.
     pub stamp_is_ours: bool,
@@ -42,16 +48,22 @@ pub struct WorkloadView {
     pub in_step: Option<String>,
     /// Who else wrote it last, as far as that left a trace.
     pub last_foreign: Option<ForeignWrite>,
+    /// The object that made it, such as the custom resource of another operator, as `<kind> <name>`.
+    pub owner: Option<String>,
     /// Its label selector, as the apiserver takes it.
     pub selector: String,
-    /// Whether it is a paused Deployment.
+    /// Whether a new template waits because the workload is paused.
     pub paused: bool,
     /// Why a new template does not replace its pods by itself.
     pub manual: Option<Manual>,
     /// How far its rollout is.
     pub counters: Counters,
-    /// Why the apiserver lets it make no pods, such as a quota or an admission policy. Only Deployments tell.
+    /// Why the apiserver lets it make no pods, such as a quota or an admission policy. Only Deployments and Rollouts tell.
     pub refused: Option<String>,
+    /// The Rollout of Argo that takes its template for its own, if one does.
+    pub lent_to: Option<String>,
+    /// What only a Rollout of Argo has.
+    pub argo: Option<Box<Argo>>,
 }
 
 /// For what a workload wants to be restarted, by its annotation [`RESTART`].
@@ -81,6 +93,22 @@ pub enum Manual {
     OnDelete,
     /// The rolling update of the StatefulSet leaves out the pods below this ordinal.
     Partition(i32),
+    /// The Rollout stands at a step of its canary.
+    Step {
+        /// Which, counted from 1.
+        number: u64,
+        /// How many there are.
+        of: u64,
+        /// Whether it goes on by itself after a time.
+        timed: bool,
+    },
+    /// The new pods of a blue-green Rollout wait to become the active ones.
+    Promotion {
+        /// Whether they do by themselves after a time.
+        timed: bool,
+    },
+    /// An analysis of the Rollout said neither yes nor no.
+    Analysis,
 }
 
 /// Numbers of pods, as the workload's own controller reports them.
@@ -99,21 +127,15 @@ pub struct Counters {
 impl WorkloadView {
     /// Reads what is needed of a workload.
     pub fn project<K: Workload>(object: &K) -> Self {
-        let (metadata, shape) = (object.meta(), object.shape());
-        let annotation = |annotations: Option<&BTreeMap<String, String>>, name: &str| {
-            annotations.and_then(|all| all.get(name)).cloned()
-        };
-        let template = shape
-            .template
-            .and_then(|template| template.metadata.as_ref());
-        let restart = annotation(metadata.annotations.as_ref(), RESTART);
+        let (metadata, mut shape) = (object.meta(), object.shape());
+        let (stamp, stamp_is_ours) = shape.stamp(metadata);
+        let restart = annotation(metadata, RESTART);
         let restart = match restart.as_deref() {
             Some(RESTART_NEVER) => Restart::Never,
             Some(RESTART_ENV) => Restart::Env,
             Some(_) | None => Restart::Always,
         };
-        let owns = |path: &[&str]| own_entry(metadata).is_some_and(|entry| has_field(entry, path));
-        let in_step_is_ours = owns(&["f:metadata", "f:annotations", &field(IN_STEP)]);
+        let in_step_is_ours = owns(metadata, &["f:metadata", "f:annotations", &field(IN_STEP)]);
         Self {
             created: metadata
                 .creation_timestamp
@@ -127,30 +149,33 @@ impl WorkloadView {
             restart,
             secrets: shape
                 .template
+                .as_deref()
                 .and_then(|template| template.spec.as_ref())
                 .map(match restart {
                     Restart::Env => secrets_in_env,
                     Restart::Always | Restart::Never => secrets_of,
                 })
                 .unwrap_or_default(),
-            stamp: annotation(
-                template.and_then(|meta| meta.annotations.as_ref()),
-                SECRETS_HASH,
-            ),
-            stamp_is_ours: owns(&[
-                "f:spec",
-                "f:template",
-                "f:metadata",
-                "f:annotations",
-                &field(SECRETS_HASH),
-            ]),
-            in_step: annotation(metadata.annotations.as_ref(), IN_STEP).filter(|_| in_step_is_ours),
+            stamp,
+            stamp_is_ours,
+            in_step: annotation(metadata, IN_STEP).filter(|_| in_step_is_ours),
             last_foreign: last_foreign(metadata),
-            selector: shape.selector.map(selector).unwrap_or_default(),
+            owner: owner(metadata),
+            selector: shape.selector.as_deref().map(selector).unwrap_or_default(),
             paused: shape.paused,
             manual: shape.manual,
             counters: shape.counters,
             refused: shape.refused,
+            lent_to: None,
+            argo: shape.argo.map(Box::new),
+        }
+    }
+
+    /// The hash in its pod template, if our field manager put it there.
+    pub fn our_template_stamp(&self) -> Option<&str> {
+        match &self.argo {
+            Some(argo) => argo.template_stamp.as_deref(),
+            None => self.stamp.as_deref().filter(|_| self.stamp_is_ours),
         }
     }
 
@@ -163,7 +188,10 @@ impl WorkloadView {
             ..
         } = self.counters;
         let stays = self.paused || self.manual.is_some();
-        !stays && (self.observed_generation < self.generation || updated < all.max(wanted))
+        let argo = self.argo.as_deref();
+        let behind = updated < all.max(wanted) && argo.is_none_or(|argo| argo.pace == Pace::Steps)
+            || argo.is_some_and(|argo| argo.unfinished);
+        !stays && (self.observed_generation < self.generation || behind)
     }
 
     /// Whether the workload's own controller says that every pod is of the newest template and ready.
@@ -174,8 +202,21 @@ impl WorkloadView {
             updated,
             ready,
         } = self.counters;
-        self.observed_generation >= self.generation
-            && [all, updated, ready].iter().all(|count| *count == wanted)
+        if self.observed_generation < self.generation
+            || self.argo.as_ref().is_some_and(|argo| argo.unfinished)
+        {
+            return false;
+        }
+        if self.is_restarted_by_time() {
+            // Of which template they are does not matter.
+            return ready == all && all >= wanted;
+        }
+        [all, updated, ready].iter().all(|count| *count == wanted)
+    }
+
+    /// Whether its controller replaces pods by their age, and not for a new template.
+    pub fn is_restarted_by_time(&self) -> bool {
+        self.argo.as_ref().is_some_and(|argo| !argo.by_template)
     }
 }
 
@@ -187,16 +228,44 @@ impl Counters {
     }
 }
 
-/// What the three kinds differ in.
+/// What the kinds differ in.
 #[derive(Debug, Default)]
 pub struct Shape<'a> {
-    template: Option<&'a PodTemplateSpec>,
-    selector: Option<&'a LabelSelector>,
-    observed_generation: Option<i64>,
-    paused: bool,
-    manual: Option<Manual>,
-    counters: Counters,
-    refused: Option<String>,
+    pub(super) template: Option<Cow<'a, PodTemplateSpec>>,
+    pub(super) selector: Option<Cow<'a, LabelSelector>>,
+    pub(super) observed_generation: Option<i64>,
+    pub(super) paused: bool,
+    pub(super) manual: Option<Manual>,
+    pub(super) counters: Counters,
+    pub(super) refused: Option<String>,
+    pub(super) argo: Option<Argo>,
+}
+
+impl Shape<'_> {
+    /// The hash for which the workload was restarted last, and whether our field manager wrote it.
+    fn stamp(&mut self, metadata: &ObjectMeta) -> (Option<String>, bool) {
+        let template = self.template.as_deref();
+        let in_template = template
+            .and_then(|template| template.metadata.as_ref()?.annotations.as_ref())
+            .and_then(|all| all.get(SECRETS_HASH))
+            .cloned();
+        let hash = field(SECRETS_HASH);
+        let path = ["f:spec", "f:template", "f:metadata", "f:annotations", &hash];
+        let is_ours = owns(metadata, &path);
+        let Some(argo) = &mut self.argo else {
+            return (in_template, is_ours);
+        };
+        argo.template_stamp = in_template.clone().filter(|_| is_ours);
+        if argo.by_template {
+            return (in_template, is_ours);
+        }
+        let is_ours = owns(metadata, &["f:metadata", "f:annotations", &hash]);
+        // A copy of it, such as a manifest that was exported, restarted nothing.
+        (
+            annotation(metadata, SECRETS_HASH).filter(|_| is_ours),
+            is_ours,
+        )
+    }
 }
 
 /// A kind of workload that can be restarted.
@@ -214,12 +283,13 @@ impl Workload for Deployment {
         let failure = conditions
             .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
         Shape {
-            template: Some(&spec.template),
-            selector: Some(&spec.selector),
+            template: Some(Cow::Borrowed(&spec.template)),
+            selector: Some(Cow::Borrowed(&spec.selector)),
             observed_generation: status.observed_generation,
             paused: spec.paused == Some(true),
             manual: None,
             refused: failure.and_then(|failure| failure.message),
+            argo: None,
             counters: Counters {
                 wanted: count(spec.replicas.or(Some(1))),
                 all: count(status.replicas),
@@ -241,12 +311,13 @@ impl Workload for StatefulSet {
             .filter(|ordinal| *ordinal > 0)
             .map(Manual::Partition);
         Shape {
-            template: Some(&spec.template),
-            selector: Some(&spec.selector),
+            template: Some(Cow::Borrowed(&spec.template)),
+            selector: Some(Cow::Borrowed(&spec.selector)),
             observed_generation: status.observed_generation,
             paused: false,
             manual: on_delete(strategy.type_.as_deref()).or(kept_back),
             refused: None,
+            argo: None,
             counters: Counters {
                 wanted: count(spec.replicas.or(Some(1))),
                 all: count(Some(status.replicas)),
@@ -264,12 +335,13 @@ impl Workload for DaemonSet {
         };
         let strategy = spec.update_strategy.as_ref();
         Shape {
-            template: Some(&spec.template),
-            selector: Some(&spec.selector),
+            template: Some(Cow::Borrowed(&spec.template)),
+            selector: Some(Cow::Borrowed(&spec.selector)),
             observed_generation: status.observed_generation,
             paused: false,
             manual: on_delete(strategy.and_then(|update| update.type_.as_deref())),
             refused: None,
+            argo: None,
             counters: Counters {
                 wanted: count(Some(status.desired_number_scheduled)),
                 all: count(Some(status.current_number_scheduled)),
@@ -280,7 +352,7 @@ impl Workload for DaemonSet {
     }
 }
 
-fn count(value: Option<i32>) -> u32 {
+pub(super) fn count(value: Option<i32>) -> u32 {
     value
         .and_then(|count| u32::try_from(count).ok())
         .unwrap_or_default()
@@ -298,8 +370,24 @@ fn selector(selector: &LabelSelector) -> String {
         .unwrap_or_default()
 }
 
+/// The controller among the owners.
+fn owner(metadata: &ObjectMeta) -> Option<String> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true))?;
+    Some(format!("{} {}", controller.kind, controller.name))
+}
+
 fn field(name: &str) -> String {
     format!("f:{name}")
+}
+
+fn annotation(metadata: &ObjectMeta, name: &str) -> Option<String> {
+    metadata.annotations.as_ref()?.get(name).cloned()
+}
+
+/// Whether our field manager wrote the field at `path`.
+fn owns(metadata: &ObjectMeta, path: &[&str]) -> bool {
+    own_entry(metadata).is_some_and(|entry| has_field(entry, path))
 }
 
 fn own_entry(metadata: &ObjectMeta) -> Option<&ManagedFieldsEntry> {

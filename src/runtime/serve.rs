@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use tokio::{
     sync::mpsc,
@@ -21,9 +22,14 @@ use crate::{
     connection::{self, Table},
     names::ObjectKey,
     queue::work,
-    report::{Records, Reporter},
+    report::{Records, Reporter, reference},
     rollout::{
-        self, bind::Follows, board::Board, context::RolloutContext, report::RolloutNote,
+        self,
+        bind::{Follows, Policy},
+        bystander,
+        context::RolloutContext,
+        exec,
+        report::RolloutNote,
         turn::Limits,
     },
     status::{
@@ -35,7 +41,10 @@ use crate::{
         holding::{self, Verdict},
         memory::Memories,
     },
-    telemetry::{events::Events, metrics::Metrics},
+    telemetry::{
+        events::{EventReason, Events},
+        metrics::Metrics,
+    },
     world::World,
 };
 
@@ -147,6 +156,43 @@ impl Operator {
         });
     }
 
+    /// Looks for pods that use new data of a Secret and are not restarted.
+    pub(super) fn serve_bystanders(&self, events: Events, tasks: &mut JoinSet<()>) {
+        let (client, world) = (self.client.clone(), Arc::clone(&self.world));
+        let (queue, changed) = (
+            Arc::clone(&self.queues.bystanders),
+            Arc::clone(&self.wiring.changed),
+        );
+        tasks.spawn(work(
+            queue,
+            1,
+            self.stop.clone(),
+            move |namespace: String| {
+                let (client, world, events) = (client.clone(), Arc::clone(&world), events.clone());
+                let names = changed.take(&namespace);
+                async move {
+                    match exec::list_pods(&client, &namespace, bystander::SELECTOR).await {
+                        Ok(pods) => {
+                            for name in names {
+                                let secret = ObjectKey::new(&namespace, name);
+                                tell_bystanders(&world, &events, &secret, &pods).await;
+                            }
+                        }
+                        // Whoever is missed is told with the next change.
+                        Err(error) => {
+                            tracing::warn!(
+                                namespace,
+                                error = error.line(),
+                                "pods that are not restarted were not looked for"
+                            );
+                        }
+                    }
+                    None
+                }
+            },
+        ));
+    }
+
     /// The gauges that are not kept by events are counted when somebody looks.
     pub(super) fn measure_at_scrape(&self, holdings: &Arc<holding::Table>) {
         let (queues, world, holdings) = (
@@ -154,9 +200,13 @@ impl Operator {
             Arc::clone(&self.world),
             Arc::clone(holdings),
         );
+        let board = Arc::clone(&self.rollouts.board);
         self.metrics.at_scrape(Box::new(move |metrics| {
             queues.measure(metrics);
             count_objects(&world, metrics);
+            for (state, count) in board.count() {
+                metrics.workloads(state.as_str(), count);
+            }
             holdings.measure(metrics);
         }));
     }
@@ -171,7 +221,8 @@ impl Operator {
         let stop = &self.stop;
         let workers = usize::from(self.settings.workers);
         let syncs = Arc::clone(&self.queues.syncs);
-        let (looked_at, board) = (Arc::clone(looked_at), Arc::clone(&self.rollouts.board));
+        let (looked_at, rollouts) = (Arc::clone(looked_at), Arc::clone(&self.rollouts));
+        let world = Arc::clone(&self.world);
         let reporter = Arc::new(Reporter {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
@@ -179,9 +230,12 @@ impl Operator {
             events,
             staleness_budget: self.settings.staleness_budget,
             workloads: Box::new(move |key| {
-                looked_at
-                    .load(Ordering::Relaxed)
-                    .then(|| board.workloads(key))
+                let remark = || {
+                    let view = world.vault_secrets.get(key)?;
+                    rollouts.remark(key, view.spec.as_ref().ok()?)
+                };
+                let seen = looked_at.load(Ordering::Relaxed);
+                seen.then(|| (rollouts.board.workloads(key), remark()))
             }),
             busy: Box::new(move || syncs.backlog(Instant::now(), workers) >= workers),
             records: Records::default(),
@@ -227,14 +281,37 @@ impl Operator {
     }
 }
 
+/// Says on the `VaultSecret` of `secret` which of `pods` are not restarted; if it names itself what is, that is meant so.
+async fn tell_bystanders(world: &World, events: &Events, secret: &ObjectKey, pods: &[Pod]) {
+    let view = world.secrets.get(secret);
+    let Some(managed) = view.as_ref().and_then(|view| view.managed.as_ref()) else {
+        return;
+    };
+    let key = ObjectKey::new(&secret.namespace, &managed.vault_secret);
+    let Some(object) = world.vault_secrets.get(&key) else {
+        return;
+    };
+    let discovers = object
+        .spec
+        .as_ref()
+        .is_ok_and(|spec| Policy::from_spec(spec.rollout.as_ref()).discover);
+    let note = bystander::note(pods, &secret.name, managed.data_since);
+    if let Some(note) = note.filter(|_| discovers) {
+        let object = reference(&key, &object);
+        events
+            .publish(&object, EventReason::NotRestarted, &note)
+            .await;
+    }
+}
+
 /// How far the workloads of a `VaultSecret` are, for whoever waits for them.
-pub(super) fn verdict(looked_at: &Arc<AtomicBool>, board: &Arc<Board>) -> VerdictOf {
-    let (looked_at, board) = (Arc::clone(looked_at), Arc::clone(board));
+pub(super) fn verdict(looked_at: &Arc<AtomicBool>, rollouts: &Arc<RolloutContext>) -> VerdictOf {
+    let (looked_at, rollouts) = (Arc::clone(looked_at), Arc::clone(rollouts));
     Box::new(move |key, secret| {
         let managed = secret.and_then(|secret| secret.managed.as_ref());
         match managed {
             Some(managed) if looked_at.load(Ordering::Relaxed) => {
-                board.verdict(key, &managed.revision, managed.data_since)
+                rollouts.verdict(key, &managed.revision, managed.data_since)
             }
             Some(_) | None => Verdict::Undecided,
         }
@@ -269,6 +346,7 @@ pub(super) fn rollouts(
         deployments: Arc::clone(&world.deployments),
         stateful_sets: Arc::clone(&world.stateful_sets),
         daemon_sets: Arc::clone(&world.daemon_sets),
+        rollouts: Arc::clone(&world.rollouts),
         queue: Arc::clone(&queues.rollouts),
         board: Arc::default(),
         metrics: Arc::clone(metrics),

@@ -1,8 +1,11 @@
 //! Effects: memory. Which objects to look at again when another one changed: keys, never what happened.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -19,7 +22,7 @@ use crate::{
     names::ObjectKey,
     queue::Queue,
     rollout::{
-        WorkloadKey,
+        WorkloadKey, bystander,
         context::{RolloutContext, secret_change_matters},
         view::WorkloadView,
     },
@@ -33,6 +36,9 @@ use crate::{
     world::{Listener, World},
 };
 
+/// What changes within this time is one look at pods that are not restarted.
+const TOGETHER: Duration = Duration::from_secs(10);
+
 /// What is to be looked at.
 pub struct Queues {
     /// `VaultSecrets` whose Secret may be out of step.
@@ -45,6 +51,8 @@ pub struct Queues {
     pub auths: Arc<Queue<AuthId>>,
     /// Workloads that may be out of step.
     pub rollouts: Arc<Queue<WorkloadKey>>,
+    /// Namespaces in which pods may use older data of a Secret and are not restarted.
+    pub bystanders: Arc<Queue<String>>,
 }
 
 impl Default for Queues {
@@ -55,6 +63,7 @@ impl Default for Queues {
             connections: Arc::new(Queue::new("connections")),
             auths: Arc::new(Queue::new("auths")),
             rollouts: Arc::new(Queue::new("rollouts")),
+            bystanders: Arc::new(Queue::new("bystanders")),
         }
     }
 }
@@ -71,6 +80,10 @@ impl Queues {
         );
         metrics.queue_depth(self.auths.name(), self.auths.backlog(now, usize::MAX));
         metrics.queue_depth(self.rollouts.name(), self.rollouts.backlog(now, usize::MAX));
+        metrics.queue_depth(
+            self.bystanders.name(),
+            self.bystanders.backlog(now, usize::MAX),
+        );
     }
 }
 
@@ -84,6 +97,8 @@ pub struct Wiring {
     pub memories: Arc<Memories>,
     /// Knows which workloads a change concerns.
     pub rollouts: Arc<RolloutContext>,
+    /// Secrets with new data.
+    pub changed: Arc<bystander::Changed>,
     /// Before the first full list everything is queued for itself, so references need not be followed.
     pub following: AtomicBool,
 }
@@ -299,6 +314,13 @@ impl Listener for Wiring {
         if following && secret_change_matters(change) {
             self.roll_out(self.rollouts.touched_by_secret(&change.key));
         }
+        if following && bystander::has_new_data(change) {
+            self.changed.note(&change.key);
+            let at = Instant::now() + TOGETHER;
+            self.queues
+                .bystanders
+                .add_at(change.key.namespace.clone(), at);
+        }
         if following && new.is_none() {
             self.follow_target(&change.key);
         }
@@ -313,9 +335,25 @@ impl Listener for Wiring {
         }
     }
 
+    fn sight(&self) {
+        if self.following.load(Ordering::Relaxed) {
+            self.roll_out(self.rollouts.every_workload().into_iter().collect());
+            for (key, _) in self.world.vault_secrets.all() {
+                self.queues.reports.add(key);
+            }
+        }
+    }
+
     fn workload(&self, kind: WorkloadKind, change: &Change<WorkloadView>) {
-        self.queues
-            .rollouts
-            .add(WorkloadKey::new(kind, &change.key));
+        let workload = WorkloadKey::new(kind, &change.key);
+        // Whether the labels fit the waves stands in the report of the VaultSecret, not in what is reported of the workload.
+        if let (Some(old), Some(new)) = (&change.old, &change.new)
+            && old.labels != new.labels
+        {
+            for key in self.rollouts.board.bound(&workload) {
+                self.queues.reports.add(key);
+            }
+        }
+        self.roll_out(self.rollouts.touched_by_workload(kind, change));
     }
 }

@@ -25,6 +25,8 @@ pub struct Facts<'a> {
     pub secret_exists: bool,
     /// The workloads that use the Secret; `None` while not all were looked at.
     pub workloads: Option<&'a [WorkloadStatus]>,
+    /// What in `spec.rollout` does not fit these workloads.
+    pub remark: Option<&'a str>,
     /// How long a Secret counts as usable while Vault cannot be read.
     pub staleness_budget: Duration,
 }
@@ -54,6 +56,21 @@ pub fn next(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vault
     status
 }
 
+/// Whether `new` says more than `old` only of workloads that are on their way. More of it comes soon, so it may wait for that.
+pub fn is_only_progress(old: &VaultSecretStatus, new: &VaultSecretStatus) -> bool {
+    let besides = |status: &VaultSecretStatus| {
+        let mut status = status.clone();
+        let on_the_way = status.rollout.take().is_some();
+        for condition in &mut status.conditions {
+            if condition.type_ == Kind::RolledOut.as_str() {
+                condition.message.clear();
+            }
+        }
+        (on_the_way, status)
+    };
+    old != new && besides(old) == besides(new)
+}
+
 fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
     let InStep {
         target,
@@ -77,7 +94,28 @@ fn rollout(workloads: &[WorkloadStatus]) -> Option<RolloutStatus> {
     let mut listed = workloads.to_vec();
     listed.sort_by(|a, b| (a.state, a.kind, &a.name).cmp(&(b.state, b.kind, &b.name)));
     listed.truncate(MAX_WORKLOADS);
-    (!listed.is_empty()).then_some(RolloutStatus { workloads: listed })
+    (!listed.is_empty()).then_some(RolloutStatus {
+        summary: Some(summary(workloads)),
+        workloads: listed,
+    })
+}
+
+/// What somebody wants to know first, in a few characters.
+fn summary(workloads: &[WorkloadStatus]) -> String {
+    use WorkloadState::{Failed, Paused, Pending, Restarting, Verified, Waiting};
+    let count = |states: &[WorkloadState]| {
+        let found = workloads.iter().filter(|one| states.contains(&one.state));
+        found.count()
+    };
+    let (failed, held) = (count(&[Failed]), count(&[Waiting, Paused]));
+    let (number, state) = if failed > 0 {
+        (failed, Failed)
+    } else if held > 0 && count(&[Pending, Restarting]) == 0 {
+        (held, Waiting)
+    } else {
+        (count(&[Verified]), Verified)
+    };
+    format!("{number}/{} {}", workloads.len(), state.as_str())
 }
 
 fn conditions(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vec<Wanted> {
@@ -126,7 +164,7 @@ fn conditions(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vec
             wanted.extend(find(&old.conditions, kind).and_then(|before| kept(kind, before)));
         }
     }
-    wanted.extend(rolled_out(old, facts));
+    wanted.extend(rolled_out(old, facts).map(|condition| remarked(condition, facts)));
     wanted.sort_by_key(|condition| condition.kind as u8);
     wanted
 }
@@ -274,6 +312,14 @@ fn usable(
             ),
         )
     }
+}
+
+/// The remark changes the message and nothing else: what is left to the user's order is no failure.
+fn remarked(mut condition: Wanted, facts: &Facts<'_>) -> Wanted {
+    if let (Some(_), Some(remark)) = (facts.workloads, facts.remark) {
+        condition.message = format!("{}; {remark}", condition.message);
+    }
+    condition
 }
 
 fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {

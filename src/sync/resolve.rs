@@ -13,10 +13,10 @@ use super::refusal::Refusal;
 use crate::{
     api::{
         refs::{AuthKind, ConnectionKind},
-        vault_secret::{CreationPolicy, DeletionPolicy, TargetSpec, VaultSecretSpec},
+        vault_secret::{CreationPolicy, DeletionPolicy, RolloutSpec, TargetSpec, VaultSecretSpec},
     },
     names::ObjectKey,
-    rollout::window::Windows,
+    rollout::{bind::SHORTEST_TIMEOUT, window::Windows},
     vault::path::{MountPath, VaultNamespace},
     view::{AuthView, NamespaceView},
 };
@@ -125,8 +125,8 @@ pub fn resolve(
             "it is empty; name at least one source",
         ));
     }
-    if let Some(rollout) = &spec.rollout {
-        Windows::from_spec(&rollout.windows).map_err(|error| invalid(error.field, error.why))?;
+    if let Some(spec) = &spec.rollout {
+        rollout(spec)?;
     }
     let (login, fence) = login::login(object, spec.auth_ref.as_ref(), lookup)?;
     let sources = sources.into_iter().map(|source| fence.admit(source));
@@ -156,6 +156,18 @@ fn interval(spec: &VaultSecretSpec, default: Duration) -> Result<Duration, Refus
         ));
     }
     Ok(interval.as_duration())
+}
+
+fn rollout(spec: &RolloutSpec) -> Result<(), Refusal> {
+    Windows::from_spec(&spec.windows).map_err(|error| invalid(error.field, error.why))?;
+    let timeout = spec.verify_timeout.as_ref();
+    if timeout.is_some_and(|timeout| timeout.as_duration() < SHORTEST_TIMEOUT) {
+        return Err(invalid(
+            "spec.rollout.verifyTimeout",
+            "it is shorter than 1s, so that every restart would count as failed; use 1s or more, such as 10m",
+        ));
+    }
+    Ok(())
 }
 
 fn target(object: &ObjectKey, spec: Option<&TargetSpec>) -> Target {

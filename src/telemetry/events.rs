@@ -42,11 +42,13 @@ pub enum EventReason {
     RolloutFailed,
     /// Another field manager keeps taking the stamp away.
     RestartConflict,
+    /// Pods use a Secret that has new data, and belong to nothing that is restarted.
+    NotRestarted,
 }
 
 impl EventReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Recovered,
         Self::SourceFailing,
         Self::Stalled,
@@ -57,6 +59,7 @@ impl EventReason {
         Self::RolloutVerified,
         Self::RolloutFailed,
         Self::RestartConflict,
+        Self::NotRestarted,
     ];
 
     /// The word in the `reason` field.
@@ -72,6 +75,7 @@ impl EventReason {
             Self::RolloutVerified => "RolloutVerified",
             Self::RolloutFailed => "RolloutFailed",
             Self::RestartConflict => "RestartConflict",
+            Self::NotRestarted => "NotRestarted",
         }
     }
 
@@ -83,7 +87,8 @@ impl EventReason {
             | Self::PolicyMissing
             | Self::SecretRepaired
             | Self::RolloutFailed
-            | Self::RestartConflict => true,
+            | Self::RestartConflict
+            | Self::NotRestarted => true,
             Self::Recovered
             | Self::SecretUpdated
             | Self::RolloutStarted
@@ -100,7 +105,8 @@ impl EventReason {
             Self::RolloutStarted
             | Self::RolloutVerified
             | Self::RolloutFailed
-            | Self::RestartConflict => "Rollout",
+            | Self::RestartConflict
+            | Self::NotRestarted => "Rollout",
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Every metric family of the process, in one struct. Labels take their values from fixed sets of words:
 //! there are no names of objects and no texts of errors, so the number of series is bounded.
 
+mod rollouts;
+
 use std::{
     fmt,
     sync::{Mutex, PoisonError, atomic::AtomicU64},
@@ -17,15 +19,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::rollouts::Rollouts;
+
 /// Upper bounds in seconds of a request to Vault: a warm KV read takes about 1 ms, a database login 100 ms,
 /// and 10 s is the default timeout.
 const REQUEST_BUCKETS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
-];
-
-/// Upper bounds in seconds of a rollout: from one small Deployment to an hour of a large `StatefulSet`.
-const ROLLOUT_BUCKETS: [f64; 10] = [
-    1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 ];
 
 /// Every metric family of the process. Shared as `Arc<Metrics>`; each method is cheap and never fails.
@@ -37,11 +36,7 @@ pub struct Metrics {
     vault_reads_coalesced: Counter,
     apiserver_writes: Family<ResourceResult, Counter>,
     reconciles: Family<ControllerOutcome, Counter>,
-    rollouts_started: Family<Kind, Counter>,
-    rollouts_verified: Family<Kind, Counter>,
-    rollouts_failed: Family<Kind, Counter>,
-    rollout_duration: Family<Kind, Histogram, Buckets>,
-    rollouts_waiting: Family<Reason, Gauge>,
+    rollouts: Rollouts,
     queue_depth: Family<Queue, Gauge>,
     objects: Family<KindState, Gauge>,
     staleness: Gauge<f64, AtomicU64>,
@@ -94,11 +89,7 @@ impl Metrics {
             vault_reads_coalesced: Counter::default(),
             apiserver_writes: Family::default(),
             reconciles: Family::default(),
-            rollouts_started: Family::default(),
-            rollouts_verified: Family::default(),
-            rollouts_failed: Family::default(),
-            rollout_duration: Family::new_with_constructor(Buckets(&ROLLOUT_BUCKETS)),
-            rollouts_waiting: Family::default(),
+            rollouts: Rollouts::default(),
             queue_depth: Family::default(),
             objects: Family::default(),
             staleness: Gauge::default(),
@@ -149,33 +140,6 @@ impl Metrics {
                 outcome,
             })
             .inc();
-    }
-
-    /// A pod template was stamped.
-    pub fn rollout_started(&self, kind: &'static str) {
-        self.rollouts_started.get_or_create(&Kind { kind }).inc();
-    }
-
-    /// Every pod of a stamped workload was seen ready with the new hash, `seconds` after the stamp.
-    pub fn rollout_verified(&self, kind: &'static str, seconds: f64) {
-        self.rollouts_verified.get_or_create(&Kind { kind }).inc();
-        self.rollout_duration
-            .get_or_create(&Kind { kind })
-            .observe(seconds);
-    }
-
-    /// A rollout was not verified before its deadline.
-    pub fn rollout_failed(&self, kind: &'static str) {
-        self.rollouts_failed.get_or_create(&Kind { kind }).inc();
-    }
-
-    /// Workloads that wait for their turn, and workloads that wait for an earlier wave.
-    pub fn rollouts_waiting(&self, turn: usize, wave: usize) {
-        for (reason, count) in [("turn", turn), ("wave", wave)] {
-            self.rollouts_waiting
-                .get_or_create(&Reason { reason })
-                .set(gauge_value(count));
-        }
     }
 
     /// Keys waiting in a queue.
@@ -349,32 +313,7 @@ impl Metrics {
             "Passes of a controller over one object, by what came of it",
             self.reconciles.clone(),
         );
-        registry.register(
-            "rollouts_started",
-            "Workloads whose pod template was stamped with a new hash",
-            self.rollouts_started.clone(),
-        );
-        registry.register(
-            "rollouts_verified",
-            "Rollouts after which every pod was seen ready with the new hash",
-            self.rollouts_verified.clone(),
-        );
-        registry.register(
-            "rollouts_failed",
-            "Rollouts that were not verified before their deadline",
-            self.rollouts_failed.clone(),
-        );
-        registry.register_with_unit(
-            "rollout_duration",
-            "Time from stamping a workload to its last pod ready with the new hash",
-            Unit::Seconds,
-            self.rollout_duration.clone(),
-        );
-        registry.register(
-            "rollouts_waiting",
-            "Workloads that wait to be restarted, by reason",
-            self.rollouts_waiting.clone(),
-        );
+        self.rollouts.register(registry);
     }
 
     fn register_process(&mut self) {
@@ -446,11 +385,6 @@ struct Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Queue {
     queue: &'static str,
 }
@@ -483,10 +417,13 @@ mod tests {
         metrics.read_coalesced();
         metrics.apiserver_write("secrets", "ok");
         metrics.reconcile("VaultSecret", "UpToDate");
+        metrics.rollout_requested("Deployment");
         metrics.rollout_started("Deployment");
         metrics.rollout_verified("Deployment", 12.0);
         metrics.rollout_failed("StatefulSet");
+        metrics.change_verified("Deployment", Duration::from_secs(15));
         metrics.rollouts_waiting(2, 1);
+        metrics.workloads("Failed", 3);
         metrics.queue_depth("sync", 3);
         metrics.objects("VaultSecret", "Ready", 7);
         metrics.leader(true);

@@ -2,6 +2,7 @@
 //!
 //! [`Bed`] is the way in: `Bed::shared().await` in a test, and everything else from there.
 
+pub mod argo_rollouts;
 pub mod audit;
 pub mod bed;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod process;
 pub mod vault;
 
 pub use crate::{
+    argo_rollouts::ArgoRollouts,
     audit::{ApiRequest, AuditMark, VaultRequest},
     bed::{Bed, Component, OPERATOR_NAMESPACE, VaultKind},
     error::BedError,

@@ -5,7 +5,7 @@ mod reach;
 use std::time::Instant;
 
 use lockstep::api::vault_secret::VaultSecret;
-use lockstep_testbed::eventually;
+use lockstep_testbed::{VaultKind, eventually};
 use serde_json::{Value, json};
 
 use crate::support::{Front, SOON, Stage, Team};
@@ -137,6 +137,10 @@ async fn a_wrong_scheme_is_told() {
 
 #[tokio::test]
 async fn headers_and_namespaces_go_with_every_request() {
+    // There `identity::namespaces` tries namespaces that exist.
+    if VaultKind::OpenBao.lacks("a namespace that may be asked for without there being one") {
+        return;
+    }
     let stage = Stage::shared().await;
     let team = stage.team("headers").await;
     team.put("app", &json!({"k": "v"})).await;
@@ -152,7 +156,7 @@ async fn headers_and_namespaces_go_with_every_request() {
                "authRef": {"kind": "VaultAuth", "name": "front"}})
     };
     team.vault_secret("other", sources("team/inner")).await;
-    // Vault without namespaces may or may not mind the header; what counts is what it is asked.
+    // Vault without namespaces does not mind the header; what counts is what it is asked.
     let wanted = [
         ("post /v1/auth/kubernetes/login", "admin/team"),
         ("get /v1/sys/internal/ui/mounts/secret", "admin/team"),

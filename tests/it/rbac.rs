@@ -10,11 +10,11 @@ use k8s_openapi::api::{
 use kube::Api;
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::{
-    ApiRequest, Bed, OPERATOR_NAMESPACE, OperatorOptions, eventually, parts::Tool,
+    ApiRequest, ArgoRollouts, Bed, OPERATOR_NAMESPACE, OperatorOptions, eventually, parts::Tool,
 };
 use serde_json::json;
 
-use crate::support::{LONG, Role as DatabaseRole, SOON, Stage, Team, options};
+use crate::support::{LONG, Role as DatabaseRole, SOON, Stage, Team, env_from, options, workload};
 
 const NAME: &str = "lockstep";
 
@@ -29,6 +29,11 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
         .await
         .unwrap();
     stage.apply_yaml(&rendered_chart().await).await.unwrap();
+    let rollouts = tokio::task::spawn_blocking(ArgoRollouts::definition).await;
+    stage
+        .install_crds(&rollouts.unwrap().unwrap())
+        .await
+        .unwrap();
     let mark = stage.audit_mark().await.unwrap();
     let under_rbac = OperatorOptions {
         kubeconfig: Some(
@@ -48,6 +53,7 @@ async fn the_chart_grants_exactly_what_a_whole_life_needs() {
     logs_in_with_objects_of_the_namespace(&team).await;
     looks_for_an_identity_of_a_cloud(&team).await;
     issued_and_revoked(&team).await;
+    refused_by_a_quota(&team).await;
     // A watch is in the audit log when it has ended.
     stage.operator().terminate().unwrap();
 
@@ -123,7 +129,7 @@ async fn uninstalling_revokes_only_where_that_is_wanted() {
 }
 
 /// The chart as `helm template` renders it with its defaults.
-async fn rendered_chart() -> String {
+pub async fn rendered_chart() -> String {
     rendered_chart_with(&[]).await
 }
 
@@ -204,14 +210,49 @@ async fn issued_and_revoked(team: &Team<'_>) {
     .unwrap();
 }
 
+/// Why the pods of a StatefulSet are refused stands in events.
+async fn refused_by_a_quota(team: &Team<'_>) {
+    team.put("full", &json!({"password": "one"})).await;
+    let rollout = json!({"rollout": {"settle": "1s", "verifyTimeout": "1s"}});
+    team.vault_secret("full", rollout).await;
+    team.apply(&workload("StatefulSet", "full", &env_from(&["full"])))
+        .await;
+    team.in_step("full", ("StatefulSet", "full"), None).await;
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
+        "spec": {"hard": {"pods": "0"}},
+    }))
+    .await;
+    team.put("full", &json!({"password": "two"})).await;
+    let refused = async || {
+        let told = team
+            .condition("full", "RolledOut")
+            .await
+            .unwrap_or_default();
+        if told.contains("exceeded quota: full") {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    };
+    eventually(SOON, "the refusal is told", refused)
+        .await
+        .unwrap();
+}
+
 async fn synced_repaired_and_rolled_out(team: &Team<'_>) {
     team.put("app", &json!({"password": "one"})).await;
     team.vault_secret("app", json!({})).await;
     team.secret_with("app", "password", "one").await;
     team.deployment("app", 1, &["app"]).await;
-    for kind in ["StatefulSet", "DaemonSet"] {
+    for (api, kind) in [
+        ("apps/v1", "StatefulSet"),
+        ("apps/v1", "DaemonSet"),
+        // Without its controller it has no pods, so what is written is that it is in step.
+        ("argoproj.io/v1alpha1", "Rollout"),
+    ] {
         team.apply(&json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "app"},
+            "apiVersion": api, "kind": kind, "metadata": {"name": "app"},
             "spec": {
                 "selector": {"matchLabels": {"set": kind}},
                 "template": {

@@ -1,10 +1,17 @@
 //! New data restarts every workload that uses it, once; nothing else does.
 
+mod argo;
+mod counted;
 mod exceptions;
+mod friends;
+mod killed;
 mod pacing;
 mod quiet;
+mod random;
 mod returns;
+mod rights;
 mod together;
+mod visible;
 
 use futures::future::join_all;
 use serde_json::{Value, json};

@@ -60,6 +60,8 @@ enum Bench {
     Sync(bench::SyncArguments),
     /// Many leases of a database: what keeping them costs, and whether they survive a restart of the operator.
     Leases(bench::LeasesArguments),
+    /// Many workloads restarted for new data, beside as many `kubectl rollout restart`s.
+    Rollouts(bench::RolloutsArguments),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Bed => bed::run(),
         Command::Bench(Bench::Sync(arguments)) => bench::sync(arguments),
         Command::Bench(Bench::Leases(arguments)) => bench::leases(arguments),
+        Command::Bench(Bench::Rollouts(arguments)) => bench::rollouts(arguments),
         Command::Demo { keep } => demo::run(keep),
         Command::Test { arguments } => test::run(&arguments),
     };

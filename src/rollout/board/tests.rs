@@ -129,3 +129,22 @@ fn data_is_in_use_when_every_workload_was_verified_with_just_that() {
         assert_eq!(found, expected, "{workloads:?}");
     }
 }
+
+#[test]
+fn workloads_are_counted_in_every_state_also_where_there_are_none() {
+    use WorkloadState::{Failed, Verified};
+    let board = Board::default();
+    for (name, state) in [("a", Verified), ("b", Failed), ("c", Verified)] {
+        let bound = [data("x", "k1:1"), data("y", "k1:1")];
+        board.publish(
+            &deployment(name),
+            Some(standing(name, state, false)),
+            &bound,
+        );
+    }
+    board.publish(&deployment("b"), None, &[]);
+    let count: Vec<_> = board.count().into_values().collect();
+    assert_eq!(count, [0, 0, 0, 0, 0, 2]);
+    assert_eq!(board.bound(&deployment("a")), [key("x"), key("y")]);
+    assert_eq!(board.bound(&deployment("b")), []);
+}

@@ -27,6 +27,7 @@ use crate::{
         turn::{Hold, Limits},
     },
     secret_view::{Managed, SecretView},
+    sync::holding::Verdict,
     telemetry::metrics::Metrics,
 };
 
@@ -118,6 +119,7 @@ impl Bed {
             deployments: Arc::default(),
             stateful_sets: Arc::default(),
             daemon_sets: Arc::default(),
+            rollouts: Arc::default(),
             queue: Arc::new(Queue::new("rollouts")),
             board: Arc::new(Board::default()),
             metrics: Arc::new(Metrics::new()),
@@ -325,7 +327,7 @@ async fn an_annotation_of_somebody_else_is_a_conflict_that_is_told_once() {
 async fn a_refused_list_is_reported_and_made_again() {
     let bed = Bed::new().await;
     let forbidden = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no pods for you"});
-    bed.apiserver.will_answer(403, forbidden);
+    bed.apiserver.will_answer(403, forbidden.clone());
     assert!(bed.pass().await.unwrap() <= s(1));
     let status = bed.status().unwrap();
     assert_eq!(status.state, WorkloadState::Pending);
@@ -336,6 +338,15 @@ async fn a_refused_list_is_reported_and_made_again() {
     bed.apiserver.asked();
     assert!(bed.pass().await.is_some());
     assert_eq!(bed.apiserver.asked(), []);
+
+    later(1).await;
+    bed.apiserver.will_answer(403, forbidden);
+    bed.pass().await;
+    assert_eq!(bed.status().unwrap().state, WorkloadState::Failed);
+    let told = bed.told().notes.clone();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].what, Announcement::Failed);
+    assert_eq!(told[0].message, "listing the pods failed: no pods for you");
 }
 
 #[tokio::test]
@@ -413,7 +424,8 @@ async fn a_target_that_does_not_exist_is_looked_at_too() {
     assert_eq!(reconcile(&bed.context, &absent).await, None);
     let status = bed.status().unwrap();
     assert_eq!(status.state, WorkloadState::Waiting);
-    assert_eq!(status.message.unwrap(), "no such StatefulSet");
+    let told = "no such StatefulSet: create it, or take it out of spec.rollout.targets";
+    assert_eq!(status.message.unwrap(), told);
 }
 
 #[tokio::test]
@@ -432,4 +444,65 @@ async fn a_window_that_shuts_gives_the_place_in_the_line_to_the_next() {
     bed.context.concluded(&web, Some(&view), &shut);
     assert_eq!(ask(&other), mine);
     assert!(matches!(ask(&web), Turn::Hold { .. }));
+}
+
+#[tokio::test]
+async fn events_that_cannot_be_read_are_named_where_nothing_else_says_why_pods_are_missing() {
+    let bed = Bed::new().await;
+    let set = WorkloadKey::new(WorkloadKind::StatefulSet, &ObjectKey::new("shop", "set"));
+    put(&bed.context.stateful_sets, "set", view());
+    let stamped = WorkloadView {
+        stamp: bed.context.gather(&set).wanted,
+        counters: crate::rollout::fixtures::counters(3, 0, 0),
+        ..view()
+    };
+    put(&bed.context.stateful_sets, "set", stamped);
+    assert!(reconcile(&bed.context, &set).await.is_some());
+    assert_eq!(bed.apiserver.asked(), []);
+
+    later(600).await;
+    let none = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": []});
+    bed.apiserver.will_answer(200, none);
+    let forbidden = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no events for you"});
+    bed.apiserver.will_answer(403, forbidden);
+    reconcile(&bed.context, &set).await;
+    let asked = bed.apiserver.asked();
+    let events = "/apis/events.k8s.io/v1/namespaces/shop/events?&fieldSelector=regarding.uid%3Dw1%2Creason%3DFailedCreate&limit=500";
+    assert_eq!((asked.len(), asked[1].1.as_str()), (2, events));
+    let told = "0 of 3 pods are ready with the current data after 10m: reading the events of the workload, which may say why, failed: no events for you";
+    assert_eq!(bed.status().unwrap().message.as_deref(), Some(told));
+    // Not again before the next look at its pods.
+    reconcile(&bed.context, &set).await;
+    assert_eq!(bed.apiserver.asked(), []);
+}
+
+/// Workloads that nobody sees may use what was replaced.
+#[tokio::test]
+async fn while_a_kind_may_not_be_seen_nobody_says_that_all_are_done() {
+    let mut bed = Bed::new().await;
+    let vs = ObjectKey::new("shop", "vs");
+    let revision = Revision::from_annotation("k1:1");
+    let verdict = |bed: &Bed| bed.context.verdict(&vs, &revision, at(200));
+    assert_eq!(verdict(&bed), Verdict::NoneSeen);
+    assert_eq!(bed.context.unseen(&vs), None);
+    bed.context.daemon_sets.refuse("forbidden".to_owned());
+    assert_eq!(verdict(&bed), Verdict::Undecided);
+    let told = "DaemonSets cannot be seen and are not restarted: forbidden";
+    assert_eq!(bed.context.unseen(&vs).as_deref(), Some(told));
+
+    bed.context.follows = Arc::new(|namespace| {
+        let mut follows = follows(namespace);
+        follows.policy.discover = false;
+        vec![follows]
+    });
+    assert_eq!(verdict(&bed), Verdict::NoneSeen);
+    let agent = WorkloadKey::new(WorkloadKind::DaemonSet, &ObjectKey::new("shop", "agent"));
+    bed.context.follows = Arc::new(move |namespace| {
+        let mut follows = follows(namespace);
+        let target = json!({"kind": "DaemonSet", "name": "agent"});
+        follows.policy.targets = vec![serde_json::from_value(target).unwrap()];
+        vec![follows]
+    });
+    reconcile(&bed.context, &agent).await;
+    assert_eq!(verdict(&bed), Verdict::Waiting);
 }

@@ -5,20 +5,26 @@ use crate::rollout::{
     bind::wanted,
     decision::Progress,
     fixtures::{at, bound, counters, pod, s, view},
+    report::Announcement,
     tracker::Attempt,
     turn::Hold,
     view::{ForeignWrite, Manual},
 };
 
+#[cfg(test)]
+mod argo;
+
 /// One workload and everything around it; what is done to it is played as the controller would.
 struct Play {
     start: Instant,
     view: Option<WorkloadView>,
+    unseen: Option<Waiting>,
     bound: Vec<Bound>,
     tracker: Tracker,
     pods: Vec<PodFacts>,
     lists: u32,
     refreshes: u32,
+    requests: u32,
     /// What is answered when it asks for its turn.
     turn: Turn,
 }
@@ -29,11 +35,13 @@ impl Play {
         Self {
             start: Instant::now(),
             view: Some(view()),
+            unseen: None,
             bound: vec![bound("db", 200)],
             tracker: Tracker::default(),
             pods: ["a", "b", "c"].map(|uid| pod(uid, 150)).into(),
             lists: 0,
             refreshes: 0,
+            requests: 0,
             turn: Turn::Mine { early: false },
         }
     }
@@ -57,6 +65,7 @@ impl Play {
         loop {
             let decision = decide(&Situation {
                 view: self.view.as_ref(),
+                unseen: self.unseen.as_ref(),
                 bound: &self.bound,
                 wanted: hash.as_deref(),
                 tracker: &self.tracker,
@@ -72,7 +81,8 @@ impl Play {
                 (Decision::ListPods, Some(view)) => {
                     assert!(pods.is_none(), "asked twice for pods");
                     self.lists += 1;
-                    self.tracker.listed(&self.pods, view, &self.bound, now);
+                    let asks = self.tracker.listed(&self.pods, view, &self.bound, now);
+                    self.requests += u32::from(asks);
                     pods = Some(self.pods.clone());
                 }
                 (Decision::Settle { refresh: true, .. }, _) => {
@@ -168,6 +178,12 @@ fn a_target_that_does_not_exist_is_waited_for() {
         ..Play::new()
     };
     assert_eq!(play.at(0), Decision::Waiting(Waiting::NoSuchWorkload));
+    // It may well exist.
+    let unseen = Waiting::Unseen {
+        why: "forbidden".to_owned(),
+    };
+    play.unseen = Some(unseen.clone());
+    assert_eq!(play.at(0), Decision::Waiting(unseen));
 }
 
 #[test]
@@ -242,7 +258,7 @@ fn a_proof_that_cannot_be_written_is_tried_again_and_counts_meanwhile() {
     play.pods = vec![pod("a", 204)];
     assert_eq!(play.at(0), RECORD);
     play.tracker
-        .failed(Attempt::Record, "no".into(), 0, play.start);
+        .failed(Attempt::Record, ("no".into(), false), 0, play.start);
     let again = Some(play.start + s(1));
     play.pods = vec![pod("a", 150)];
     assert_eq!(
@@ -481,6 +497,7 @@ fn updates_by_hand_are_stamped_and_waited_for_without_a_deadline() {
 #[test]
 fn a_stamp_that_was_taken_away_twice_is_a_conflict_until_the_data_changes() {
     let mut play = Play::new();
+    play.view().owner = Some("Widget main".into());
     play.settles_until(0, 10);
     play.stamp(10);
     play.take_away();
@@ -490,6 +507,7 @@ fn a_stamp_that_was_taken_away_twice_is_a_conflict_until_the_data_changes() {
     let conflict = |manager: Option<&str>, again| Decision::Conflict {
         manager: manager.map(str::to_owned),
         holds: false,
+        owner: Some("Widget main".into()),
         again,
     };
     // Who wrote before the first stamp is not accused.
@@ -552,6 +570,7 @@ fn an_annotation_that_somebody_else_holds_is_left_alone_until_it_changes() {
     assert_eq!(play.at(10), Decision::Stamp);
     play.tracker.refused("helm".into(), Some("theirs".into()));
     let conflict = |again| Decision::Conflict {
+        owner: None,
         manager: Some("helm".into()),
         holds: true,
         again,
@@ -567,10 +586,11 @@ fn a_failed_list_is_waited_out() {
     let mut play = Play::new();
     play.tracker.see(&view(), &play.wanted(), play.start);
     play.tracker
-        .failed(Attempt::List, "no".into(), 0, play.start);
+        .failed(Attempt::List, ("no".into(), false), 0, play.start);
     let retry = Decision::Retry {
         until: play.start + s(1),
         message: "no".into(),
+        refused: false,
     };
     assert_eq!(play.at(0), retry);
     play.settles_until(1, 10);
@@ -584,15 +604,55 @@ fn a_failed_stamp_is_waited_out_ever_longer() {
     for pause in [1, 2, 4] {
         assert_eq!(play.at(now), Decision::Stamp);
         play.tracker
-            .failed(Attempt::Stamp, "no".into(), 0, play.start + s(now));
+            .failed(Attempt::Stamp, ("no".into(), false), 0, play.start + s(now));
         let retry = Decision::Retry {
             until: play.start + s(now + pause),
             message: "no".into(),
+            refused: false,
         };
         assert_eq!(play.at(now), retry);
         now += pause;
     }
     play.stamp(now);
+}
+
+/// The first time it may be an apiserver that has just started.
+#[test]
+fn a_stamp_that_is_refused_twice_has_failed_until_it_is_not() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    for (now, until, failed) in [(10, 11, false), (11, 13, true)] {
+        assert_eq!(play.at(now), Decision::Stamp);
+        let no = ("forbidden".to_owned(), true);
+        play.tracker
+            .failed(Attempt::Stamp, no, 0, play.start + s(now));
+        let retry = Decision::Retry {
+            until: play.start + s(until),
+            message: "forbidden".into(),
+            refused: failed,
+        };
+        assert_eq!(play.at(now), retry);
+        let told = play.tracker.course.announced;
+        assert_eq!(told, failed.then_some(Announcement::Failed));
+    }
+    play.stamp(13);
+    assert_eq!(play.tracker.course.announced, None);
+}
+
+#[test]
+fn a_list_that_is_refused_is_why_a_restart_was_not_seen_to_finish() {
+    let mut play = Play::new();
+    play.settles_until(0, 10);
+    play.stamp(10);
+    assert!(restarting(&play.at(20)).is_some());
+    play.roll();
+    let no = ("no pods for you".to_owned(), true);
+    play.tracker
+        .failed(Attempt::List, no, 0, play.start + s(700));
+    let Decision::Failed { why, .. } = play.at(700) else {
+        panic!("not failed");
+    };
+    assert_eq!(why.as_deref(), Some("no pods for you"));
 }
 
 #[test]
@@ -603,7 +663,7 @@ fn a_failed_list_during_verification_is_waited_out() {
     play.tracker
         .see(&play.view.clone().unwrap(), &play.wanted(), play.start);
     play.tracker
-        .failed(Attempt::List, "no".into(), 0, play.start);
+        .failed(Attempt::List, ("no".into(), false), 0, play.start);
     let progress = Progress {
         ready: 0,
         wanted: 3,
@@ -754,4 +814,59 @@ fn in_an_emergency_no_other_rollout_is_waited_for() {
     play.view().counters = counters(3, 1, 3);
     play.settles_until(0, 10);
     assert_eq!(play.at(10), Decision::Stamp);
+}
+
+/// What changes while nobody may restart yet asks for one more, though it all ends in one restart.
+#[test]
+fn a_restart_is_asked_for_once_by_each_change() {
+    let mut play = Play::new();
+    let requests = |play: &Play| play.requests;
+    play.at(0);
+    play.at(5);
+    assert_eq!(requests(&play), 1);
+    play.bound = vec![bound("db", 201)];
+    play.at(6);
+    play.stamp(16);
+    play.roll();
+    assert_eq!(play.at(20), Decision::Verified);
+    assert_eq!(requests(&play), 2);
+    let mut young = Play::new();
+    young.pods = vec![pod("new", 300)];
+    young.view().counters = counters(1, 1, 1);
+    young.at(10);
+    assert_eq!(requests(&young), 0, "its pods run the data already");
+}
+
+#[test]
+fn who_refuses_pods_is_asked_for_once_the_restart_is_overdue_and_pods_are_missing() {
+    let mut play = Play::new();
+    play.at(0);
+    play.stamp(10);
+    play.view().counters = counters(2, 0, 2);
+    play.view().counters.wanted = 3;
+    let lacks = |play: &mut Play, seconds: u64, pods: usize| {
+        play.at(seconds);
+        decide_on(play, seconds, pods)
+    };
+    play.at(11);
+    assert!(!lacks(&mut play, 610, 2), "not overdue");
+    assert!(lacks(&mut play, 611, 2));
+    assert!(!lacks(&mut play, 611, 3), "all are there");
+    play.take_away();
+    assert!(!lacks(&mut play, 612, 2), "not restarting");
+}
+
+/// What is asked with the first `count` of the pods at hand.
+fn decide_on(play: &Play, seconds: u64, count: usize) -> bool {
+    let hash = play.wanted();
+    lacks_pods(&Situation {
+        view: play.view.as_ref(),
+        bound: &play.bound,
+        wanted: Some(&hash),
+        tracker: &play.tracker,
+        pods: Some(&play.pods[..count]),
+        unseen: None,
+        turn: None,
+        now: play.start + s(seconds),
+    })
 }

@@ -40,6 +40,22 @@ fn other_refusals_are_no_conflict_over_the_stamp() {
 }
 
 #[test]
+fn what_only_somebody_else_can_change_is_a_refusal() {
+    let answered = |code: u16| ExecError::Apply(Box::new(api_error(json!({"code": code}))));
+    for (code, refusal) in [
+        (403, true),
+        (422, true),
+        (404, false),
+        (409, false),
+        (429, false),
+        (500, false),
+    ] {
+        assert_eq!(answered(code).is_refusal(), refusal, "{code}");
+    }
+    assert!(!ExecError::TimedOut.is_refusal());
+}
+
+#[test]
 fn the_line_for_a_status_says_what_the_apiserver_said_and_is_bounded() {
     let long = "x".repeat(1000);
     let refused = ExecError::Apply(Box::new(api_error(

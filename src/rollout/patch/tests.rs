@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     api::vault_secret::WorkloadKind,
-    rollout::fixtures::{deployment, view, workload},
+    rollout::fixtures::{at, deployment, view, workload},
 };
 
 #[test]
@@ -19,6 +19,38 @@ fn the_stamp_is_one_annotation_of_the_template_and_takes_an_old_proof_away() {
         "spec": {"template": {"metadata": {"annotations": {"lockstep.dev/secrets-hash": "h1"}}}},
     });
     assert_eq!(stamp(&deployment("web"), &proved, "h1"), expected);
+}
+
+#[test]
+fn a_restart_by_time_is_one_field_and_the_hash_on_the_rollout_itself() {
+    let web = workload(WorkloadKind::Rollout, "web");
+    let mut view = WorkloadView {
+        stamp: Some("h0".into()),
+        stamp_is_ours: true,
+        argo: Some(Box::default()),
+        ..view()
+    };
+    let mut expected = json!({
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {
+            "name": "web", "namespace": "shop", "uid": "w1",
+            "annotations": {"lockstep.dev/secrets-hash": "h1"},
+        },
+        "spec": {"restartAt": "1970-01-01T00:03:24Z"},
+    });
+    assert_eq!(restart_at(&web, &view, "h1", at(204)), expected);
+    let proof = record(&web, &view, "h1");
+    assert_eq!(proof.get("spec"), None, "nothing is left to restart");
+
+    let before = json!({"metadata": {"annotations": {"lockstep.dev/secrets-hash": "h0"}}});
+    view.argo.as_mut().unwrap().template_stamp = Some("h0".into());
+    expected["spec"]["template"] = before.clone();
+    assert_eq!(restart_at(&web, &view, "h1", at(204)), expected);
+    assert_eq!(
+        record(&web, &view, "h1")["spec"],
+        json!({"template": before})
+    );
 }
 
 #[test]

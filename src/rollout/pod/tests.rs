@@ -220,6 +220,37 @@ fn a_deployment_owns_the_pods_of_its_replica_sets_and_in_doubt_those_of_others()
 }
 
 #[test]
+fn a_rollout_owns_the_pods_of_its_replica_sets_and_a_deployment_none_of_them() {
+    let made = |owner_name: Option<&str>, label: &str| {
+        pod(|pod| {
+            pod["metadata"]["labels"] = json!({"app": "web", label: "5d"});
+            pod["metadata"]["ownerReferences"] = owner_name.map_or_else(
+                || json!([]),
+                |name| json!([owner("ReplicaSet", name, "rs")]),
+            );
+        })
+    };
+    // Whether it is of the Rollout `web`, and of the Deployment `web`.
+    let cases = [
+        (made(Some("web-5d"), ROLLOUT_HASH), (true, false)),
+        (made(Some("web-canary-5d"), ROLLOUT_HASH), (false, false)),
+        (made(Some("old-5d"), ROLLOUT_HASH), (true, false)),
+        (made(Some("web-5d"), TEMPLATE_HASH), (false, true)),
+        (made(Some("handmade"), ROLLOUT_HASH), (true, true)),
+        (made(None, ROLLOUT_HASH), (true, false)),
+        (made(None, TEMPLATE_HASH), (false, true)),
+    ];
+    for (pod, expected) in cases {
+        let of = |kind| {
+            let there = |name: &str| name == "web" || name == "web-canary";
+            PodFacts::project(&pod, &workload(kind, "web"), "w1", there).is_some()
+        };
+        let found = (of(WorkloadKind::Rollout), of(WorkloadKind::Deployment));
+        assert_eq!(found, expected, "{:?}", pod.metadata);
+    }
+}
+
+#[test]
 fn the_others_own_pods_by_uid_and_those_they_will_adopt() {
     let own = |kind, name: &str, owners: Value| {
         let pod = pod(|pod| {

@@ -19,6 +19,12 @@ fn decisions() -> Vec<Decision> {
             again: None,
         })
     };
+    let conflict = |manager: Option<&str>, holds, owner: Option<&str>| Decision::Conflict {
+        manager: manager.map(str::to_owned),
+        holds,
+        owner: owner.map(str::to_owned),
+        again,
+    };
     vec![
         Decision::Unbound,
         Decision::ListPods,
@@ -29,10 +35,6 @@ fn decisions() -> Vec<Decision> {
         Decision::Settle {
             until: again,
             refresh: false,
-        },
-        Decision::Retry {
-            until: again,
-            message: "listing the pods failed: forbidden".into(),
         },
         Decision::Stamp,
         Decision::Restarting { progress, again },
@@ -48,25 +50,52 @@ fn decisions() -> Vec<Decision> {
         Decision::Waiting(Waiting::NoSuchWorkload),
         by_hand(Manual::OnDelete),
         by_hand(Manual::Partition(2)),
-        Decision::Conflict {
-            manager: Some("kubectl".into()),
-            holds: true,
-            again,
-        },
-        Decision::Conflict {
-            manager: Some("argocd".into()),
-            holds: false,
-            again,
-        },
-        Decision::Conflict {
-            manager: None,
-            holds: false,
-            again,
-        },
+        conflict(Some("kubectl"), true, None),
+        conflict(Some("argocd"), false, None),
+        conflict(None, false, Some("Widget main")),
     ]
 }
 
-/// Waiting for others.
+/// What only Rollouts of Argo bring about.
+fn of_argo() -> Vec<Decision> {
+    let again = Instant::now();
+    let progress = Progress {
+        ready: 1,
+        wanted: 3,
+    };
+    let step = |timed| Manual::Step {
+        number: 2,
+        of: 5,
+        timed,
+    };
+    let manuals = [
+        step(false),
+        step(true),
+        Manual::Promotion { timed: false },
+        Manual::Analysis,
+    ];
+    let by_hand = manuals.map(|manual| {
+        Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress,
+            again: None,
+        })
+    });
+    let unseen = [Some(1), None].map(|target| Decision::Waiting(Waiting::NoSuchKind { target }));
+    let to = "app".into();
+    let others = [
+        Decision::Waiting(Waiting::Lent { to, again }),
+        Decision::Failed {
+            progress,
+            why: Some("RolloutAborted: x".into()),
+            after: Duration::ZERO,
+            again,
+        },
+    ];
+    by_hand.into_iter().chain(unseen).chain(others).collect()
+}
+
+/// Waiting for others, also for a right.
 fn held_up() -> Vec<Decision> {
     let wave = |state| Hold::Wave {
         before: deployment("db"),
@@ -96,12 +125,24 @@ fn held_up() -> Vec<Decision> {
         until: again,
     };
     let turns = holds.map(|hold| Decision::Waiting(Waiting::Turn { hold, again }));
-    turns.into_iter().chain([fold]).collect()
+    let retry = |why: &str, refused| Decision::Retry {
+        until: again,
+        message: format!("listing the pods failed: {why}"),
+        refused,
+    };
+    let (failed, refused) = (retry("gone", false), retry("forbidden", true));
+    let unseen = Decision::Waiting(Waiting::Unseen {
+        why: "deployments.apps is forbidden".into(),
+    });
+    turns
+        .into_iter()
+        .chain([fold, failed, refused, unseen])
+        .collect()
 }
 
 #[test]
 fn every_decision_reads_well_in_a_status() {
-    let lines: Vec<_> = [decisions(), held_up()]
+    let lines: Vec<_> = [decisions(), held_up(), of_argo()]
         .concat()
         .iter()
         .map(|decision| {
@@ -127,19 +168,18 @@ fn every_decision_reads_well_in_a_status() {
     ListPods: Pending []
     InStep: Verified []
     Settle: Pending []
-    Retry: Pending [] listing the pods failed: forbidden
     Stamp: Pending []
     Restarting: Restarting [2/3]
     Verified: Verified []
     Failed: Failed [2/3] 2 of 3 pods are ready with the current data after 10m: pod web-1: container app: ImagePullBackOff
     Paused: Paused [] the Deployment is paused; it is restarted when it is resumed
     Paused: Paused [] the Deployment is paused; its restart goes on when it is resumed
-    Waiting: Waiting [] no such Deployment
+    Waiting: Waiting [] no such Deployment: create it, or take it out of spec.rollout.targets
     Waiting: Waiting [2/3] the update strategy is OnDelete: delete the pods to restart them
     Waiting: Waiting [2/3] the partition of the rolling update keeps the pods below 2 back: lower it to restart them
     Conflict: Failed [] RestartConflict: the field manager kubectl holds the annotation that restarts the pods
     Conflict: Failed [] RestartConflict: the field manager argocd twice took away the annotation that restarts the pods
-    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods
+    Conflict: Failed [] RestartConflict: another field manager twice took away the annotation that restarts the pods; Widget main owns the workload: have it leave lockstep.dev/secrets-hash alone, or set lockstep.dev/restart=never on the workload and restart its pods there
     Waiting: Waiting [] waits for its turn: at most 5 workloads restart at once
     Waiting: Waiting [] waits for its turn: at most 2 workloads of a namespace restart at once
     Waiting: Waiting [] window opens at 1970-01-01T01:00:00Z
@@ -148,6 +188,17 @@ fn every_decision_reads_well_in_a_status() {
     Waiting: Waiting [] waits for Deployment db of the wave data, which is Restarting
     Waiting: Waiting [] stopped: Deployment db of the wave data failed, and comes before
     Fold: Restarting [1/3] another rollout is under way; it is restarted after that if it has to be
+    Retry: Pending [] listing the pods failed: gone
+    Retry: Failed [] listing the pods failed: forbidden
+    Waiting: Waiting [] Deployments cannot be seen: deployments.apps is forbidden
+    Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: promote it
+    Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: it goes on after a time, or when it is promoted
+    Waiting: Waiting [1/3] the new pods are not active yet: promote it
+    Waiting: Waiting [1/3] the Rollout is paused by an inconclusive analysis: promote or abort it
+    Waiting: Waiting [] spec.rollout.targets[1].kind: Argo Rollouts is not installed: install it, or take the target away
+    Waiting: Waiting [] spec.rollout.targets: Argo Rollouts is not installed: install it, or take the target away
+    Waiting: Waiting [] the Rollout app takes its template from it, so it is not restarted: scale it down, or delete its pods
+    Failed: Failed [1/3] 1 of 3 pods are ready with the current data: RolloutAborted: x
     "#);
 }
 

@@ -181,3 +181,32 @@ fn what_ends_before_its_window_opens_does_not_wait_for_it() {
         assert_eq!(gate(&bound, ends, (wall, now)), expected, "{ends:?}");
     }
 }
+
+#[test]
+fn waves_that_fit_no_workload_are_named_as_soon_as_there_is_one() {
+    let waves = Waves {
+        label: "tier".into(),
+        order: ["data", "api", "web"].map(str::to_owned).into(),
+    };
+    let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+    let (data, api, web) = (
+        labels("tier", "data"),
+        labels("tier", "api"),
+        labels("tier", "web"),
+    );
+    let (last, other) = (labels("tier", "batch"), labels("app", "data"));
+    let none = "spec.rollout.waves.byLabel: no workload of this VaultSecret has the label tier; it counts on the workload, not on its pods";
+    let one = "spec.rollout.waves.order[1]: no workload of this VaultSecret has the label tier=api";
+    let two = "spec.rollout.waves.order[0], order[2]: no workload of this VaultSecret has the label tier=data, tier=web";
+    let rows = [
+        (vec![], None),
+        (vec![&data, &api, &web, &other], None),
+        (vec![&other], Some(none)),
+        (vec![&data, &web, &last], Some(one)),
+        (vec![&api], Some(two)),
+    ];
+    for (there, told) in rows {
+        let unknown = waves.unknown(there.iter().copied());
+        assert_eq!(unknown.as_deref(), told, "{there:?}");
+    }
+}

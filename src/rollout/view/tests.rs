@@ -51,15 +51,31 @@ fn the_three_kinds_give_the_same_view() {
         stamp_is_ours: false,
         in_step: None,
         last_foreign: None,
+        owner: None,
         selector: "app=web,tier in (a,b)".into(),
         paused: false,
         manual: None,
         counters: counters(3, 2, 1),
         refused: None,
+        lent_to: None,
+        argo: None,
     };
     assert_eq!(project::<Deployment>(object(&spec, &replicas)), expected);
     assert_eq!(project::<StatefulSet>(object(&spec, &replicas)), expected);
     assert_eq!(project::<DaemonSet>(object(&spec, &scheduled)), expected);
+}
+
+#[test]
+fn only_a_controller_owns_a_workload() {
+    let owner = |controller: bool| json!({"apiVersion": "example.org/v1", "kind": "Widget", "name": "main", "uid": "u", "controller": controller});
+    let of = |owners: Value| {
+        let mut object = object(&json!({}), &Value::Null);
+        object["metadata"]["ownerReferences"] = owners;
+        project::<Deployment>(object).owner
+    };
+    assert_eq!(of(json!([owner(false)])), None);
+    let both = of(json!([owner(false), owner(true)]));
+    assert_eq!(both.as_deref(), Some("Widget main"));
 }
 
 #[test]

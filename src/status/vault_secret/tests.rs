@@ -63,6 +63,7 @@ fn facts(outcome: &Outcome, generation: i64) -> Facts<'_> {
         outcome,
         secret_exists: true,
         workloads: Some(&[]),
+        remark: None,
         staleness_budget: BUDGET,
     }
 }
@@ -283,6 +284,39 @@ fn a_long_list_of_workloads_is_cut_and_begins_with_the_worst() {
 }
 
 #[test]
+fn how_far_workloads_are_on_their_way_may_wait_and_all_else_may_not() {
+    let status = |state, pods: &str| {
+        let mut all = vec![
+            workload("a", state),
+            workload("b", WorkloadState::Restarting),
+        ];
+        all[1].pods = Some(pods.to_owned());
+        let outcome = in_step();
+        let facts = Facts {
+            workloads: Some(&all),
+            ..facts(&outcome, 1)
+        };
+        next(&VaultSecretStatus::default(), &facts, at(1))
+    };
+    let begun = status(WorkloadState::Restarting, "0/2");
+    for (state, pods, may_wait) in [
+        (WorkloadState::Restarting, "0/2", false), // There is nothing to say.
+        (WorkloadState::Restarting, "1/2", true),
+        (WorkloadState::Verified, "0/2", true),
+        (WorkloadState::Failed, "0/2", false),
+    ] {
+        let now = status(state, pods);
+        assert_eq!(is_only_progress(&begun, &now), may_wait, "{state:?} {pods}");
+    }
+    let newer = VaultSecretStatus {
+        rotation_hash: Some("k1:2".to_owned()),
+        ..status(WorkloadState::Restarting, "1/2")
+    };
+    assert!(!is_only_progress(&begun, &newer));
+    assert!(!is_only_progress(&VaultSecretStatus::default(), &begun));
+}
+
+#[test]
 fn a_process_that_has_only_begun_to_look_says_nothing_new() {
     let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
     let pending = Outcome::ConnectionPending;
@@ -291,4 +325,61 @@ fn a_process_that_has_only_begun_to_look_says_nothing_new() {
         shown(&next(&good, &facts(&pending, 2), at(1)))[0],
         "Ready=False/ConnectionPending"
     );
+}
+
+#[test]
+fn a_few_words_say_how_far_the_workloads_are() {
+    use WorkloadState::{Failed, Paused, Pending, Restarting, Verified, Waiting};
+    let rows: [(&[WorkloadState], &str); 8] = [
+        (&[Verified, Verified], "2/2 Verified"),
+        (&[Pending], "0/1 Verified"),
+        (&[Verified, Restarting, Waiting], "1/3 Verified"),
+        (&[Verified, Waiting], "1/2 Waiting"),
+        (&[Paused, Waiting], "2/2 Waiting"),
+        (&[Verified, Failed, Restarting], "1/3 Failed"),
+        (&[Failed, Waiting], "1/2 Failed"),
+        (&[Pending, Paused, Verified], "1/3 Verified"),
+    ];
+    for (states, told) in rows {
+        let all: Vec<_> = states.iter().map(|state| workload("w", *state)).collect();
+        let facts = Facts {
+            workloads: Some(&all),
+            ..facts(&Outcome::Suspended, 1)
+        };
+        let status = next(&VaultSecretStatus::default(), &facts, at(0));
+        assert_eq!(status.rollout.unwrap().summary.as_deref(), Some(told));
+    }
+    let none = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    assert_eq!(none.rollout, None);
+}
+
+#[test]
+fn what_does_not_fit_the_workloads_is_told_and_fails_nothing() {
+    let all = [workload("w", WorkloadState::Verified)];
+    let outcome = in_step();
+    let status = |old: &VaultSecretStatus, remark| {
+        let facts = Facts {
+            workloads: Some(&all),
+            remark,
+            ..facts(&outcome, 1)
+        };
+        next(old, &facts, at(0))
+    };
+    let told = |status: &VaultSecretStatus| {
+        let found = find(&status.conditions, Kind::RolledOut).unwrap();
+        format!("{} {}: {}", found.status, found.reason, found.message)
+    };
+    let good = status(&VaultSecretStatus::default(), None);
+    let remarked = status(&good, Some("spec.rollout.waves.order[1]: …"));
+    assert_eq!(
+        told(&remarked),
+        format!("{}; spec.rollout.waves.order[1]: …", told(&good))
+    );
+    assert_eq!(shown(&remarked), shown(&good));
+    let begun = Facts {
+        workloads: None,
+        ..facts(&outcome, 1)
+    };
+    assert_eq!(next(&remarked, &begun, at(1)), remarked, "a new process");
+    assert_eq!(status(&remarked, None), good);
 }

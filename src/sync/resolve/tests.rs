@@ -152,6 +152,10 @@ fn one_row_per_mistake_in_the_vault_secret() {
             "InvalidSpec spec.sources: it is empty",
         ),
         (
+            json!({"rollout": {"verifyTimeout": "0s"}}),
+            "InvalidSpec spec.rollout.verifyTimeout: it is shorter than 1s",
+        ),
+        (
             json!({"authRef": {"kind": "VaultAuth", "name": "x"}}),
             "AuthNotFound spec.authRef: there is no VaultAuth named x in namespace shop",
         ),

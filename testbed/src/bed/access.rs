@@ -4,6 +4,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    time::Duration,
 };
 
 use k8s_openapi::api::{
@@ -18,10 +19,13 @@ use kube::{
 use tokio::io::AsyncWriteExt;
 
 use super::{Bed, cluster};
-use crate::error::BedError;
+use crate::{error::BedError, eventually::eventually};
 
 /// How long a `ServiceAccount` token is good for: longer than any test.
 const TOKEN_SECONDS: i64 = 6 * 60 * 60;
+
+/// How long the apiserver may take to serve a new kind.
+const ESTABLISHED: Duration = Duration::from_secs(30);
 
 impl Bed {
     /// The admin's kubeconfig.
@@ -128,17 +132,14 @@ impl Bed {
     /// Applies `CustomResourceDefinitions` and returns when objects of these kinds can be created.
     pub async fn install_crds(&self, manifests: &str) -> Result<(), BedError> {
         self.apply_yaml(manifests).await?;
-        self.kubectl_checked(
-            &[
-                "wait",
-                "--for=condition=Established",
-                "--timeout=30s",
-                "-f",
-                "-",
-            ],
-            manifests,
-        )
-        .await
+        let wait = ["wait", "--for=condition=Established", "--timeout=30s"];
+        let wait = [&wait[..], &["-f", "-"]].concat();
+        // It gives up at once on one that has no conditions yet.
+        eventually(ESTABLISHED, "the definitions are established", async || {
+            self.kubectl_checked(&wait, manifests).await
+        })
+        .await?;
+        Ok(())
     }
 
     async fn kubectl_checked(&self, arguments: &[&str], input: &str) -> Result<(), BedError> {

@@ -34,6 +34,7 @@ use self::{
     kubernetes::{ControlPlane, Programs},
 };
 use crate::{
+    argo_rollouts::ArgoRollouts,
     error::BedError,
     ldap::Ldap,
     operator::{Operator, OperatorOptions},
@@ -106,6 +107,7 @@ pub struct Bed {
     vault: VaultServer,
     postgres: OnceCell<Postgres>,
     ldap: OnceCell<Ldap>,
+    argo_rollouts: OnceCell<ArgoRollouts>,
     plane: ControlPlane,
     kubectl: PathBuf,
     started_in: Duration,
@@ -136,6 +138,7 @@ impl Bed {
             vault,
             postgres: OnceCell::new(),
             ldap: OnceCell::new(),
+            argo_rollouts: OnceCell::new(),
             plane,
             kubectl,
             started_in: Duration::ZERO,
@@ -266,6 +269,13 @@ impl Bed {
     pub async fn ldap(&self) -> Result<&Ldap, BedError> {
         self.ldap
             .get_or_try_init(|| Box::pin(Ldap::start(&self.directory)))
+            .await
+    }
+
+    /// The controller of Argo Rollouts with its `CustomResourceDefinitions`, started when it is first asked for.
+    pub async fn argo_rollouts(&self) -> Result<&ArgoRollouts, BedError> {
+        self.argo_rollouts
+            .get_or_try_init(|| Box::pin(ArgoRollouts::start(self)))
             .await
     }
 

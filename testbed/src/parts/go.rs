@@ -4,7 +4,7 @@ use std::{
     env::consts,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use super::{PartError, cache, progress::Progress, toolchain};
@@ -17,6 +17,8 @@ pub(crate) struct GoModule {
     pub(crate) packages: &'static [(&'static str, &'static str)],
     /// The module whose version is linked into Kubernetes binaries, which otherwise call themselves v0.0.0-master.
     pub(crate) stamped: Option<&'static str>,
+    /// A module, and a folder of it whose YAML files are kept beside the binaries.
+    pub(crate) files: Option<(&'static str, &'static str)>,
     /// How long a cold build takes, told to whoever waits for it.
     pub(crate) patience: &'static str,
 }
@@ -31,13 +33,15 @@ impl GoModule {
         let sums = read(&module.join("go.sum"))?;
         let flags = self.linker_flags(&module, &pins)?;
         let packages = format!("{:?}", self.packages);
-        let key = cache::key(&[
+        let mut inputs = vec![
             pins.as_bytes(),
             sums.as_bytes(),
             flags.as_bytes(),
             packages.as_bytes(),
             consts::ARCH.as_bytes(),
-        ]);
+        ];
+        inputs.extend(self.files.map(|(_, folder)| folder.as_bytes()));
+        let key = cache::key(&inputs);
         cache::entry(self.name, &key, |target| {
             self.build(&module, &flags, target)
         })
@@ -82,14 +86,47 @@ impl GoModule {
             program: go.display().to_string(),
             source,
         })?;
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(PartError::Build {
-                part: self.name,
-                output: String::from_utf8_lossy(&output.stderr).into_owned(),
-            })
+        self.checked(&output)?;
+        self.copy_files(&go, module, target)
+    }
+
+    fn copy_files(&self, go: &Path, module: &Path, target: &Path) -> Result<(), PartError> {
+        let Some((name, folder)) = self.files else {
+            return Ok(());
+        };
+        let output = Command::new(go)
+            .current_dir(module)
+            .env("GOTOOLCHAIN", "local")
+            .args(["list", "-m", "-f", "{{.Dir}}", name])
+            .output()
+            .map_err(|source| PartError::Start {
+                program: go.display().to_string(),
+                source,
+            })?;
+        self.checked(&output)?;
+        let unpacked = String::from_utf8_lossy(&output.stdout);
+        let folder = Path::new(unpacked.trim()).join(folder);
+        for entry in fs::read_dir(&folder).map_err(PartError::file("read", &folder))? {
+            let entry = entry.map_err(PartError::file("read", &folder))?;
+            let path = entry.path();
+            if path.extension().is_some_and(|kind| kind == "yaml") {
+                // Written anew: what is in the module cache is read-only.
+                let text = read(&path)?;
+                let copy = target.join(entry.file_name());
+                fs::write(&copy, text).map_err(PartError::file("write", &copy))?;
+            }
         }
+        Ok(())
+    }
+
+    fn checked(&self, output: &Output) -> Result<(), PartError> {
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(PartError::Build {
+            part: self.name,
+            output: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Part {
     Vault,
     /// Helm.
     Helm,
+    /// The controller of Argo Rollouts, and its `CustomResourceDefinitions`.
+    ArgoRollouts,
     /// PostgreSQL.
     Postgres,
     /// An LDAP directory, and the Java that runs it.
@@ -59,6 +61,8 @@ pub enum Tool {
     OpenBao,
     /// `helm`.
     Helm,
+    /// `rollouts-controller`.
+    ArgoRollouts,
     /// `initdb`.
     Initdb,
     /// `postgres`.
@@ -67,7 +71,7 @@ pub enum Tool {
 
 impl Part {
     /// Every part, in the order in which they are built: the quick ones first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Etcd,
         Self::Postgres,
         Self::Directory,
@@ -75,6 +79,7 @@ impl Part {
         Self::Kubernetes,
         Self::Vault,
         Self::Helm,
+        Self::ArgoRollouts,
     ];
 
     /// The name of the part in the cache and in progress lines.
@@ -85,6 +90,7 @@ impl Part {
             Self::Kwok => "kwok",
             Self::Vault => "vault",
             Self::Helm => "helm",
+            Self::ArgoRollouts => "argo-rollouts",
             Self::Postgres => "postgres",
             Self::Directory => "directory",
         }
@@ -97,6 +103,7 @@ impl Part {
             Self::Kwok => Some(KWOK),
             Self::Vault => Some(VAULT),
             Self::Helm => Some(HELM),
+            Self::ArgoRollouts => Some(ARGO_ROLLOUTS),
             Self::Postgres | Self::Directory => None,
         }
     }
@@ -106,6 +113,7 @@ const ETCD: GoModule = GoModule {
     name: "etcd",
     packages: &[("go.etcd.io/etcd/server/v3", "etcd")],
     stamped: None,
+    files: None,
     patience: "building, once per version, about half a minute",
 };
 
@@ -121,6 +129,7 @@ const KUBERNETES: GoModule = GoModule {
         ("k8s.io/kubernetes/cmd/kubectl", "kubectl"),
     ],
     stamped: Some("k8s.io/kubernetes"),
+    files: None,
     patience: "building, once per version, about five minutes on two cores",
 };
 
@@ -128,6 +137,7 @@ const KWOK: GoModule = GoModule {
     name: "kwok",
     packages: &[("sigs.k8s.io/kwok/cmd/kwok", "kwok")],
     stamped: None,
+    files: None,
     patience: "building, once per version, about one minute",
 };
 
@@ -135,6 +145,7 @@ const VAULT: GoModule = GoModule {
     name: "vault",
     packages: &[("github.com/hashicorp/vault", "vault")],
     stamped: None,
+    files: None,
     patience: "building, once per version, about five minutes on two cores",
 };
 
@@ -142,7 +153,19 @@ const HELM: GoModule = GoModule {
     name: "helm",
     packages: &[("helm.sh/helm/v4/cmd/helm", "helm")],
     stamped: None,
+    files: None,
     patience: "building, once per version, about two minutes",
+};
+
+const ARGO_ROLLOUTS: GoModule = GoModule {
+    name: "argo-rollouts",
+    packages: &[(
+        "github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
+        "rollouts-controller",
+    )],
+    stamped: None,
+    files: Some(("github.com/argoproj/argo-rollouts", "manifests/crds")),
+    patience: "building, once per version, about four minutes on two cores",
 };
 
 /// The directory of a part's binaries, built or fetched on first use; overrides do not count here.
@@ -189,6 +212,7 @@ impl Tool {
             Self::Vault => Some(Part::Vault),
             Self::OpenBao => None,
             Self::Helm => Some(Part::Helm),
+            Self::ArgoRollouts => Some(Part::ArgoRollouts),
             Self::Initdb | Self::Postgres => Some(Part::Postgres),
         }
     }
@@ -204,6 +228,7 @@ impl Tool {
             Self::Vault => "vault",
             Self::OpenBao => "bao",
             Self::Helm => "helm",
+            Self::ArgoRollouts => "rollouts-controller",
             Self::Initdb => "initdb",
             Self::Postgres => "postgres",
         }
@@ -219,7 +244,11 @@ impl Tool {
             Self::Vault => ("VAULT_BIN", None),
             Self::OpenBao => ("BAO_BIN", None),
             Self::Initdb | Self::Postgres => ("POSTGRES_BIN_DIR", Some(self.file_name())),
-            Self::ControllerManager | Self::Scheduler | Self::Kwok | Self::Helm => {
+            Self::ControllerManager
+            | Self::Scheduler
+            | Self::Kwok
+            | Self::Helm
+            | Self::ArgoRollouts => {
                 return Ok(None);
             }
         };

@@ -180,6 +180,31 @@ async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
             ),
             &["spec.rollout.targets", "Deployment"],
         ),
+        (
+            put("/spec/rollout", json!({"settle": "-1s"})),
+            &["spec.rollout.settle"],
+        ),
+        (
+            put(
+                "/spec/rollout",
+                json!({"windows": [{"schedule": "0 2 * * *"}]}),
+            ),
+            &["spec.rollout.windows[0].duration", "Required"],
+        ),
+        (
+            put(
+                "/spec/rollout",
+                json!({"waves": {"byLabel": "a tier", "order": ["a"]}}),
+            ),
+            &["spec.rollout.waves.byLabel"],
+        ),
+        (
+            put(
+                "/spec/rollout",
+                json!({"waves": {"byLabel": "tier", "order": []}}),
+            ),
+            &["spec.rollout.waves.order", "at least 1"],
+        ),
     ])
     .await;
 }

@@ -1,30 +1,15 @@
 //! What the metrics say of leases and certificates, and of a Vault that cannot be read.
 
-use std::collections::BTreeMap;
-
 use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::eventually;
 use serde_json::json;
 
 use crate::support::{LONG, Pki, Role, SOON, Stage, Team};
 
-/// The samples of the operator, by name with labels.
-async fn samples(stage: &Stage) -> BTreeMap<String, f64> {
-    let text = stage.operator().metrics().await.unwrap();
-    let samples = text.lines().filter(|line| !line.starts_with('#'));
-    let pairs = samples.filter_map(|line| line.rsplit_once(' '));
-    pairs
-        .filter_map(|(name, value)| {
-            let name = name.strip_prefix("lockstep_")?.replace('"', "");
-            Some((name, value.parse().ok()?))
-        })
-        .collect()
-}
-
 /// Waits until each of these samples is what is said of it; `None` is for one that is not there.
 async fn counted(stage: &Stage, wanted: &[(&str, Option<f64>)]) {
     eventually(SOON, &format!("{wanted:?}"), async || {
-        let found = samples(stage).await;
+        let found = stage.samples().await;
         let wrong = wanted
             .iter()
             .find(|(name, value)| found.get(*name).copied() != *value);
@@ -59,7 +44,7 @@ async fn metrics_say_what_lives_for_how_long_and_what_became_of_it() {
     )
     .await;
     for (kind, full) in [("lease", 3600.0), ("certificate", 7200.0)] {
-        let found = samples(&stage).await[&expiry(kind)];
+        let found = stage.samples().await[&expiry(kind)];
         assert!(found <= full && found > full - 120.0, "{kind}: {found}");
     }
 
@@ -107,7 +92,7 @@ async fn a_sealed_vault_shows(stage: &Stage, team: &Team<'_>) {
     team.ready("kv").await;
     stage.vault().seal().await.unwrap();
     eventually(SOON, "it is stale", async || {
-        let found = samples(stage).await["staleness_seconds"];
+        let found = stage.samples().await["staleness_seconds"];
         (found > 1.0).then_some(()).ok_or(found)
     })
     .await

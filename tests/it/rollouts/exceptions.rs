@@ -125,8 +125,10 @@ async fn a_target_that_does_not_exist_is_waited_for() {
     let waiting = team
         .workload_is("app", "absent", WorkloadState::Waiting)
         .await;
-    assert_eq!(waiting.message.as_deref(), Some("no such Deployment"));
-    team.condition_is("app", "RolledOut", "False Waiting").await;
+    let why = "no such Deployment: create it, or take it out of spec.rollout.targets";
+    assert_eq!(waiting.message.as_deref(), Some(why));
+    let told = team.condition_is("app", "RolledOut", "False Waiting").await;
+    assert!(told.contains(why), "{told}");
 
     team.deployment("absent", 1, &["other"]).await;
     team.in_step("app", ("Deployment", "absent"), None).await;

@@ -1,5 +1,7 @@
 //! What tests look at besides the Secret: whole objects, conditions that went, and what was sent to whom.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,
@@ -141,6 +143,19 @@ impl Team<'_> {
 }
 
 impl Stage {
+    /// The samples of the operator, by name without its prefix, with labels without quotes.
+    pub async fn samples(&self) -> BTreeMap<String, f64> {
+        let text = self.operator().metrics().await.unwrap();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = samples.filter_map(|line| line.rsplit_once(' '));
+        pairs
+            .filter_map(|(name, value)| {
+                let name = name.strip_prefix("lockstep_")?.replace('"', "");
+                Some((name, value.parse().ok()?))
+            })
+            .collect()
+    }
+
     /// What the apiserver says to a server-side apply with strict field validation; nothing is kept.
     pub async fn admit(&self, manifest: &Value) -> Result<(), String> {
         let object: DynamicObject = serde_json::from_value(manifest.clone()).unwrap();

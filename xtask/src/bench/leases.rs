@@ -15,20 +15,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lockstep_testbed::{ApiRequest, AuditMark, Bed, Operator, OperatorOptions, eventually};
+use lockstep_testbed::{Bed, Operator, eventually};
 
 use self::{
     census::Census,
     load::{Load, Lot},
-    report::{Cost, Report, Rest, Restart},
+    report::{Report, Rest, Restart},
 };
-use super::{AGENT, PATIENCE, load::all_ready};
-use crate::{cargo, failure::Failure};
+use super::{
+    figures::Cost,
+    frame::{self, Meter, PATIENCE},
+    furniture::all_ready,
+};
+use crate::failure::Failure;
 
 /// How often the leases in Vault are counted.
 const COUNTING: Duration = Duration::from_secs(5);
-/// How long the operator may take to start.
-const START: Duration = Duration::from_secs(30);
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -55,13 +57,7 @@ impl LeasesArguments {
 
 /// Measures and prints one run.
 pub(crate) fn leases(arguments: LeasesArguments) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Runtime::new().map_err(Failure::Prepare)?;
-    let report = runtime.block_on(async {
-        let binary = cargo::build_operator(cargo::Profile::Release).await?;
-        measure(arguments, binary).await
-    })?;
-    print!("{report}");
-    Ok(ExitCode::SUCCESS)
+    frame::run(async |binary| measure(arguments, binary).await)
 }
 
 async fn measure(arguments: LeasesArguments, binary: PathBuf) -> Result<Report, Failure> {
@@ -81,47 +77,13 @@ async fn measure(arguments: LeasesArguments, binary: PathBuf) -> Result<Report, 
     })
 }
 
-/// Measures what operators do from now on.
-struct Meter<'a> {
-    bed: &'a Bed,
-    marks: (AuditMark, AuditMark),
-    cpu_seconds: f64,
-    started: Instant,
-}
-
-impl<'a> Meter<'a> {
-    async fn start(bed: &'a Bed, cpu_seconds: f64) -> Result<Self, Failure> {
-        Ok(Self {
-            bed,
-            marks: (bed.audit_mark().await?, bed.vault_audit_mark()?),
-            cpu_seconds,
-            started: Instant::now(),
-        })
-    }
-
-    async fn stop(self, operator: &Operator) -> Result<Cost, Failure> {
-        let wall = self.started.elapsed();
-        let vault = self
-            .bed
-            .vault_audit_since(self.marks.1, |request| !request.is_root)?;
-        let ours = |request: &ApiRequest| request.user_agent.starts_with(AGENT);
-        Ok(Cost {
-            wall,
-            cpu_seconds: operator.cpu_seconds()? - self.cpu_seconds,
-            rss_kib: operator.rss_kib()?,
-            api: self.bed.audit_since(self.marks.0, ours).await?,
-            vault,
-        })
-    }
-}
-
 /// From the start of the operator until every object is ready. The objects come one by one, over the time between two
 /// renewals of a lease, so that renewals are spread evenly from then on.
 async fn first(bed: &Bed, load: &Load, binary: &Path) -> Result<(Cost, Operator), Failure> {
     let over = least::PERIOD * load.arguments.lifetime().as_secs_f64();
     println!("{} objects come within {over:.0} s", load.arguments.objects);
     let meter = Meter::start(bed, 0.0).await?;
-    let operator = start(bed, binary).await?;
+    let operator = frame::start(bed, binary, &[]).await?;
     load.apply_objects(bed, Duration::from_secs_f64(over))
         .await?;
     let wanted = load.arguments.objects.into();
@@ -134,15 +96,6 @@ async fn first(bed: &Bed, load: &Load, binary: &Path) -> Result<(Cost, Operator)
     let verified = async || load.all_verified(bed).await;
     eventually(PATIENCE, "all workloads are in step", verified).await?;
     Ok((cost, operator))
-}
-
-async fn start(bed: &Bed, binary: &Path) -> Result<Operator, Failure> {
-    let operator = bed.operator(&OperatorOptions {
-        binary: binary.to_owned(),
-        ..OperatorOptions::default()
-    })?;
-    operator.wait_ready(START).await?;
-    Ok(operator)
 }
 
 /// Looks on while nothing happens but what time brings.
@@ -204,7 +157,7 @@ async fn restart(
     let pods = load.pod_templates(bed).await?;
     let meter = Meter::start(bed, 0.0).await?;
     let (_, ending) = operator.terminate()?;
-    let operator = start(bed, binary).await?;
+    let operator = frame::start(bed, binary, &[]).await?;
     let away = meter.started.elapsed();
     tokio::time::sleep(window).await;
     let wanted = load.count(Lot::Lasting);

@@ -1,4 +1,6 @@
-//! Effects: apiserver — what the cluster itself says about the quickstart's objects, whatever the operator says.
+//! Effects: apiserver — what the cluster itself says about the demo's objects, whatever the operator says.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
@@ -8,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, ListParams},
 };
 use serde_json::Value;
@@ -59,6 +61,8 @@ pub(super) struct Replica {
 pub(super) struct Reported {
     pub(super) state: String,
     pub(super) hash: String,
+    /// What it waits for, or what failed.
+    pub(super) message: String,
 }
 
 impl Cluster {
@@ -91,6 +95,72 @@ impl Cluster {
     /// The Deployment.
     pub(super) async fn rollout(&self) -> Result<Rollout, Failure> {
         let found: Deployment = self.api().get(DEPLOYMENT).await?;
+        Ok(found.into())
+    }
+
+    /// All Deployments with this label, by name, as they were at one moment.
+    pub(super) async fn rollouts(&self, label: &str) -> Result<BTreeMap<String, Rollout>, Failure> {
+        let labelled = ListParams::default().labels(label);
+        let found = self.api::<Deployment>().list(&labelled).await?;
+        let named = found.into_iter().map(|one| (one.name_any(), one.into()));
+        Ok(named.collect())
+    }
+
+    /// The pods of the Deployment.
+    pub(super) async fn pods(&self) -> Result<Vec<Replica>, Failure> {
+        self.labelled_pods(&format!("app={DEPLOYMENT}")).await
+    }
+
+    /// The pods with this label.
+    pub(super) async fn labelled_pods(&self, label: &str) -> Result<Vec<Replica>, Failure> {
+        let pods = self
+            .api::<Pod>()
+            .list(&ListParams::default().labels(label))
+            .await?;
+        let staying = pods
+            .items
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(staying.map(Replica::from).collect())
+    }
+
+    /// What the status of the `VaultSecret` says about the Deployment.
+    pub(super) async fn reported(&self, vault_secret: &str) -> Result<Option<Reported>, Failure> {
+        let mut all = self.all_reported(vault_secret).await?;
+        Ok(all.remove(DEPLOYMENT))
+    }
+
+    /// What it says about all workloads, by name.
+    pub(super) async fn all_reported(
+        &self,
+        vault_secret: &str,
+    ) -> Result<BTreeMap<String, Reported>, Failure> {
+        let kind = ApiResource {
+            group: "lockstep.dev".to_owned(),
+            version: "v1alpha1".to_owned(),
+            api_version: "lockstep.dev/v1alpha1".to_owned(),
+            kind: "VaultSecret".to_owned(),
+            plural: "vaultsecrets".to_owned(),
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &kind);
+        let found = api.get(vault_secret).await?;
+        let workloads = found.data.pointer("/status/rollout/workloads");
+        let workloads = workloads.and_then(Value::as_array).into_iter().flatten();
+        let text = |workload: &Value, field: &str| workload[field].as_str().map(str::to_owned);
+        let reported = workloads.filter_map(|workload| {
+            let reported = Reported {
+                state: text(workload, "state")?,
+                hash: text(workload, "hash")?,
+                message: text(workload, "message").unwrap_or_default(),
+            };
+            Some((text(workload, "name")?, reported))
+        });
+        Ok(reported.collect())
+    }
+}
+
+impl From<Deployment> for Rollout {
+    fn from(found: Deployment) -> Self {
         let spec = found.spec.unwrap_or_default();
         let status = found.status.unwrap_or_default();
         let counts = [
@@ -103,51 +173,14 @@ impl Cluster {
             .annotations
             .and_then(|mut all| all.remove(REVISION));
         let current = status.observed_generation == found.metadata.generation;
-        Ok(Rollout {
+        Self {
             revision: revision.and_then(|text| text.parse().ok()).unwrap_or(0),
             hash: spec
                 .template
                 .metadata
                 .and_then(|metadata| metadata.annotations?.remove(HASH)),
             complete: current && counts.iter().all(|count| *count == spec.replicas),
-        })
-    }
-
-    /// Its pods.
-    pub(super) async fn pods(&self) -> Result<Vec<Replica>, Failure> {
-        let params = ListParams::default().labels(&format!("app={DEPLOYMENT}"));
-        let pods = self.api::<Pod>().list(&params).await?;
-        let staying = pods
-            .items
-            .into_iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none());
-        Ok(staying.map(Replica::from).collect())
-    }
-
-    /// What the status of the `VaultSecret` says.
-    pub(super) async fn reported(&self, vault_secret: &str) -> Result<Option<Reported>, Failure> {
-        let kind = ApiResource {
-            group: "lockstep.dev".to_owned(),
-            version: "v1alpha1".to_owned(),
-            api_version: "lockstep.dev/v1alpha1".to_owned(),
-            kind: "VaultSecret".to_owned(),
-            plural: "vaultsecrets".to_owned(),
-        };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &kind);
-        let found = api.get(vault_secret).await?;
-        let workloads = found.data.pointer("/status/rollout/workloads");
-        let workload = workloads
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .find(|workload| workload["name"] == DEPLOYMENT);
-        let text = |workload: &Value, field: &str| workload[field].as_str().map(str::to_owned);
-        Ok(workload.and_then(|workload| {
-            Some(Reported {
-                state: text(workload, "state")?,
-                hash: text(workload, "hash")?,
-            })
-        }))
+        }
     }
 }
 

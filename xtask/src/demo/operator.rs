@@ -12,6 +12,9 @@ use crate::{
 /// How long the operator may take to fill its caches.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many workloads of a namespace restart at once.
+pub(super) const AT_ONCE: usize = 2;
+
 /// The operator's program.
 pub(super) struct Program(PathBuf);
 
@@ -26,7 +29,10 @@ impl Program {
         let options = OperatorOptions {
             binary: self.0.clone(),
             // Whoever is killed here leaves a Lease behind that its successor would wait for.
-            args: vec!["--leader-election=false".to_owned()],
+            args: vec![
+                "--leader-election=false".to_owned(),
+                format!("--max-concurrent-rollouts-per-namespace={AT_ONCE}"),
+            ],
             ..OperatorOptions::default()
         };
         let operator = bed.operator(&options)?;

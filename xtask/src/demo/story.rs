@@ -1,5 +1,8 @@
 //! Effects: processes, apiserver, Vault, stdout — the chapters, and what must be seen in each.
 
+mod order;
+mod waves;
+
 use std::time::Duration;
 
 use lockstep_testbed::{Bed, Operator, eventually};
@@ -74,6 +77,7 @@ impl<'a> Story<'a> {
         self.one_change().await?;
         self.two_changes().await?;
         self.killed_in_between().await?;
+        self.waves().await?;
         self.table().await
     }
 

@@ -12,7 +12,7 @@ use lockstep_testbed::Bed;
 use serde_json::{Value, json};
 
 use super::{
-    super::load::{apply, furnish, objects, resource},
+    super::furniture::{apply, deployment, deployments, furnish, objects, resource, revision},
     LeasesArguments, census,
 };
 use crate::failure::Failure;
@@ -26,8 +26,6 @@ const SPECIAL: usize = 21;
 const PODS: i32 = 2;
 /// The annotation of a Secret that tells which leases it holds.
 const RECORD: &str = "lockstep.dev/holdings";
-/// The annotation of a Deployment in which its controller counts pod templates.
-const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// What a login takes that has leases: Vault's `default` policy allows to look them up and to renew them.
 const ALLOWED: &str = r#"
@@ -142,7 +140,9 @@ impl Load {
     /// Applies the Deployments.
     pub(super) async fn apply_workloads(&self, bed: &Bed) -> Result<(), Failure> {
         let used = self.places().filter(|place| place.used);
-        let manifests: Vec<_> = used.map(|place| deployment(&place).to_string()).collect();
+        let manifests: Vec<_> = used
+            .map(|place| deployment(place.namespace, &place.name, &place.name, PODS).to_string())
+            .collect();
         Ok(bed.apply_yaml(&manifests.join("\n---\n")).await?)
     }
 
@@ -225,15 +225,6 @@ impl Load {
     }
 }
 
-async fn deployments(bed: &Bed) -> Result<Vec<Deployment>, Failure> {
-    let api = Api::<Deployment>::all(bed.client().await?);
-    Ok(api.list(&ListParams::default()).await?.items)
-}
-
-fn revision(deployment: &Deployment) -> Option<usize> {
-    deployment.annotations().get(REVISION)?.parse().ok()
-}
-
 fn vault_secret(place: &Place<'_>, interval: u64) -> Value {
     json!({
         "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultSecret",
@@ -241,22 +232,6 @@ fn vault_secret(place: &Place<'_>, interval: u64) -> Value {
         "spec": {
             "refreshInterval": format!("{interval}s"),
             "sources": [{"name": "db", "dynamic": {"path": place.lot.path()}}],
-        },
-    })
-}
-
-fn deployment(place: &Place<'_>) -> Value {
-    let name = &place.name;
-    let labels = json!({"app": name});
-    let container =
-        json!({"name": "app", "image": "app", "envFrom": [{"secretRef": {"name": name}}]});
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": name, "namespace": place.namespace},
-        "spec": {
-            "replicas": PODS,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
         },
     })
 }

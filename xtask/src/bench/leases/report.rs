@@ -5,7 +5,9 @@ use std::{fmt, time::Duration};
 use lockstep_testbed::{ApiRequest, VaultRequest};
 
 use super::{
-    super::report::{Figure, as_f64, kinds, mebibytes, table, target, writes},
+    super::figures::{
+        Cost, Figure, as_f64, cpu, exactly, figure, kinds, memory, ratio, table, target, writes,
+    },
     LeasesArguments,
     census::Census,
     least,
@@ -14,20 +16,6 @@ use super::{
 
 /// Most requests to Vault of what the theoretical minimum is.
 const MOST_RATIO: f64 = 1.3;
-
-/// What a phase cost.
-pub(super) struct Cost {
-    /// How long it was.
-    pub(super) wall: Duration,
-    /// Of the operator, user and system.
-    pub(super) cpu_seconds: f64,
-    /// Its memory at the end.
-    pub(super) rss_kib: u64,
-    /// What it asked of the apiserver.
-    pub(super) api: Vec<ApiRequest>,
-    /// What it asked of Vault.
-    pub(super) vault: Vec<VaultRequest>,
-}
 
 /// What happened while nothing was done.
 pub(super) struct Rest {
@@ -179,7 +167,6 @@ impl Report {
         let rate = |count| as_f64(count) / as_f64(self.objects()) / hours;
         let rates = |about| format!("{:.1}", rate(cost.asked(about)));
         let least = self.least();
-        let ratio = rate(cost.vault.len()) / least;
         vec![
             figure(
                 "Vault requests per lease and hour",
@@ -192,11 +179,7 @@ impl Report {
             figure("  tokens", rates(About::Token)),
             figure("  other", rates(About::Other)),
             figure("theoretical minimum", format!("{least:.1}")),
-            (
-                "  of that",
-                format!("{ratio:.2}x"),
-                target(ratio <= MOST_RATIO, "at most 1.3x"),
-            ),
+            ratio("  of that", rate(cost.vault.len()) / least, MOST_RATIO),
         ]
     }
 
@@ -254,25 +237,6 @@ impl Report {
     }
 }
 
-fn figure(what: &'static str, value: String) -> Figure {
-    (what, value, String::new())
-}
-
-fn exactly(what: &'static str, count: usize, wanted: usize) -> Figure {
-    let note = target(count == wanted, &wanted.to_string());
-    (what, count.to_string(), note)
-}
-
 fn took(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
-}
-
-fn cpu(cost: &Cost) -> Figure {
-    let used = format!("{:.2} s", cost.cpu_seconds);
-    figure("CPU of the operator", used)
-}
-
-fn memory(cost: &Cost) -> Figure {
-    let taken = format!("{:.1} MiB", mebibytes(cost.rss_kib));
-    figure("memory", taken)
 }
