@@ -113,7 +113,8 @@ impl Records {
             | Outcome::Refused(_)
             | Outcome::SourceFailed(_)
             | Outcome::ApplyFailed { .. }
-            | Outcome::ConnectionPending => pending,
+            | Outcome::ConnectionPending
+            | Outcome::Revoking(_) => pending,
         };
         records.insert(
             key.clone(),
@@ -242,6 +243,7 @@ fn notes(
     written
         .into_iter()
         .chain(about_the_sources(old, new))
+        .chain(about_the_policy(old, new))
         .collect()
 }
 
@@ -270,6 +272,15 @@ fn about_the_secret(
         // The first Secret of an object that works at once is no news: the status says it.
         ApplyReason::Created | ApplyReason::Relabelled => None,
     }
+}
+
+fn about_the_policy(
+    old: &VaultSecretStatus,
+    new: &VaultSecretStatus,
+) -> Option<(EventReason, String)> {
+    let missing = find(&new.conditions, Kind::PolicyMissing)?;
+    let known = holds(&old.conditions, Kind::PolicyMissing);
+    (!known).then(|| (EventReason::PolicyMissing, missing.message.clone()))
 }
 
 fn about_the_sources(
@@ -343,7 +354,10 @@ mod tests {
     use crate::{
         revision::Revision,
         status::vault_secret::{Facts, next},
-        sync::{outcome::SourceFailure, refusal::Refusal},
+        sync::{
+            outcome::{Revoking, SourceFailure},
+            refusal::Refusal,
+        },
         vault::error::VaultErrorKind,
     };
 
@@ -419,6 +433,30 @@ mod tests {
             notes(&status(from), &status(to), Some(ApplyReason::Repaired)).len()
         };
         assert_eq!((told(1, 1), told(1, 2)), (1, 0));
+    }
+
+    #[test]
+    fn what_the_policy_lacks_is_told_once_also_of_an_object_that_is_being_deleted() {
+        let lacks = |missing: Option<&str>| {
+            Outcome::Revoking(Revoking {
+                until: Timestamp::UNIX_EPOCH,
+                missing_policy: missing.map(str::to_owned),
+            })
+        };
+        let mut status = after(&VaultSecretStatus::default(), &in_step(None));
+        for (missing, expected) in [
+            (None, vec![]),
+            (
+                Some("line"),
+                vec![(EventReason::PolicyMissing, "line".to_owned())],
+            ),
+            (Some("line"), vec![]),
+            (None, vec![]),
+        ] {
+            let next = after(&status, &lacks(missing));
+            assert_eq!(notes(&status, &next, None), expected);
+            status = next;
+        }
     }
 
     #[test]

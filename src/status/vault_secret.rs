@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::condition::{Kind, Wanted, find, holds, merge};
 use crate::{
     api::vault_secret::{RolloutStatus, VaultSecretStatus, WorkloadState, WorkloadStatus},
-    sync::outcome::{InStep, Outcome, SourceFailure},
+    sync::outcome::{InStep, Outcome, Revoking, SourceFailure},
 };
 
 /// How many workloads a status lists.
@@ -153,8 +153,13 @@ fn conditions(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vec
                 ),
             ]
         }
+        Outcome::Revoking(revoking) => revoking_conditions(revoking),
     };
-    for kind in [Kind::Synced, Kind::SourcesReachable] {
+    let mut carried = vec![Kind::Synced, Kind::SourcesReachable];
+    if matches!(facts.outcome, Outcome::Revoking(_)) {
+        carried.push(Kind::Ready);
+    }
+    for kind in carried {
         if !wanted.iter().any(|condition| condition.kind == kind) {
             wanted.extend(find(&old.conditions, kind).and_then(|before| kept(kind, before)));
         }
@@ -195,13 +200,22 @@ fn in_step_conditions(in_step: &InStep) -> Vec<Wanted> {
         ),
     ]
     .into_iter()
-    .chain(
-        in_step
-            .missing_policy
-            .as_ref()
-            .map(|lacks| Wanted::yes(Kind::PolicyMissing, "PolicyMissing", lacks)),
-    )
+    .chain(policy_missing(in_step.missing_policy.as_deref()))
     .collect()
+}
+
+fn policy_missing(lacks: Option<&str>) -> Option<Wanted> {
+    lacks.map(|lacks| Wanted::yes(Kind::PolicyMissing, "PolicyMissing", lacks))
+}
+
+fn revoking_conditions(revoking: &Revoking) -> Vec<Wanted> {
+    let message = format!(
+        "it is being deleted and waits until Vault has revoked all that was issued for it, at the latest until {}; what is left then lives until its TTL",
+        revoking.until
+    );
+    let reconciling = Wanted::yes(Kind::Reconciling, "Revoking", message);
+    let lacks = policy_missing(revoking.missing_policy.as_deref());
+    [reconciling].into_iter().chain(lacks).collect()
 }
 
 fn suspended(old: &VaultSecretStatus, facts: &Facts<'_>) -> Vec<Wanted> {

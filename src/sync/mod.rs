@@ -204,9 +204,11 @@ impl Syncer {
             };
         };
         if view.deleted.is_some() {
+            let (outcome, next) = self.finish(&Object::new(key, &view)).await;
+            let version = (view.uid.clone(), view.generation);
             return Pass {
-                outcome: None,
-                next: self.finish(&Object::new(key, &view)).await,
+                outcome: outcome.map(|outcome| (version, outcome)),
+                next,
             };
         }
         let Some((outcome, next)) = self.look(key, &view).await else {

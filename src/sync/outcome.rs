@@ -29,6 +29,17 @@ pub enum Outcome {
     },
     /// Its connection was not looked at yet.
     ConnectionPending,
+    /// It is being deleted, and waits for that all that was issued for it is revoked.
+    Revoking(Revoking),
+}
+
+/// What a deletion waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoking {
+    /// When it waits no longer, by the apiserver's clock.
+    pub until: Timestamp,
+    /// What Vault's policy lacks, in words.
+    pub missing_policy: Option<String>,
 }
 
 /// The Secret holds what Vault holds.
@@ -103,6 +114,7 @@ impl Outcome {
             Self::Degraded(..) => "Degraded",
             Self::ApplyFailed { .. } => "ApplyFailed",
             Self::ConnectionPending => "ConnectionPending",
+            Self::Revoking(_) => "Revoking",
         }
     }
 }

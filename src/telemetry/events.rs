@@ -28,6 +28,8 @@ pub enum EventReason {
     SourceFailing,
     /// Only an edit by the user helps.
     Stalled,
+    /// Vault's policy does not allow all that keeping and revoking leases takes.
+    PolicyMissing,
     /// The Secret has new data.
     SecretUpdated,
     /// The Secret was changed or deleted by somebody else and has been put back.
@@ -46,10 +48,11 @@ pub enum EventReason {
 
 impl EventReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Recovered,
         Self::SourceFailing,
         Self::Stalled,
+        Self::PolicyMissing,
         Self::SecretUpdated,
         Self::SecretRepaired,
         Self::RolloutStarted,
@@ -65,6 +68,7 @@ impl EventReason {
             Self::Recovered => "Recovered",
             Self::SourceFailing => "SourceFailing",
             Self::Stalled => "Stalled",
+            Self::PolicyMissing => "PolicyMissing",
             Self::SecretUpdated => "SecretUpdated",
             Self::SecretRepaired => "SecretRepaired",
             Self::RolloutStarted => "RolloutStarted",
@@ -80,6 +84,7 @@ impl EventReason {
         match self {
             Self::SourceFailing
             | Self::Stalled
+            | Self::PolicyMissing
             | Self::SecretRepaired
             | Self::RolloutFailed
             | Self::RestartConflict
@@ -95,7 +100,7 @@ impl EventReason {
     fn action(self) -> &'static str {
         match self {
             Self::Recovered | Self::SourceFailing => "Read",
-            Self::Stalled => "Resolve",
+            Self::Stalled | Self::PolicyMissing => "Resolve",
             Self::SecretUpdated | Self::SecretRepaired => "Apply",
             Self::RolloutStarted
             | Self::RolloutVerified

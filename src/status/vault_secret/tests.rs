@@ -34,6 +34,29 @@ fn failed() -> Outcome {
     })
 }
 
+fn revoking() -> Outcome {
+    Outcome::Revoking(Revoking {
+        until: at(300),
+        missing_policy: Some("line".into()),
+    })
+}
+
+#[test]
+fn a_deletion_that_waits_says_until_when_and_what_the_policy_lacks() {
+    let good = next(&VaultSecretStatus::default(), &facts(&in_step(), 1), at(0));
+    let waits = next(&good, &facts(&revoking(), 2), at(1));
+    let told = shown(&waits);
+    for word in [
+        "Ready=True/InStep",
+        "Reconciling=True/Revoking",
+        "PolicyMissing=True/PolicyMissing",
+    ] {
+        assert!(told.contains(&word.to_owned()), "{told:?}");
+    }
+    let condition = find(&waits.conditions, Kind::Reconciling).unwrap();
+    assert!(condition.message.contains("1970-01-01T00:05:00Z"));
+}
+
 fn facts(outcome: &Outcome, generation: i64) -> Facts<'_> {
     Facts {
         generation,
@@ -80,6 +103,7 @@ fn nothing_new_changes_nothing() {
         Outcome::Refused(Refusal::TargetMissing { name: "s".into() }),
         Outcome::ApplyFailed { why: "w".into() },
         Outcome::ConnectionPending,
+        revoking(),
     ];
     for outcome in outcomes {
         let first = next(&VaultSecretStatus::default(), &facts(&outcome, 1), at(1));

@@ -30,7 +30,7 @@ const KEPT: Terms = Terms {
 };
 
 /// How long a deletion waits for Vault. A Vault that is gone for ever must not keep an object, or its namespace, for ever.
-const DELETION: Duration = Duration::from_mins(5);
+pub const DELETION: Duration = Duration::from_mins(5);
 
 /// Whether an object may go of which so much is still to be revoked, after `waited`.
 pub fn may_go(left: usize, waited: Duration) -> bool {

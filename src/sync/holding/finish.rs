@@ -11,8 +11,9 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    ending::{self, Ending},
+    ending::{self, DELETION, Ending},
     holdings::Holdings,
+    missing_policy,
     record::Issued,
     state::Holding,
 };
@@ -22,6 +23,7 @@ use crate::{
     sync::{
         Object, Syncer,
         apply::{self, ApplyError},
+        outcome::{Outcome, Revoking},
         resolve,
     },
     vault::session::Identity,
@@ -212,17 +214,24 @@ impl Syncer {
         self.set_finalizer(object, &[FINALIZER]).await
     }
 
-    /// One pass over an object that is being deleted; says when to look again.
-    pub(in crate::sync) async fn finish(&self, object: &Object<'_>) -> Option<Instant> {
+    /// One pass over an object that is being deleted; says what it waits for, and when to look again.
+    pub(in crate::sync) async fn finish(
+        &self,
+        object: &Object<'_>,
+    ) -> (Option<Outcome>, Option<Instant>) {
         if !object.view.finalizer {
-            return None;
+            return (None, None);
         }
         let clock = (self.clock)();
         let since = object.view.deleted.unwrap_or(clock);
         let waited: Duration = clock.duration_since(since).try_into().unwrap_or_default();
-        let left = self.revoke_all(object).await;
+        let (left, missing_policy) = self.revoke_all(object).await;
         if !ending::may_go(left, waited) {
-            return Some(Instant::now() + AGAIN);
+            let revoking = Outcome::Revoking(Revoking {
+                until: since.checked_add(DELETION).unwrap_or(since),
+                missing_policy,
+            });
+            return (Some(revoking), Some(Instant::now() + AGAIN));
         }
         if left > 0 {
             tracing::warn!(object = %object.key, left, "the VaultSecret is deleted although not all of its leases were revoked; they end with their TTL");
@@ -231,25 +240,30 @@ impl Syncer {
             Ok(()) => {
                 self.holdings.forget(object.key);
                 self.sessions.forget(&object.key.to_string());
-                None
+                (None, None)
             }
             Err(error) => {
                 tracing::warn!(object = %object.key, %error, "the finalizer was not removed; it is tried again");
-                Some(Instant::now() + AGAIN)
+                (None, Some(Instant::now() + AGAIN))
             }
         }
     }
 
-    /// Revokes everything that was issued for the object; says how much is left.
-    async fn revoke_all(&self, object: &Object<'_>) -> usize {
+    /// Revokes everything that was issued for the object; says how much is left, and what Vault's policy lacks.
+    async fn revoke_all(&self, object: &Object<'_>) -> (usize, Option<String>) {
         let held = self.holdings.of(object.key, &object.view.uid);
         let mut held = held.lock().await;
+        let left = self.revoke_held(object, &mut held).await;
+        (left, missing_policy(&held, |_| false))
+    }
+
+    async fn revoke_held(&self, object: &Object<'_>, held: &mut Holdings) -> usize {
         let Ok(spec) = &object.view.spec else {
             return 0;
         };
         let target = resolve::target_name(object.key, spec);
         let secret = self.observe(object, target);
-        self.learn(object, &mut held, secret.as_deref(), self.default_interval);
+        self.learn(object, held, secret.as_deref(), self.default_interval);
         // A Secret that stays stays usable as long as Vault lets it.
         if resolve::retains(spec) {
             self.sessions.spare(&object.key.to_string());
@@ -260,7 +274,7 @@ impl Syncer {
                 Err(_) => return held.open(),
             }
         } else {
-            self.learn_former(object, target, &mut held);
+            self.learn_former(object, target, held);
             held.drop_all(self.moment());
         }
         let identity = match self.asks_as(object, spec) {
@@ -274,7 +288,7 @@ impl Syncer {
         for ending in held.superseded.iter_mut().filter(|ending| !ending.done) {
             self.end_now(object, &identity, ending).await;
         }
-        self.note_lives(object.key, &identity, &held);
+        self.note_lives(object.key, &identity, held);
         held.open()
     }
 

@@ -6,7 +6,7 @@ use lockstep::api::vault_secret::VaultSecret;
 use lockstep_testbed::eventually;
 use serde_json::json;
 
-use crate::support::{Front, GARBAGE, LONG, Role, SOON, Stage, Team};
+use crate::support::{Front, GARBAGE, KEEP, LONG, Role, SOON, Stage, Team};
 
 async fn gone(team: &Team<'_>) {
     let gone = async || {
@@ -56,6 +56,27 @@ async fn a_deletion_waits_for_vault_and_revokes_when_it_is_back() {
     gone(&team).await;
     assert_eq!(role.leases().await, Vec::<String>::new());
     assert!(!team.logs_in(&login).await);
+}
+
+#[tokio::test]
+async fn a_deletion_that_the_policy_holds_up_says_so_and_goes_on_when_it_is_allowed() {
+    let stage = Stage::shared().await;
+    let team = stage.team("held-up").await;
+    team.of_its_own(stage.vault_socket().unwrap(), "1h", &[])
+        .await;
+    let role = Role::new(&team, "app", LONG).await;
+    team.issue("app", &[role.source()], json!({})).await;
+    team.ready("app").await;
+    team.delete::<VaultSecret>("app").await;
+    let told = team
+        .condition_is("app", "Reconciling", "True Revoking")
+        .await;
+    assert!(told.contains("at the latest until"), "{told}");
+    let told = team.condition_is("app", "PolicyMissing", "True").await;
+    assert!(told.contains("sys/leases/revoke"), "{told}");
+    team.may(&[KEEP[0]]).await;
+    gone(&team).await;
+    assert_eq!(role.leases().await, Vec::<String>::new());
 }
 
 #[tokio::test]
