@@ -20,7 +20,7 @@ use crate::{
 pub struct Standing {
     /// As the status of a VaultSecret says it.
     pub status: WorkloadStatus,
-    /// Whether it has pods that do not run with the current data yet and are going to.
+    /// Whether it has pods that do not run with the current data yet and are going to, or that are on their way out with older data.
     pub waits: bool,
 }
 
@@ -54,7 +54,7 @@ impl Board {
             None => BTreeMap::new(),
         };
         let after: BTreeSet<_> = bound.keys().cloned().collect();
-        let same = old.map(|old| old.status) == standing.as_ref().map(|new| new.status.clone());
+        let same = old == standing;
         for gone in before.difference(&after) {
             entries.unbind(gone, workload);
         }

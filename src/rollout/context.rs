@@ -273,7 +273,7 @@ impl RolloutContext {
         let waves = Waves::from_spec(spec.rollout.as_ref()?.waves.as_ref()?);
         let follows = Follows::from_spec(key.clone(), spec, false);
         let views = self.candidates(&follows).into_iter().filter_map(|other| {
-            let view = self.cache(other.kind).get(&other.object())?;
+            let view = self.view(&other)?;
             follows.concerns(&other, Some(&view)).then_some(view)
         });
         let views: Vec<_> = views.collect();

@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -13,11 +14,11 @@ use super::{
     bind::Bound,
     board::Standing,
     context::{Gathered, RolloutContext},
-    decide::{self, Situation},
+    decide::{self, LOOK_AGAIN, Situation},
     decision::Decision,
     exec::{self, ExecError},
     patch,
-    pod::PodFacts,
+    pod::{self, PodFacts},
     refusal,
     report::{self, Announcement},
     tracker::{Attempt, Tracker},
@@ -28,6 +29,9 @@ use crate::{names::ObjectKey, queue::work};
 
 /// The most that one pass can do: refresh, ask, list, write, and decide once more after each.
 const MOST_STEPS: usize = 5;
+
+/// The longest that pods on their way out are waited for.
+const LONGEST_GRACE: Duration = Duration::from_hours(1);
 
 /// Serves the queue with at most `workers` workloads at a time until `stop`.
 ///
@@ -70,8 +74,19 @@ pub async fn reconcile(context: &RolloutContext, workload: &WorkloadKey) -> Opti
         tracker.see(view, wanted, now.into_std());
     }
     let decision = act(context, workload, &gathered, &mut tracker, now.into_std()).await;
-    conclude(context, workload, &gathered, tracker, &decision);
-    decision.again().map(Instant::from_std)
+    let leaving = tracker
+        .leaving(now.into_std())
+        .filter(|_| matches!(decision, Decision::Verified | Decision::InStep { .. }));
+    conclude(
+        context,
+        workload,
+        &gathered,
+        tracker,
+        (&decision, leaving.is_some()),
+    );
+    let look = leaving.map(|until| until.min(now.into_std() + LOOK_AGAIN));
+    let again = [decision.again(), look].into_iter().flatten().min();
+    again.map(Instant::from_std)
 }
 
 /// Decides and does what was decided until nothing is left to do in this pass.
@@ -139,7 +154,7 @@ fn conclude(
     workload: &WorkloadKey,
     gathered: &Gathered,
     mut tracker: Tracker,
-    decision: &Decision,
+    (decision, is_left): (&Decision, bool),
 ) {
     let kind = workload.kind.as_str();
     context.metrics.reconcile("rollout", decision.name());
@@ -169,7 +184,7 @@ fn conclude(
     let status = report::status(workload, gathered.wanted.as_deref(), decision);
     let standing = status.map(|status| Standing {
         status,
-        waits: report::waits(decision),
+        waits: is_left || report::waits(decision),
     });
     let keys: Vec<_> = gathered
         .bound
@@ -227,6 +242,10 @@ impl Pass<'_> {
             let key = ObjectKey::new(namespace, name);
             context.cache(workload.kind).get(&key).is_some()
         };
+        let leaving = pods
+            .iter()
+            .filter_map(|pod| pod::leaves_at(pod, workload, &view.uid, self.wanted, is_there));
+        let left = leaving.max().map(|at| at.duration_since((context.clock)()));
         let mut pods: Vec<_> = pods
             .iter()
             .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_there))
@@ -235,6 +254,8 @@ impl Pass<'_> {
         if tracker.listed(&pods, view, self.bound, self.now) {
             context.metrics.rollout_requested(workload.kind.as_str());
         }
+        let left = left.and_then(|left| Duration::try_from(left).ok());
+        tracker.leave(left.map(|left| self.now + left.min(LONGEST_GRACE)));
         self.explain(tracker, &pods).await;
         Some(pods)
     }

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    argo::{Argo, Pace},
+    argo::{Argo, EVICTS, Pace},
     bind::Bound,
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
@@ -29,8 +29,8 @@ const STANDSTILL: Duration = Duration::from_mins(1);
 /// How often pods are listed of a workload that waits for its turn.
 const LOOK_RARELY: Duration = Duration::from_mins(10);
 
-/// How often pods are listed while the counters say complete and the pods do not.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often pods are listed while the counters say complete and the pods do not, or older ones are on their way out.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The same once the restart is overdue, and while somebody else holds the stamp.
 const LOOK_SELDOM: Duration = Duration::from_mins(1);
@@ -114,11 +114,7 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         return proved(situation);
     }
     if let Some(trouble) = blocked(situation) {
-        return Decision::Retry {
-            until: trouble.retry_at,
-            message: trouble.message.clone(),
-            refused: trouble.refused,
-        };
+        return retry(trouble);
     }
     let new = Episode::starting(now);
     let episode = tracker.episode.as_ref().unwrap_or(&new);
@@ -218,7 +214,11 @@ fn stamp_at(episode: &Episode, bound: &[Bound]) -> Instant {
 fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     let Situation { tracker, pods, .. } = *situation;
     if tracker.course.verified {
-        return Decision::Verified;
+        return if tracker.leaving(situation.now).is_some() {
+            look_or(situation, LOOK_AGAIN, |_| Decision::Verified)
+        } else {
+            Decision::Verified
+        };
     }
     if !view.is_complete() {
         return if view.paused {
@@ -237,7 +237,7 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
         return if progress.ready >= progress.wanted {
             Decision::Verified
         } else if is_lost(situation, view, pods) {
-            Decision::Stamp
+            blocked(situation).map_or(Decision::Stamp, retry)
         } else {
             under_way(situation, view, progress)
         };
@@ -341,7 +341,11 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
                 .refused
                 .clone()
                 .or_else(|| course.why.clone())
-                .or_else(trouble),
+                .or_else(trouble)
+                .or_else(|| {
+                    let evicts = view.is_restarted_by_time();
+                    evicts.then(|| EVICTS.to_owned())
+                }),
             after: longest(situation.bound, |bound| bound.verify_timeout),
             again,
         });
@@ -407,6 +411,14 @@ fn next_look(situation: &Situation<'_>, interval: Duration) -> Instant {
 fn blocked<'a>(situation: &Situation<'a>) -> Option<&'a Trouble> {
     let trouble = situation.tracker.course.trouble.as_ref();
     trouble.filter(|trouble| situation.now < trouble.retry_at)
+}
+
+fn retry(trouble: &Trouble) -> Decision {
+    Decision::Retry {
+        until: trouble.retry_at,
+        message: trouble.message.clone(),
+        refused: trouble.refused,
+    }
 }
 
 fn longest(bound: &[Bound], of: impl Fn(&Bound) -> Duration) -> Duration {

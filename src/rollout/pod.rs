@@ -83,6 +83,25 @@ impl PodFacts {
     }
 }
 
+/// Until when `pod`, which is on its way out, may go on with older data than that of the hash `wanted`: the end of its grace period, by
+/// the apiserver's clock. `None` if it is not on its way out, has ended, or is not one of `workload`'s.
+///
+/// Source: `metadata.deletionTimestamp` of <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/>.
+pub fn leaves_at(
+    pod: &Pod,
+    workload: &WorkloadKey,
+    uid: &str,
+    wanted: &str,
+    is_there: impl Fn(&str) -> bool,
+) -> Option<Timestamp> {
+    let at = pod.metadata.deletion_timestamp.as_ref()?.0;
+    let annotations = pod.metadata.annotations.as_ref();
+    let stamp = annotations.and_then(|all| all.get(SECRETS_HASH));
+    let is_over = pod.status.as_ref().is_some_and(is_finished);
+    let is_older = stamp.is_none_or(|stamp| stamp != wanted);
+    (is_older && !is_over && belongs(pod, workload, uid, is_there)).then_some(at)
+}
+
 /// What keeps a pod from becoming ready, if it says so.
 fn trouble(status: &PodStatus) -> Option<String> {
     let containers = [&status.init_container_statuses, &status.container_statuses];

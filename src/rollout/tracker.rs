@@ -79,6 +79,8 @@ pub struct Course {
     pub awaited: bool,
     /// The last list of pods, and how many of them were ready with the current data.
     pub listed: Option<(Instant, Progress)>,
+    /// Until when pods that are on their way out may go on with older data, by that list.
+    pub leaving: Option<Instant>,
     /// What kept the first of the others from that, or the workload from having it, by then.
     pub why: Option<String>,
     /// The last request that failed.
@@ -245,6 +247,16 @@ impl Tracker {
         self.course.why = stuck.filter_map(|pod| pod.trouble.clone()).min();
         let lacks = self.episode.is_some() && looked == Evidence::Lacking;
         lacks && !std::mem::replace(&mut self.course.requested, true)
+    }
+
+    /// Takes in until when, after the list just taken in, pods that are on their way out may go on with older data.
+    pub fn leave(&mut self, until: Option<Instant>) {
+        self.course.leaving = until;
+    }
+
+    /// Until when that is so, if it is at `now`.
+    pub fn leaving(&self, now: Instant) -> Option<Instant> {
+        self.course.leaving.filter(|until| now < *until)
     }
 
     /// Takes in why the workload has not all its pods.

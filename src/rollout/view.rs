@@ -208,8 +208,9 @@ impl WorkloadView {
             return false;
         }
         if self.is_restarted_by_time() {
-            // Of which template they are does not matter.
-            return ready == all && all >= wanted;
+            // Of which template they are does not matter, and beside those that are wanted there may be some of a release that is not
+            // promoted yet, or not wanted any more: its controller counts none of those as ready where it is blue-green.
+            return ready >= wanted && all >= wanted;
         }
         [all, updated, ready].iter().all(|count| *count == wanted)
     }

@@ -71,6 +71,11 @@ fn by_default_the_hash_stands_on_the_rollout_itself_and_counters_do_not_tell_tem
     assert!(all_ready.is_complete());
     let more = rollout(&none, &json!({"readyReplicas": 4, "replicas": 4}), &none);
     assert!(more.is_complete(), "a canary has more pods than are wanted");
+    let preview = rollout(&none, &json!({"readyReplicas": 3, "replicas": 6}), &none);
+    assert!(
+        preview.is_complete(),
+        "of blue and green one counts as ready"
+    );
     let fewer = rollout(&none, &json!({"readyReplicas": 2, "replicas": 2}), &none);
     assert!(!fewer.is_complete());
 }

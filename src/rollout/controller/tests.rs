@@ -476,6 +476,52 @@ async fn events_that_cannot_be_read_are_named_where_nothing_else_says_why_pods_a
     assert_eq!(bed.apiserver.asked(), []);
 }
 
+/// It serves requests to its end, which takes as long as its grace period.
+#[tokio::test]
+async fn an_old_pod_that_is_on_its_way_out_keeps_what_was_replaced_alive() {
+    let bed = Bed::new().await;
+    let hash = bed.context.gather(&deployment("web")).wanted.unwrap();
+    let rolled = WorkloadView {
+        stamp: Some(hash.clone()),
+        ..one_pod(view())
+    };
+    put(&bed.context.deployments, "web", rolled);
+    let mut pods = pod_list(210, Some(&hash));
+    let mut old = pod_list(100, Some("k1:old"))["items"][0].take();
+    old["metadata"]["uid"] = "p0".into();
+    old["metadata"]["deletionTimestamp"] = at(1030).to_string().into();
+    pods["items"].as_array_mut().unwrap().push(old);
+    let (vs, revision) = (
+        ObjectKey::new("shop", "vs"),
+        Revision::from_annotation("k1:1"),
+    );
+    let verdict = || bed.context.verdict(&vs, &revision, at(200));
+
+    bed.apiserver.will_answer(200, pods.clone());
+    assert!(bed.pass().await.unwrap() <= s(5));
+    assert_eq!(bed.status().unwrap().state, WorkloadState::Verified);
+    assert_eq!(verdict(), Verdict::Waiting);
+
+    later(5).await;
+    bed.apiserver.will_answer(200, pod_list(210, Some(&hash)));
+    let reported = bed.told().reported.len();
+    assert_eq!(bed.pass().await, None);
+    assert_eq!(verdict(), Verdict::Verified);
+    assert_eq!(
+        bed.told().reported.len(),
+        reported + 1,
+        "whoever revokes is woken"
+    );
+
+    // One whose end nobody confirms is not waited for beyond its time.
+    bed.context.memory.set(&deployment("web"), None);
+    bed.apiserver.will_answer(200, pods);
+    assert!(bed.pass().await.is_some());
+    later(31).await;
+    assert_eq!(bed.pass().await, None);
+    assert_eq!(verdict(), Verdict::Verified);
+}
+
 /// Workloads that nobody sees may use what was replaced.
 #[tokio::test]
 async fn while_a_kind_may_not_be_seen_nobody_says_that_all_are_done() {

@@ -1,6 +1,7 @@
 //! Pure: tests with Rollouts of Argo.
 
 use super::*;
+use crate::rollout::argo::EVICTS;
 
 /// As a Rollout that its controller is done with.
 fn rollout(play: &mut Play, by_template: bool) {
@@ -66,9 +67,41 @@ fn a_restart_that_the_controller_forgot_is_asked_for_again_and_not_for_ever() {
     argo(&mut play).restarted_at = Some(at(100));
     assert_eq!(play.at(17), Decision::Stamp);
     let (generation, now) = (play.view().generation, play.start + s(17));
+    play.tracker
+        .failed(Attempt::Stamp, ("no".into(), false), 0, now);
+    let (hash, pods) = (play.wanted(), play.pods.clone());
+    let in_the_same_pass = decide(&Situation {
+        view: play.view.as_ref(),
+        bound: &play.bound,
+        wanted: Some(&hash),
+        tracker: &play.tracker,
+        pods: Some(&pods),
+        unseen: None,
+        turn: None,
+        now,
+    });
+    assert!(matches!(in_the_same_pass, Decision::Retry { .. }));
     play.tracker.stamped(generation, now);
     assert!(restarting(&play.at(17)).is_some());
     assert!(restarting(&play.at(30)).is_some());
+}
+
+#[test]
+fn a_restart_by_time_that_does_not_move_says_what_its_controller_waits_for() {
+    let mut play = Play::new();
+    rollout(&mut play, false);
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.roll();
+    argo(&mut play).unfinished = true;
+    for pod in &mut play.pods {
+        (pod.stamp, pod.ready) = (None, false);
+    }
+    assert!(restarting(&play.at(11)).is_some());
+    let Decision::Failed { why, .. } = play.at(2_000) else {
+        panic!("it is not overdue");
+    };
+    assert_eq!(why.as_deref(), Some(EVICTS));
 }
 
 #[test]
