@@ -306,7 +306,7 @@ impl Pass<'_> {
         let restart_at = argo::restart_at(view, self.bound, (context.clock)());
         let written = if let Some(at) = restart_at {
             let body = patch::restart_at(workload, view, wanted, at);
-            exec::restart_at(client, metrics, workload, &body).await
+            exec::take_over(client, metrics, workload, &body).await
         } else {
             let body = patch::stamp(workload, view, wanted);
             exec::stamp(client, metrics, workload, &body).await
@@ -335,7 +335,7 @@ impl Pass<'_> {
             context, workload, ..
         } = *self;
         let body = patch::record(workload, self.view, self.wanted);
-        match exec::record(&context.client, &context.metrics, workload, &body).await {
+        match exec::take_over(&context.client, &context.metrics, workload, &body).await {
             Ok(_) => {
                 tracing::info!(%workload, hash = self.wanted, "in step without a restart");
                 tracker.recorded();

@@ -138,9 +138,10 @@ pub async fn stamp(
     .await
 }
 
-/// Records with `body` on `workload` that its pods are in step. Nobody else has a use for that annotation; whoever
-/// wrote it copied it, as `kubectl rollout undo` does, so it is taken back.
-pub async fn record(
+/// Writes `body` on `workload`, also over what somebody else wrote there: that its pods are in step, for which nobody else has a use,
+/// so that whoever wrote it copied it, as `kubectl rollout undo` does; or `spec.restartAt` of a Rollout of Argo, with which whoever set it
+/// before asked for a restart that was done meanwhile, or for one that comes too late.
+pub async fn take_over(
     client: &Client,
     metrics: &Metrics,
     workload: &WorkloadKey,
@@ -148,17 +149,6 @@ pub async fn record(
 ) -> Result<i64, ExecError> {
     let params = PatchParams::apply(ROLLOUT_MANAGER).force();
     apply((client, metrics), workload, body, params).await
-}
-
-/// Asks with `body` for a restart of a Rollout of Argo. Whoever set `spec.restartAt` before asked for a restart that was done
-/// meanwhile, or for one that comes too late, so it is taken over.
-pub async fn restart_at(
-    client: &Client,
-    metrics: &Metrics,
-    workload: &WorkloadKey,
-    body: &Value,
-) -> Result<i64, ExecError> {
-    record(client, metrics, workload, body).await
 }
 
 async fn apply(

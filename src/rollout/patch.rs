@@ -20,11 +20,10 @@ pub fn stamp(workload: &WorkloadKey, view: &WorkloadView, hash: &str) -> Value {
 ///
 /// A stamp that we put into its template before is repeated, lest the template change.
 pub fn restart_at(workload: &WorkloadKey, view: &WorkloadView, hash: &str, at: Timestamp) -> Value {
-    let mut body = record(workload, view, hash);
-    if let Some(metadata) = body.get_mut("metadata") {
-        put(metadata, "annotations", json!({ SECRETS_HASH: hash }));
-    }
-    let mut spec = body.get_mut("spec").map_or_else(|| json!({}), Value::take);
+    let mut body = annotated(workload, view, (SECRETS_HASH, hash));
+    let mut spec = view
+        .our_template_stamp()
+        .map_or_else(|| json!({}), template);
     put(&mut spec, "restartAt", json!(at.to_string()));
     put(&mut body, "spec", spec);
     body
@@ -32,10 +31,7 @@ pub fn restart_at(workload: &WorkloadKey, view: &WorkloadView, hash: &str, at: T
 
 /// Notes on the workload that its pods were proved to run the data of `hash`. Its template stays as it is.
 pub fn record(workload: &WorkloadKey, view: &WorkloadView, hash: &str) -> Value {
-    let mut body = identity(workload, view);
-    if let Some(metadata) = body.get_mut("metadata") {
-        put(metadata, "annotations", json!({ IN_STEP: hash }));
-    }
+    let mut body = annotated(workload, view, (IN_STEP, hash));
     if let Some(stamp) = view.our_template_stamp() {
         put(&mut body, "spec", template(stamp));
     }
@@ -53,6 +49,15 @@ fn identity(workload: &WorkloadKey, view: &WorkloadView) -> Value {
             "uid": view.uid,
         },
     })
+}
+
+/// The same with an annotation of the workload itself.
+fn annotated(workload: &WorkloadKey, view: &WorkloadView, (name, value): (&str, &str)) -> Value {
+    let mut body = identity(workload, view);
+    if let Some(metadata) = body.get_mut("metadata") {
+        put(metadata, "annotations", json!({ name: value }));
+    }
+    body
 }
 
 fn template(hash: &str) -> Value {

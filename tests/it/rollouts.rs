@@ -14,9 +14,12 @@ mod together;
 mod visible;
 
 use futures::future::join_all;
+use k8s_openapi::api::{core::v1::ResourceQuota, events::v1::Event};
+use kube::api::ListParams;
+use lockstep_testbed::eventually;
 use serde_json::{Value, json};
 
-use crate::support::{InStep, Stage, Team, env_from, settle, workload};
+use crate::support::{InStep, SOON, Stage, Team, env_from, settle, workload};
 
 /// A `VaultSecret` that settles in a second, and a workload that uses its Secret; in step.
 async fn in_step(team: &Team<'_>, name: &str, kind: &'static str) -> InStep {
@@ -24,6 +27,39 @@ async fn in_step(team: &Team<'_>, name: &str, kind: &'static str) -> InStep {
     team.vault_secret(name, settle("1s")).await;
     team.apply(&workload(kind, name, &env_from(&[name]))).await;
     team.in_step(name, (kind, name), None).await
+}
+
+/// A `ResourceQuota` named `full` for so many pods, which counts already.
+async fn allow_pods(team: &Team<'_>, most: &str) {
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
+        "spec": {"hard": {"pods": most}},
+    }))
+    .await;
+    let counted = async || {
+        let quota = team.api::<ResourceQuota>().get("full").await.unwrap();
+        quota.status.and_then(|status| status.used).is_some()
+    };
+    eventually(SOON, "the quota counts", counted).await.unwrap();
+}
+
+/// Waits for an event of the workload `name` with this reason and note.
+async fn hears(team: &Team<'_>, name: &str, reason: &str, note: &str) {
+    eventually(SOON, &format!("the event {reason}: {note}"), async || {
+        let events = team
+            .api::<Event>()
+            .list(&ListParams::default())
+            .await
+            .unwrap();
+        events.items.into_iter().any(|event| {
+            let about = event.regarding.and_then(|about| about.name);
+            about.as_deref() == Some(name)
+                && event.reason.as_deref() == Some(reason)
+                && event.note.as_deref() == Some(note)
+        })
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

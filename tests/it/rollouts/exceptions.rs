@@ -8,7 +8,7 @@ use lockstep::{api::vault_secret::WorkloadState, names::RESTART};
 use lockstep_testbed::eventually;
 use serde_json::json;
 
-use super::in_step;
+use super::{allow_pods, in_step};
 use crate::support::{InStep, SOON, Stage, Team, env_from, settle, workload};
 
 #[tokio::test]
@@ -150,16 +150,7 @@ async fn a_restart_that_a_quota_stops_says_so_and_goes_on_without_it() {
     let stage = Stage::shared().await;
     let team = stage.team("quota").await;
     let before = impatient(&team).await;
-    team.apply(&json!({
-        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
-        "spec": {"hard": {"pods": "2"}},
-    }))
-    .await;
-    let counted = async || {
-        let quota = team.api::<ResourceQuota>().get("full").await.unwrap();
-        quota.status.and_then(|status| status.used).is_some()
-    };
-    eventually(SOON, "the quota counts", counted).await.unwrap();
+    allow_pods(&team, "2").await;
 
     team.put("app", &json!({"password": "two"})).await;
     let failed = team.workload_is("app", "app", WorkloadState::Failed).await;

@@ -6,16 +6,14 @@ use std::{
 };
 
 use futures::future::join_all;
-use k8s_openapi::api::{
-    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, events::v1::Event,
-};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
+use kube::api::{Patch, PatchParams, PostParams};
 use lockstep::api::vault_secret::WorkloadState;
 use lockstep_testbed::eventually;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::in_step;
+use super::{hears, in_step};
 use crate::support::{GARBAGE, SOON, Stage, Team, env_from, settle, workload};
 
 /// How often somebody writes who does so again and again.
@@ -184,7 +182,7 @@ async fn whoever_replaces_the_workload_again_and_again_is_named_and_not_fought_f
     let failed = team.workload_is("app", "app", WorkloadState::Failed).await;
     let why = "RestartConflict: the field manager deployer twice took away the annotation that restarts the pods";
     assert_eq!(failed.message.as_deref(), Some(why));
-    told(&team, "RestartConflict", why).await;
+    hears(&team, "app", "RestartConflict", why).await;
     let mark = stage.audit_mark().await.unwrap();
     team.polled("app").await;
     let writes = stage.writes_by(mark, "lockstep/").await.unwrap();
@@ -205,25 +203,6 @@ async fn whoever_replaces_the_workload_again_and_again_is_named_and_not_fought_f
     let after = team.in_step("app", ("Deployment", "app"), hash).await;
     assert_ne!(after.hash, before.hash);
     assert_eq!(after.stamp, Some(after.hash));
-}
-
-/// Waits for an event of the Deployment `app` with this reason and note.
-async fn told(team: &Team<'_>, reason: &str, note: &str) {
-    eventually(SOON, &format!("the event {reason}: {note}"), async || {
-        let events = team
-            .api::<Event>()
-            .list(&ListParams::default())
-            .await
-            .unwrap();
-        events.items.into_iter().any(|event| {
-            let about = event.regarding.and_then(|about| about.name);
-            about.as_deref() == Some("app")
-                && event.reason.as_deref() == Some(reason)
-                && event.note.as_deref() == Some(note)
-        })
-    })
-    .await
-    .unwrap();
 }
 
 #[tokio::test]

@@ -2,17 +2,17 @@
 
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
-    events::v1::Event,
     rbac::v1::{ClusterRole, PolicyRule},
 };
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use lockstep::api::vault_secret::WorkloadState;
 use lockstep_testbed::{Bed, OPERATOR_NAMESPACE, OperatorOptions, eventually};
 use serde_json::{Value, json};
 
+use super::hears;
 use crate::{
     rbac::rendered_chart,
     support::{GARBAGE, InStep, SOON, Stage, Team, env_from, options, settle, workload},
@@ -114,7 +114,7 @@ async fn without_the_right_to_restart_it_a_workload_fails_alone_and_restarts_whe
     }
     let told = format!("False RolloutFailed: Deployment web: {why}");
     team.condition_is("app", "RolledOut", &told).await;
-    event(&team, "web", &why).await;
+    hears(&team, "web", "RolloutFailed", &why).await;
     team.restarted_once("app", &db).await;
     allowed.restarted_once("app", &fine).await;
     team.not_restarted(&web).await;
@@ -128,25 +128,6 @@ async fn without_the_right_to_restart_it_a_workload_fails_alone_and_restarts_whe
     .unwrap();
     team.restarted_once("app", &web).await;
     team.condition_is("app", "RolledOut", "True Verified").await;
-}
-
-/// Waits for an event that tells that the Deployment `name` failed.
-async fn event(team: &Team<'_>, name: &str, note: &str) {
-    eventually(SOON, &format!("an event: {note}"), async || {
-        let events = team
-            .api::<Event>()
-            .list(&ListParams::default())
-            .await
-            .unwrap();
-        events.items.into_iter().any(|event| {
-            let about = event.regarding.and_then(|about| about.name);
-            about.as_deref() == Some(name)
-                && event.reason.as_deref() == Some("RolloutFailed")
-                && event.note.as_deref() == Some(note)
-        })
-    })
-    .await
-    .unwrap();
 }
 
 #[tokio::test]

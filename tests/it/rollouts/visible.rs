@@ -15,7 +15,7 @@ use lockstep::{
 use lockstep_testbed::eventually;
 use serde_json::{Value, json};
 
-use super::in_step;
+use super::{allow_pods, in_step};
 use crate::support::{LONG, Pki, Role, SOON, Stage, Team, env_from, settle, workload};
 
 /// The cells of the only `VaultSecret` of the namespace as `kubectl get -o wide` prints them, by heading.
@@ -176,16 +176,7 @@ async fn a_stateful_set_and_a_daemon_set_whose_pods_are_refused_say_why_until_th
         team.apply(&workload(kind, name, &env_from(&["app"]))).await;
         before.push(team.in_step("app", (kind, name), None).await);
     }
-    team.apply(&json!({
-        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"},
-        "spec": {"hard": {"pods": "1"}},
-    }))
-    .await;
-    let counted = async || {
-        let quota = team.api::<ResourceQuota>().get("full").await.unwrap();
-        quota.status.and_then(|status| status.used).is_some()
-    };
-    eventually(SOON, "the quota counts", counted).await.unwrap();
+    allow_pods(&team, "1").await;
 
     team.put("app", &json!({"password": "two"})).await;
     for (_, name) in kinds {

@@ -14,6 +14,16 @@ fn rollout(play: &mut Play, by_template: bool) {
     play.view().argo = Some(Box::new(argo));
 }
 
+/// One that was restarted ten seconds after the start, and whose pods are new.
+fn rolled(by_template: bool) -> Play {
+    let mut play = Play::new();
+    rollout(&mut play, by_template);
+    play.settles_until(0, 10);
+    play.stamp(10);
+    play.roll();
+    play
+}
+
 fn argo(play: &mut Play) -> &mut Argo {
     play.view().argo.as_mut().unwrap()
 }
@@ -30,11 +40,7 @@ fn waits_for_promotion(decision: &Decision) -> bool {
 
 #[test]
 fn a_restart_by_time_ends_when_the_controller_is_done_and_every_pod_is_new() {
-    let mut play = Play::new();
-    rollout(&mut play, false);
-    play.settles_until(0, 10);
-    play.stamp(10);
-    play.roll();
+    let mut play = rolled(false);
     argo(&mut play).unfinished = true;
     for pod in &mut play.pods {
         pod.stamp = None;
@@ -53,11 +59,7 @@ fn a_restart_by_time_ends_when_the_controller_is_done_and_every_pod_is_new() {
 
 #[test]
 fn a_restart_that_the_controller_forgot_is_asked_for_again_and_not_for_ever() {
-    let mut play = Play::new();
-    rollout(&mut play, false);
-    play.settles_until(0, 10);
-    play.stamp(10);
-    play.roll();
+    let mut play = rolled(false);
     play.pods[1].stamp = None;
     argo(&mut play).restarted_at = Some(at(99));
     assert!(
@@ -88,11 +90,7 @@ fn a_restart_that_the_controller_forgot_is_asked_for_again_and_not_for_ever() {
 
 #[test]
 fn a_restart_by_time_that_does_not_move_says_what_its_controller_waits_for() {
-    let mut play = Play::new();
-    rollout(&mut play, false);
-    play.settles_until(0, 10);
-    play.stamp(10);
-    play.roll();
+    let mut play = rolled(false);
     argo(&mut play).unfinished = true;
     for pod in &mut play.pods {
         (pod.stamp, pod.ready) = (None, false);
@@ -118,11 +116,7 @@ fn a_template_that_somebody_is_to_promote_is_not_stamped_before() {
 
 #[test]
 fn a_template_that_waits_for_its_promotion_says_so_and_has_not_failed() {
-    let mut play = Play::new();
-    rollout(&mut play, true);
-    play.settles_until(0, 10);
-    play.stamp(10);
-    play.roll();
+    let mut play = rolled(true);
     play.view().counters = counters(3, 1, 3);
     play.view().manual = Some(STEP);
     for second in [12, 5_000] {
