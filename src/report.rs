@@ -383,6 +383,7 @@ mod tests {
             refresh: None,
             missing_policy: None,
             left_behind: None,
+            unmatched: None,
         })
     }
 
