@@ -292,6 +292,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "it is one table")]
     fn a_refused_key_or_name_comes_with_advice() {
         let refused = |detail: &str, status: u16, key_type: Option<KeyType>| {
             let ask = ask(None, key_type);

@@ -258,7 +258,7 @@ mod tests {
 
     fn known() -> Known {
         let wanted = Wanted {
-            revision: crate::revision::Revision::from_annotation("k1:0"),
+            revision: Revision::from_annotation("k1:0"),
             fields: 0,
         };
         Known {
@@ -332,7 +332,7 @@ mod tests {
         memories.begin(&key, &view(None, 1), now);
         let write = |revision: &str, version: &str| Write {
             wanted: Wanted {
-                revision: crate::revision::Revision::from_annotation(revision),
+                revision: Revision::from_annotation(revision),
                 fields: 0,
             },
             over: Some(("u".into(), version.into())),
