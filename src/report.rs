@@ -394,6 +394,7 @@ mod tests {
             refresh: None,
             missing_policy: None,
             left_behind: None,
+            unmatched: None,
         })
     }
 

@@ -89,6 +89,7 @@ fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
         refresh,
         missing_policy: _,
         left_behind: _,
+        unmatched: _,
     } = in_step;
     status.target = Some(target.clone());
     status.rotation_hash = Some(revision.to_string());
@@ -194,10 +195,11 @@ fn kept(kind: Kind, before: &Condition) -> Option<Wanted> {
 
 fn in_step_conditions(in_step: &InStep) -> Vec<Wanted> {
     let message = format!("Secret {} is in step with Vault", in_step.target);
-    let synced = match &in_step.left_behind {
-        Some(left) => format!("{message}; {left}"),
-        None => message.clone(),
-    };
+    let besides = [&in_step.left_behind, &in_step.unmatched];
+    let synced = besides
+        .into_iter()
+        .flatten()
+        .fold(message.clone(), |said, more| format!("{said}; {more}"));
     vec![
         Wanted::yes(Kind::Ready, "InStep", &message),
         Wanted::yes(Kind::Synced, "InStep", synced),

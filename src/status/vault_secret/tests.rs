@@ -22,6 +22,7 @@ fn in_step() -> Outcome {
         refresh: Some("now".into()),
         missing_policy: None,
         left_behind: None,
+        unmatched: None,
     })
 }
 
