@@ -20,7 +20,7 @@ use super::{
     bind::Bound,
     pod::PodFacts,
     proof::fresh_from,
-    view::{Counters, Manual, Shape, Workload, WorkloadView, count},
+    view::{Counters, Manual, Restart, Shape, Workload, WorkloadView, count},
 };
 use crate::names::{RESTART_BY, RESTART_BY_TEMPLATE};
 
@@ -125,10 +125,15 @@ pub fn template_of(view: &WorkloadView) -> Option<&str> {
     view.argo.as_ref()?.template_of.as_deref()
 }
 
-/// `view`, whose template stands in `lender`, with the Secrets that this one's pods would use.
+/// `view`, whose template stands in `lender`, with the Secrets that this one's pods would use. For which of them it wants to be
+/// restarted it says itself; where it does not, the lender may say that it is only those in the environment.
 pub fn with_template_of(view: &WorkloadView, lender: &WorkloadView) -> WorkloadView {
     let mut view = view.clone();
     view.secrets.clone_from(&lender.secrets);
+    view.secrets_in_env.clone_from(&lender.secrets_in_env);
+    if (view.restart, lender.restart) == (Restart::Always, Restart::Env) {
+        view.restart = Restart::Env;
+    }
     if view.selector.is_empty() {
         view.selector.clone_from(&lender.selector);
     }

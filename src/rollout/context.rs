@@ -131,7 +131,7 @@ impl RolloutContext {
     /// Why no workload of the kind of `workload` is seen.
     fn unseen_kind(&self, workload: &WorkloadKey, follows: &[Follows]) -> Option<Waiting> {
         match &*self.cache(workload.kind).sight().borrow() {
-            Sight::Refused(why) => Some(Waiting::Unseen { why: why.clone() }),
+            Sight::Refused(why) | Sight::Stale(why) => Some(Waiting::Unseen { why: why.clone() }),
             Sight::Absent => {
                 let places = follows.iter().filter_map(|one| one.place(workload));
                 let places: BTreeSet<_> = places.collect();
@@ -166,10 +166,10 @@ impl RolloutContext {
         if workload.kind != WorkloadKind::Deployment {
             return None;
         }
-        let all = self.rollouts.in_namespace(&workload.namespace);
         let takes = |view: &WorkloadView| argo::template_of(view) == Some(&workload.name);
-        let (key, _) = all.into_iter().find(|(_, view)| takes(view))?;
-        Some(key.name)
+        let pick = |(key, view): (&ObjectKey, &WorkloadView)| takes(view).then(|| key.name.clone());
+        let borrowers = self.rollouts.pick(&workload.namespace, pick);
+        borrowers.into_iter().next()
     }
 
     /// The workloads to look at when one of `kind` changed.
@@ -210,11 +210,16 @@ impl RolloutContext {
             return None;
         }
         let refused = KINDS.iter().filter_map(|kind| {
-            let why = self.cache(*kind).refused()?;
-            Some(format!(
-                "{}s cannot be seen and are not restarted: {why}",
-                kind.as_str()
-            ))
+            let name = kind.as_str();
+            match &*self.cache(*kind).sight().borrow() {
+                Sight::Refused(why) => Some(format!(
+                    "{name}s cannot be seen and are not restarted: {why}"
+                )),
+                Sight::Stale(why) => Some(format!(
+                    "{name}s cannot be watched any more, and new ones are not restarted: {why}"
+                )),
+                Sight::Awaited | Sight::Absent | Sight::Synced => None,
+            }
         });
         let refused: Vec<_> = refused.collect();
         (!refused.is_empty()).then(|| refused.join("; "))
@@ -454,19 +459,16 @@ impl RolloutContext {
     fn using(&self, secret: &ObjectKey) -> BTreeSet<WorkloadKey> {
         let mut keys = BTreeSet::new();
         for kind in KINDS {
-            let all = self.cache(kind).in_namespace(&secret.namespace);
-            keys.extend(
-                all.iter()
-                    .filter(|(_, view)| view.secrets.contains(&secret.name))
-                    .map(|(key, _)| WorkloadKey::new(kind, key)),
-            );
+            keys.extend(self.cache(kind).pick(&secret.namespace, |(key, view)| {
+                view.uses(&secret.name).then(|| WorkloadKey::new(kind, key))
+            }));
         }
-        let lenders = keys.iter().filter_map(|lender| {
-            let name = self.borrower(lender)?;
-            let key = ObjectKey::new(&secret.namespace, name);
-            Some(WorkloadKey::new(WorkloadKind::Rollout, &key))
+        let borrowers = self.rollouts.pick(&secret.namespace, |(key, view)| {
+            let lender = ObjectKey::new(&key.namespace, argo::template_of(view)?);
+            let lender = WorkloadKey::new(WorkloadKind::Deployment, &lender);
+            keys.contains(&lender)
+                .then(|| WorkloadKey::new(WorkloadKind::Rollout, key))
         });
-        let borrowers: Vec<_> = lenders.collect();
         keys.extend(borrowers);
         keys
     }

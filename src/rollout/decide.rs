@@ -220,15 +220,14 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
             Decision::Verified
         };
     }
+    let known = tracker.course.listed.map(|(_, progress)| progress);
     if !view.is_complete() {
         return if view.paused {
             Decision::Paused { stamped: true }
         } else {
-            let wanted = &tracker.course.wanted;
-            let progress = pods.filter(|_| view.is_restarted_by_time()).map_or_else(
-                || Progress::counted(view),
-                |pods| Progress::listed(pods, wanted, view),
-            );
+            // What was listed last tells more than counters of pods of any age.
+            let listed = known.filter(|_| view.is_restarted_by_time());
+            let progress = listed.unwrap_or_else(|| Progress::counted(view));
             under_way(situation, view, progress)
         };
     }
@@ -242,7 +241,6 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
             under_way(situation, view, progress)
         };
     }
-    let known = tracker.course.listed.map(|(_, progress)| progress);
     // What moved since they were looked at may well be the end of it.
     let pause = if tracker.moved_since_listed() {
         Duration::ZERO

@@ -121,6 +121,37 @@ fn a_template_that_stands_elsewhere_is_not_stamped() {
 }
 
 #[test]
+fn for_what_a_borrowed_template_is_restarted_the_rollout_says_and_else_its_lender() {
+    let with = |restart| WorkloadView {
+        restart,
+        secrets: ["env".to_owned(), "mounted".to_owned()].into(),
+        secrets_in_env: ["env".to_owned()].into(),
+        ..view()
+    };
+    let bare = |restart| WorkloadView {
+        restart,
+        secrets: [].into(),
+        secrets_in_env: [].into(),
+        ..view()
+    };
+    // What the Rollout says, what its lender says, and what comes of it.
+    let rows = [
+        (Restart::Always, Restart::Always, Restart::Always),
+        (Restart::Always, Restart::Env, Restart::Env),
+        (Restart::Always, Restart::Never, Restart::Always),
+        (Restart::Env, Restart::Always, Restart::Env),
+        (Restart::Env, Restart::Env, Restart::Env),
+        (Restart::Never, Restart::Env, Restart::Never),
+    ];
+    for (own, lent, expected) in rows {
+        let found = with_template_of(&bare(own), &with(lent));
+        assert_eq!(found.restart, expected, "{own:?} {lent:?}");
+        let uses = [found.uses("env"), found.uses("mounted")];
+        assert_eq!(uses, [true, expected != Restart::Env], "{own:?} {lent:?}");
+    }
+}
+
+#[test]
 fn what_holds_up_a_new_template_is_told_and_holds_up_no_restart_by_time() {
     let paused = |reason: &str, index: u64| json!({"pauseConditions": [{"reason": reason}], "currentStepIndex": index});
     let none = json!({});

@@ -18,11 +18,12 @@ use crate::{
     queue::Queue,
     revision::Revision,
     rollout::{
+        argo::Argo,
         bind::Follows,
         board::Board,
         context::Memory,
         decision::Waiting,
-        fixtures::{at, deployment, s, view},
+        fixtures::{at, deployment, s, view, workload},
         report::RolloutNote,
         turn::{Hold, Limits},
     },
@@ -393,8 +394,19 @@ async fn changes_of_secrets_and_vault_secrets_touch_the_workloads_that_use_them(
             ..view()
         },
     );
-    let agent = WorkloadKey::new(WorkloadKind::DaemonSet, &ObjectKey::new("shop", "agent"));
-    let expected = [deployment("web"), agent];
+    let borrower = |lender: &str| WorkloadView {
+        secrets: [].into(),
+        argo: Some(Box::new(Argo {
+            template_of: Some(lender.to_owned()),
+            ..Argo::default()
+        })),
+        ..view()
+    };
+    put(&bed.context.rollouts, "site", borrower("web"));
+    put(&bed.context.rollouts, "else", borrower("other"));
+    let agent = workload(WorkloadKind::DaemonSet, "agent");
+    let site = workload(WorkloadKind::Rollout, "site");
+    let expected = [deployment("web"), agent, site];
     assert_eq!(bed.context.touched_by_secret(&db), expected);
     assert_eq!(bed.context.touched_by_vault_secret(&vs), expected);
     assert_eq!(

@@ -236,7 +236,12 @@ fn a_rollout_owns_the_pods_of_its_replica_sets_and_a_deployment_none_of_them() {
         (made(Some("web-canary-5d"), ROLLOUT_HASH), (false, false)),
         (made(Some("old-5d"), ROLLOUT_HASH), (true, false)),
         (made(Some("web-5d"), TEMPLATE_HASH), (false, true)),
-        (made(Some("handmade"), ROLLOUT_HASH), (true, true)),
+        // Of an Experiment.
+        (
+            made(Some("web-5d-2-1-baseline"), ROLLOUT_HASH),
+            (false, false),
+        ),
+        (made(Some("handmade"), "other"), (true, true)),
         (made(None, ROLLOUT_HASH), (true, false)),
         (made(None, TEMPLATE_HASH), (false, true)),
     ];

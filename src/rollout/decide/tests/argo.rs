@@ -112,6 +112,22 @@ fn a_restart_by_time_that_does_not_move_says_what_its_controller_waits_for() {
 }
 
 #[test]
+fn a_restart_by_time_says_the_same_of_its_pods_until_they_are_listed_again() {
+    let mut play = rolled(false);
+    argo(&mut play).unfinished = true;
+    play.pods[1].stamp = None;
+    assert!(restarting(&play.at(11)).is_some());
+    let lists = play.lists;
+    for (second, listed) in [(2_000, 1), (2_010, 1), (2_050, 1), (2_060, 2)] {
+        let Decision::Failed { progress, .. } = play.at(second) else {
+            panic!("it is not overdue");
+        };
+        assert_eq!((progress.ready, progress.wanted), (2, 3), "{second}");
+        assert_eq!(play.lists, lists + listed);
+    }
+}
+
+#[test]
 fn a_template_that_somebody_is_to_promote_is_not_stamped_before() {
     let mut play = Play::new();
     rollout(&mut play, true);
