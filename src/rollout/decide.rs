@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    argo::{Argo, EVICTS, Pace},
+    argo::{self, Argo, EVICTS, Pace},
     bind::Bound,
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
@@ -329,6 +329,17 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
         return Decision::Waiting(Waiting::ManualUpdate {
             manual,
             progress,
+            again: look,
+        });
+    }
+    if let Some(manual) = argo::older_stay(view).filter(|_| !situation.tracker.is_ahead_of(view)) {
+        let wanted = view.counters.wanted;
+        return Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress: Progress {
+                ready: wanted,
+                wanted,
+            },
             again: look,
         });
     }

@@ -82,7 +82,12 @@ pub(super) async fn follow<L: Listener>(
                 objects(api),
                 Arc::clone(&rollouts),
                 |object: DynamicObject| Some(WorkloadView::project(&object)),
-                move |change| listener.workload(WorkloadKind::Rollout, change),
+                move |change| {
+                    if let Some(field) = argo::unreadable(change) {
+                        tracing::warn!(rollout = %change.key, field, "the template of a Rollout cannot be read, so nobody knows which Secrets it uses: it is restarted only for a VaultSecret that names it in its targets");
+                    }
+                    listener.workload(WorkloadKind::Rollout, change);
+                },
                 stop.clone(),
             );
             watch = kept.boxed().fuse();

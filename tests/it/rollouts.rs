@@ -10,6 +10,7 @@ mod quiet;
 mod random;
 mod returns;
 mod rights;
+mod templates;
 mod together;
 mod visible;
 

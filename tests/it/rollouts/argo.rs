@@ -21,12 +21,12 @@ use crate::support::{SOON, Stage, Team, env_from, options, pod_stamp, settle, wo
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A canary that stops with half of the pods until somebody promotes it.
-fn canary() -> Value {
+pub(super) fn canary() -> Value {
     json!({"canary": {"maxUnavailable": 1, "steps": [{"setWeight": 50}, {"pause": {}}]}})
 }
 
 /// A Rollout of two pods that use the Secret of the same name.
-fn rollout(name: &str, strategy: &Value) -> Value {
+pub(super) fn rollout(name: &str, strategy: &Value) -> Value {
     let mut manifest = workload("Rollout", name, &env_from(&[name]));
     manifest["apiVersion"] = json!("argoproj.io/v1alpha1");
     manifest["spec"]["strategy"] = strategy.clone();
@@ -90,7 +90,7 @@ async fn becomes(
 }
 
 /// Waits until it is verified with a hash other than `before`; returns the hash.
-async fn verified(team: &Team<'_>, name: &str, before: Option<&str>) -> String {
+pub(super) async fn verified(team: &Team<'_>, name: &str, before: Option<&str>) -> String {
     let done = |status: &WorkloadStatus| {
         status.state == WorkloadState::Verified && status.hash.as_deref() != before
     };
@@ -99,19 +99,19 @@ async fn verified(team: &Team<'_>, name: &str, before: Option<&str>) -> String {
 }
 
 /// Waits until it is in this state; returns the message.
-async fn is(team: &Team<'_>, name: &str, state: WorkloadState) -> String {
+pub(super) async fn is(team: &Team<'_>, name: &str, state: WorkloadState) -> String {
     let status = becomes(team, name, state.as_str(), |status| status.state == state).await;
     status.message.unwrap_or_default()
 }
 
 /// The UIDs of its pods.
-async fn pods(team: &Team<'_>, name: &str) -> BTreeSet<String> {
+pub(super) async fn pods(team: &Team<'_>, name: &str) -> BTreeSet<String> {
     let pods = team.pods(name).await.into_iter();
     pods.filter_map(|pod| pod.metadata.uid).collect()
 }
 
 /// Waits until its controller has all pods running and nothing left to do.
-async fn healthy(team: &Team<'_>, name: &str) {
+pub(super) async fn healthy(team: &Team<'_>, name: &str) {
     eventually(PATIENCE, &format!("{name} is healthy"), async || {
         let data = data(team, name).await;
         let status = &data["status"];
