@@ -9,6 +9,7 @@ use std::{
     fmt::Debug,
     ops::Bound,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt};
@@ -17,10 +18,21 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::names::ObjectKey;
+
+/// How long a watch is refused before what it showed counts as out of date. An apiserver that has just started refuses what it
+/// will allow.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long after it was refused a watch goes on for sure. A refused one is begun again after half a minute at most, and one
+/// that is not refused says nothing until something changes.
+const CALM: Duration = Duration::from_secs(90);
 
 /// The projections of all objects of one kind.
 pub struct Cache<V> {
@@ -38,8 +50,10 @@ pub enum Sight {
     Refused(String),
     /// The kind is not installed.
     Absent,
-    /// It has arrived.
+    /// It has arrived, and what came since.
     Synced,
+    /// It has arrived, and the apiserver has refused for a while, for this reason, to show what came since. It is asked for again and again.
+    Stale(String),
 }
 
 /// One object whose projection changed; both sides are there unless it came or went.
@@ -103,8 +117,12 @@ impl<V: PartialEq> Cache<V> {
 
     /// Returns when the first full list has arrived.
     pub async fn wait_until_synced(&self) {
+        let arrived = |sight: &Sight| match sight {
+            Sight::Synced | Sight::Stale(_) => true,
+            Sight::Awaited | Sight::Refused(_) | Sight::Absent => false,
+        };
         // The sender lives as long as `self`, so waiting cannot fail.
-        _ = self.sight().wait_for(|sight| *sight == Sight::Synced).await;
+        _ = self.sight().wait_for(arrived).await;
     }
 
     /// Returns when the first full list has arrived or was refused, or there is none to be had.
@@ -121,33 +139,19 @@ impl<V: PartialEq> Cache<V> {
         self.sight.subscribe()
     }
 
-    /// Why the apiserver refuses the first list, if it does.
-    pub fn refused(&self) -> Option<String> {
-        match &*self.sight.borrow() {
-            Sight::Refused(why) => Some(why.clone()),
-            Sight::Awaited | Sight::Absent | Sight::Synced => None,
-        }
-    }
-
-    /// Notes that the apiserver refuses the first list. What is known already is kept: an apiserver that has just started refuses what it will allow.
+    /// Notes that the apiserver refuses the first list. What is known already is kept: see [`Sight::Stale`].
     pub(crate) fn refuse(&self, why: String) {
         self.sight.send_if_modified(|sight| {
             let refused = Sight::Refused(why);
-            let news = *sight != Sight::Synced && *sight != refused;
+            let news = match sight {
+                Sight::Awaited | Sight::Refused(_) | Sight::Absent => *sight != refused,
+                Sight::Synced | Sight::Stale(_) => false,
+            };
             if news {
                 *sight = refused;
             }
             news
         });
-    }
-
-    /// Notes what the apiserver refuses with `error`; that it cannot be reached is no refusal.
-    pub(crate) fn note(&self, error: &watcher::Error) {
-        if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error
-            && (status.is_forbidden() || status.is_not_found())
-        {
-            self.refuse(status.message.clone());
-        }
     }
 
     /// Notes that the kind is not installed, and returns what has gone with it.
@@ -183,7 +187,8 @@ impl<V: PartialEq> Cache<V> {
         })
     }
 
-    fn see(&self, new: Sight) {
+    /// Takes in how much is known.
+    pub(crate) fn see(&self, new: Sight) {
         self.sight.send_if_modified(|sight| {
             let news = *sight != new;
             *sight = new;
@@ -237,7 +242,6 @@ where
                 .filter(|key| !keep.contains(key))
                 .cloned()
                 .collect();
-            cache.see(Sight::Synced);
             gone.iter().filter_map(|key| cache.remove(key)).collect()
         }
     }
@@ -252,7 +256,55 @@ pub fn key_of<K: Resource>(object: &K) -> ObjectKey {
     }
 }
 
-/// Keeps `cache` equal to what `api` holds until `stop`, and hands each change to `changed`.
+/// Why the apiserver refuses a list or a watch; that it cannot be reached is no refusal.
+pub(crate) fn refusal(error: &watcher::Error) -> Option<&str> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.is_forbidden() || status.is_not_found() =>
+        {
+            Some(&status.message)
+        }
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchError(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => None,
+    }
+}
+
+/// How a watch fares, its objects aside.
+#[derive(Debug, Default)]
+struct Course {
+    is_listed: bool,
+    /// When it was refused first and last, without anything in between.
+    refused: Option<(Instant, Instant)>,
+}
+
+impl Course {
+    /// Takes in that it goes on; returns how much is known then.
+    fn goes_on(&mut self) -> Option<Sight> {
+        self.refused = None;
+        self.is_listed.then_some(Sight::Synced)
+    }
+
+    /// Takes in that it is refused; returns how much is known then, unless that is as before.
+    fn is_refused(&mut self, why: &str, now: Instant) -> Option<Sight> {
+        let first = self.refused.map_or(now, |(first, _)| first);
+        self.refused = Some((first, now));
+        if !self.is_listed {
+            return Some(Sight::Refused(why.to_owned()));
+        }
+        (now >= first + PATIENCE).then(|| Sight::Stale(why.to_owned()))
+    }
+
+    /// When it goes on for sure, if it was refused and is not again until then.
+    fn calm_at(&self) -> Option<Instant> {
+        self.refused.map(|(_, last)| last + CALM)
+    }
+}
+
+/// Keeps `cache` equal to what `events` tell until `stop`, and hands each change to `changed`.
 ///
 /// A failing watch is retried for ever with back-off; it holds up nobody else.
 pub async fn keep<K, V>(
@@ -267,20 +319,40 @@ pub async fn keep<K, V>(
 {
     let mut events = std::pin::pin!(events.take_until(stop.cancelled_owned()));
     let mut listed = BTreeSet::new();
+    let mut course = Course::default();
     loop {
-        match events.try_next().await {
-            Ok(Some(event)) => {
+        let next = match course.calm_at() {
+            Some(at) => timeout_at(at, events.try_next()).await,
+            None => Ok(events.try_next().await),
+        };
+        let sight = match next {
+            Ok(Ok(Some(event))) => {
+                let shows = shows(&event);
+                course.is_listed |= shows;
                 for change in observe(&cache, &mut listed, event, &project) {
                     changed(&change);
                 }
+                shows.then(|| course.goes_on()).flatten()
             }
-            Ok(None) => return,
-            Err(error) => {
-                cache.note(&error);
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
                 let kind = std::any::type_name::<V>();
                 tracing::warn!(cache = kind, error = %crate::telemetry::chain::chain(&error), "a watch failed and is tried again");
+                refusal(&error).and_then(|why| course.is_refused(why, Instant::now()))
             }
+            Err(_) => course.goes_on(),
+        };
+        if let Some(sight) = sight {
+            cache.see(sight);
         }
+    }
+}
+
+/// Whether everything up to `event` was shown: within a list it was not.
+fn shows<K>(event: &watcher::Event<K>) -> bool {
+    match event {
+        watcher::Event::Init | watcher::Event::InitApply(_) => false,
+        watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_) => true,
     }
 }
 
@@ -296,7 +368,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures::SinkExt;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::core::Status;
 
     use super::*;
 
@@ -369,31 +443,76 @@ mod tests {
         assert!(cache.get(&ObjectKey::new("shop", "a")).is_none());
     }
 
-    #[test]
-    fn what_was_refused_is_told_until_the_first_list_arrives() {
-        let cache: Cache<String> = Cache::default();
-        let mut sight = cache.sight();
-        let mut news =
-            || sight.has_changed().unwrap() && *sight.borrow_and_update() != Sight::Awaited;
-        let mut told = Vec::new();
-        let mut note = |cache: &Cache<String>| told.push((news(), cache.refused()));
-        for why in ["no", "no", "still no"] {
-            cache.refuse(why.to_owned());
-            note(&cache);
+    /// The apiserver refuses a list, or else a watch.
+    fn refused(is_list: bool) -> watcher::Error {
+        let status = Status::failure("no", "Forbidden").with_code(403);
+        let error = kube::Error::Api(status.boxed());
+        if is_list {
+            watcher::Error::InitialListFailed(error)
+        } else {
+            watcher::Error::WatchStartFailed(error)
         }
-        changes(&cache, vec![Init, InitDone]);
-        note(&cache);
-        cache.refuse("again".to_owned());
-        note(&cache);
-        let told_as = |news: bool, why: Option<&str>| (news, why.map(str::to_owned));
-        let expected = [
-            told_as(true, Some("no")),
-            told_as(false, Some("no")),
-            told_as(true, Some("still no")),
-            told_as(true, None),
-            told_as(false, None),
-        ];
-        assert_eq!(told, expected);
+    }
+
+    /// Something happens to a watch, and so many seconds later we look how much is known.
+    type Step = (
+        u64,
+        Result<watcher::Event<ConfigMap>, watcher::Error>,
+        Sight,
+    );
+
+    async fn keeps(steps: Vec<Step>) {
+        let cache: Arc<Cache<String>> = Arc::default();
+        let (mut send, events) = futures::channel::mpsc::unbounded();
+        let stop = CancellationToken::new();
+        let kept = keep(events, Arc::clone(&cache), value, |_| {}, stop.clone());
+        let kept = tokio::spawn(kept);
+        for (number, (seconds, what, expected)) in steps.into_iter().enumerate() {
+            send.send(what).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            assert_eq!(*cache.sight.borrow(), expected, "step {number}");
+        }
+        stop.cancel();
+        kept.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_refused_is_told_at_once_until_it_arrives() {
+        let no = || Sight::Refused("no".to_owned());
+        keeps(vec![
+            (30, Ok(Init), Sight::Awaited),
+            (200, Err(refused(true)), no()),
+            (1, Err(watcher::Error::NoResourceVersion), no()),
+            (1, Ok(InitApply(config_map("a", "1"))), no()),
+            (1, Ok(InitDone), Sight::Synced),
+        ])
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_refused_for_a_minute_shows_what_is_out_of_date_until_it_goes_on() {
+        let stale = || Sight::Stale("no".to_owned());
+        let (refused, list) = (|| Err(refused(false)), Err(refused(true)));
+        keeps(vec![
+            (600, Ok(InitDone), Sight::Synced),
+            (30, refused(), Sight::Synced),
+            (29, refused(), Sight::Synced),
+            (1, refused(), Sight::Synced),
+            (30, refused(), stale()),
+            (1, Err(watcher::Error::NoResourceVersion), stale()),
+            (1, Ok(Init), stale()),
+            (1, Ok(Apply(config_map("a", "1"))), Sight::Synced),
+            (89, refused(), Sight::Synced),
+            (89, refused(), stale()),
+            (2, refused(), stale()),
+            (91, refused(), Sight::Synced),
+            // From the beginning again.
+            (59, refused(), Sight::Synced),
+            (30, refused(), Sight::Synced),
+            (30, list, stale()),
+            (1, Ok(InitDone), Sight::Synced),
+        ])
+        .await;
     }
 
     #[test]

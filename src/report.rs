@@ -42,8 +42,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long after a write of a status the next one comes that only tells how far workloads are on their way.
-const PROGRESS: Duration = Duration::from_secs(1);
+/// How long it may take to tell how far workloads are on their way: until then more of that may come.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Looks up the workloads of a `VaultSecret`, and what in its `spec.rollout` does not fit them.
 pub type WorkloadsOf =
@@ -84,6 +84,8 @@ struct Record {
     sequence: u64,
     /// What was written since the last report, and which outcome did.
     applied: Option<(u64, ApplyReason)>,
+    /// When what is known of workloads on their way is to be told.
+    due: Option<Instant>,
 }
 
 impl Records {
@@ -93,8 +95,9 @@ impl Records {
         let before = records
             .remove(key)
             .filter(|before| before.version.0 == version.0);
-        let (sequence, pending) =
-            before.map_or((0, None), |before| (before.sequence + 1, before.applied));
+        let (sequence, pending, due) = before.map_or((0, None, None), |before| {
+            (before.sequence + 1, before.applied, before.due)
+        });
         let applied = match &outcome {
             Outcome::InStep(InStep {
                 applied: Some(applied),
@@ -123,6 +126,7 @@ impl Records {
                 outcome,
                 sequence,
                 applied,
+                due,
             },
         );
     }
@@ -137,7 +141,16 @@ impl Records {
             && record.version.0 == uid
         {
             record.applied = record.applied.filter(|(by, _)| *by > sequence);
+            record.due = None;
         }
+    }
+
+    /// There is news of the object that may wait; returns until when, unless it has waited long enough.
+    fn put_off(&self, key: &ObjectKey, now: Instant) -> Option<Instant> {
+        let mut records = self.lock();
+        let record = records.get_mut(key)?;
+        let due = *record.due.get_or_insert(now + PROGRESS);
+        (now < due).then_some(due)
     }
 
     /// The object is gone.
@@ -177,9 +190,7 @@ impl Reporter {
         )]
         let new = next(&old, &facts, Timestamp::now());
         if is_only_progress(&old, &new)
-            && let Some(until) = self
-                .written
-                .rests_until(&view.uid, PROGRESS, Instant::now())
+            && let Some(until) = self.records.put_off(key, Instant::now())
         {
             return Some(until);
         }
@@ -383,6 +394,7 @@ mod tests {
             refresh: None,
             missing_policy: None,
             left_behind: None,
+            unmatched: None,
         })
     }
 
@@ -393,6 +405,26 @@ mod tests {
             message: "m".into(),
             over: false,
         })
+    }
+
+    #[test]
+    fn news_that_may_wait_is_put_off_once_and_not_for_ever() {
+        let records = Records::default();
+        let key = ObjectKey::new("ns", "a");
+        let start = Instant::now();
+        let put_off = |seconds| records.put_off(&key, start + Duration::from_secs(seconds));
+        let tell = |uid: &str| records.tell(&key, (uid.to_owned(), 1), in_step(None));
+        assert_eq!(put_off(0), None, "nothing is known");
+        tell("uid");
+        assert_eq!(put_off(0), Some(start + PROGRESS));
+        tell("uid");
+        assert_eq!(put_off(9), Some(start + PROGRESS));
+        assert_eq!(put_off(10), None);
+        records.told(&key, "uid", 1);
+        let again = Some(start + Duration::from_secs(11) + PROGRESS);
+        assert_eq!(put_off(11), again);
+        tell("another");
+        assert_ne!(put_off(12), again);
     }
 
     #[test]

@@ -104,6 +104,28 @@ fn a_login_of_one_namespace_stays_there() {
 }
 
 #[test]
+fn nothing_is_said_of_tls_where_it_is_not_spoken() {
+    let refused = Some("tls: TLS is not spoken to an address that begins with http://");
+    let rows = [
+        ("https://v", json!({"serverName": "a"}), None),
+        ("http://v", json!({}), None),
+        ("http://v", json!({"insecureSkipVerify": false}), None),
+        ("http://v", json!({"insecureSkipVerify": true}), refused),
+        ("http://v", json!({"ca": {"bundle": "x"}}), refused),
+        ("http://v", json!({"serverName": "a"}), refused),
+        (
+            "http://v",
+            json!({"clientCertificate": {"name": "a", "namespace": "b"}}),
+            refused,
+        ),
+    ];
+    let rows =
+        rows.map(|(address, tls, refused)| (json!({"address": address, "tls": tls}), refused));
+    check(rules_of!(ClusterVaultConnectionSpec), &rows);
+    check(rules_of!(VaultConnectionSpec), &rows[..6]);
+}
+
+#[test]
 fn a_fixed_login_names_its_namespace_and_a_consumers_does_not() {
     let spec = |identity: Option<&str>, namespace: Option<&str>, connection: &str| {
         let mut spec = json!({

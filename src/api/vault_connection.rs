@@ -15,6 +15,11 @@ use super::{
 /// The same names are refused in `connection::resolve`.
 const HEADERS_RULE: &str = r"self.all(name, !name.matches('^(?i)(x-vault-(token|namespace|request|wrap-ttl)|authorization|proxy-.*|host|content-.*|accept-encoding|range|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect)$'))";
 
+/// Says nothing of TLS beside an address without it. The same is refused in `connection::resolve`.
+const TLS_RULE: &str = "!self.address.startsWith('http://') || !has(self.tls) || !(has(self.tls.ca) || has(self.tls.clientCertificate) || has(self.tls.serverName) || (has(self.tls.insecureSkipVerify) && self.tls.insecureSkipVerify))";
+/// What to do about it.
+const TLS_MESSAGE: &str = "tls: TLS is not spoken to an address that begins with http://; use https:// in address, or remove tls";
+
 /// Where a Vault or OpenBao server is, for the objects of one namespace.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -50,7 +55,8 @@ const HEADERS_RULE: &str = r"self.all(name, !name.matches('^(?i)(x-vault-(token|
     validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || !((has(self.tls.ca.secret) && has(self.tls.ca.secret.__namespace__)) || (has(self.tls.ca.configMap) && has(self.tls.ca.configMap.__namespace__)))")
         .message("tls.ca: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection"),
     validation = Rule::new("!has(self.tls) || !has(self.tls.clientCertificate) || !has(self.tls.clientCertificate.__namespace__)")
-        .message("tls.clientCertificate: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection")
+        .message("tls.clientCertificate: namespace cannot be set on a VaultConnection, which reads only its own namespace; remove it or use a ClusterVaultConnection"),
+    validation = Rule::new(TLS_RULE).message(TLS_MESSAGE)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VaultConnectionSpec {
@@ -116,7 +122,8 @@ pub struct VaultConnectionSpec {
     validation = Rule::new("!has(self.tls) || !has(self.tls.ca) || ((!has(self.tls.ca.secret) || has(self.tls.ca.secret.__namespace__)) && (!has(self.tls.ca.configMap) || has(self.tls.ca.configMap.__namespace__)))")
         .message("tls.ca: namespace is required on a ClusterVaultConnection"),
     validation = Rule::new("!has(self.tls) || !has(self.tls.clientCertificate) || has(self.tls.clientCertificate.__namespace__)")
-        .message("tls.clientCertificate: namespace is required on a ClusterVaultConnection")
+        .message("tls.clientCertificate: namespace is required on a ClusterVaultConnection"),
+    validation = Rule::new(TLS_RULE).message(TLS_MESSAGE)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterVaultConnectionSpec {

@@ -9,7 +9,7 @@ use crate::vault::sessions::SessionStore;
 
 /// Keeps Kubernetes Secrets in step with Vault and OpenBao, and workloads in step with their Secrets.
 #[derive(Debug, Parser)]
-#[command(name = "lockstep", disable_help_subcommand = true)]
+#[command(name = "lockstep", version, disable_help_subcommand = true)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]

@@ -100,6 +100,15 @@ mod tests {
     }
 
     #[test]
+    fn the_version_is_told_as_people_ask_for_it() {
+        let version = concat!("lockstep ", env!("CARGO_PKG_VERSION"), "\n");
+        for flag in ["--version", "-V"] {
+            let told = Args::command().try_get_matches_from(["lockstep", flag]);
+            assert_eq!(told.unwrap_err().to_string(), version);
+        }
+    }
+
+    #[test]
     fn help_is_written_for_people() {
         insta::assert_snapshot!("help", help(None));
         for name in ["run", "uninstall", "crds", "version"] {

@@ -130,6 +130,8 @@ pub fn resolve(
     if insecure_skip_verify && !permitted.insecure_tls {
         return Err(Refused::Spec("spec.tls.insecureSkipVerify: the operator does not allow it; remove it and set tls.ca, or start the operator with --allow-insecure-tls".to_owned()));
     }
+    let insecure = insecure_skip_verify.then_some(&());
+    with_tls(insecure, "insecureSkipVerify", &address)?;
     let timeout = spec
         .timeout
         .as_ref()
@@ -146,7 +148,8 @@ pub fn resolve(
         namespace: namespace
             .transpose()
             .map_err(|error| format!("spec.namespace: {error}"))?,
-        ca: ca.map_or(Ok(Ca::System), |ca| certificate_authority(id, ca))?,
+        ca: with_tls(ca, "ca", &address)?
+            .map_or(Ok(Ca::System), |ca| certificate_authority(id, ca))?,
         client_certificate: client_certificate(id, tls, &address)?,
         server_name: server_name(tls, &address)?,
         insecure_skip_verify,

@@ -117,33 +117,73 @@ impl Ask {
         Bundle::check(&Certified::from_entries(entries)?, key, &self.names, now)
     }
 
-    /// `error` with what to do, where Vault refuses the key.
-    ///
-    /// Vault's words are "role requires keys of type rsa" and "role requires a minimum of a 4096-bit key, but CSR's
-    /// key is 2048 bits".
+    /// `error` with the field to look at, where Vault says what of the request the role does not allow.
     #[must_use]
     pub fn explained(&self, error: VaultError) -> VaultError {
-        let Some(kind) = self.key_type else {
-            return error;
-        };
-        if error.kind != VaultErrorKind::Invalid || !error.detail.contains("role requires") {
+        if error.kind != VaultErrorKind::Invalid {
             return error;
         }
-        let wanted = match error.detail.split_once("keys of type ") {
-            Some((_, rest)) if rest.starts_with("rsa") => "Rsa2048, Rsa3072 or Rsa4096",
-            Some((_, rest)) if rest.starts_with("ec") => "EcdsaP256, EcdsaP384 or EcdsaP521",
-            Some((_, rest)) if rest.starts_with("ed25519") => "Ed25519",
-            _ => "one that the role allows",
+        let key = || about_key(self.key_type?, &error.detail);
+        let Some(advice) = about_name(&error.detail).or_else(key) else {
+            return error;
         };
-        let advice = format!(
-            "keyType is {}; set it to {wanted}, or set keySource: Vault",
-            kind.as_str()
-        );
         VaultError {
             detail: format!("{}; {advice}", error.detail),
             ..error
         }
     }
+}
+
+/// What to do about a name. Vault's words are "common name a.b not allowed by this role" and the like.
+fn about_name(detail: &str) -> Option<String> {
+    const FIELDS: [(&str, &str, &str); 6] = [
+        (
+            "common name ",
+            "commonName",
+            "allowed_domains, allow_subdomains",
+        ),
+        (
+            "the common_name field is required",
+            "commonName",
+            "require_cn=false",
+        ),
+        (
+            "subject alternate name ",
+            "altNames",
+            "allowed_domains, allow_subdomains",
+        ),
+        ("email address ", "altNames", "allowed_domains"),
+        ("IP Subject Alternative Names ", "ipSans", "allow_ip_sans"),
+        (
+            "URI Subject Alternative Names ",
+            "uriSans",
+            "allowed_uri_sans",
+        ),
+    ];
+    let (_, field, setting) = FIELDS
+        .into_iter()
+        .find(|(begins, ..)| detail.starts_with(begins))?;
+    Some(format!(
+        "change pki.{field} of the source, or have the role allow it ({setting})"
+    ))
+}
+
+/// What to do about the key. Vault's words are "role requires keys of type rsa" and "role requires a minimum of a 4096-bit
+/// key, but CSR's key is 2048 bits".
+fn about_key(kind: KeyType, detail: &str) -> Option<String> {
+    if !detail.contains("role requires") {
+        return None;
+    }
+    let wanted = match detail.split_once("keys of type ") {
+        Some((_, rest)) if rest.starts_with("rsa") => "Rsa2048, Rsa3072 or Rsa4096",
+        Some((_, rest)) if rest.starts_with("ec") => "EcdsaP256, EcdsaP384 or EcdsaP521",
+        Some((_, rest)) if rest.starts_with("ed25519") => "Ed25519",
+        _ => "one that the role allows",
+    };
+    Some(format!(
+        "keyType is {}; set it to {wanted}, or set keySource: Vault",
+        kind.as_str()
+    ))
 }
 
 #[cfg(test)]
@@ -252,7 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_key_comes_with_advice() {
+    #[expect(clippy::too_many_lines, reason = "it is one table")]
+    fn a_refused_key_or_name_comes_with_advice() {
         let refused = |detail: &str, status: u16, key_type: Option<KeyType>| {
             let ask = ask(None, key_type);
             let request = Request::issue(&ask.path, Some(&ask.parameters())).unwrap();
@@ -303,7 +344,25 @@ mod tests {
                 "common name x not allowed by this role",
                 400,
                 ecdsa,
-                "common name x not allowed by this role",
+                "common name x not allowed by this role; change pki.commonName of the source, or have the role allow it (allowed_domains, allow_subdomains)",
+            ),
+            (
+                "subject alternate name x not allowed by this role",
+                400,
+                None,
+                "subject alternate name x not allowed by this role; change pki.altNames of the source, or have the role allow it (allowed_domains, allow_subdomains)",
+            ),
+            (
+                "IP Subject Alternative Names are not allowed in this role, but was provided 10.0.0.1",
+                400,
+                ecdsa,
+                "IP Subject Alternative Names are not allowed in this role, but was provided 10.0.0.1; change pki.ipSans of the source, or have the role allow it (allow_ip_sans)",
+            ),
+            (
+                "email address x not allowed by this role",
+                500,
+                ecdsa,
+                "email address x not allowed by this role",
             ),
         ];
         for (detail, status, key_type, expected) in rows {

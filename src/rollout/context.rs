@@ -131,7 +131,7 @@ impl RolloutContext {
     /// Why no workload of the kind of `workload` is seen.
     fn unseen_kind(&self, workload: &WorkloadKey, follows: &[Follows]) -> Option<Waiting> {
         match &*self.cache(workload.kind).sight().borrow() {
-            Sight::Refused(why) => Some(Waiting::Unseen { why: why.clone() }),
+            Sight::Refused(why) | Sight::Stale(why) => Some(Waiting::Unseen { why: why.clone() }),
             Sight::Absent => {
                 let places = follows.iter().filter_map(|one| one.place(workload));
                 let places: BTreeSet<_> = places.collect();
@@ -210,11 +210,16 @@ impl RolloutContext {
             return None;
         }
         let refused = KINDS.iter().filter_map(|kind| {
-            let why = self.cache(*kind).refused()?;
-            Some(format!(
-                "{}s cannot be seen and are not restarted: {why}",
-                kind.as_str()
-            ))
+            let name = kind.as_str();
+            match &*self.cache(*kind).sight().borrow() {
+                Sight::Refused(why) => Some(format!(
+                    "{name}s cannot be seen and are not restarted: {why}"
+                )),
+                Sight::Stale(why) => Some(format!(
+                    "{name}s cannot be watched any more, and new ones are not restarted: {why}"
+                )),
+                Sight::Awaited | Sight::Absent | Sight::Synced => None,
+            }
         });
         let refused: Vec<_> = refused.collect();
         (!refused.is_empty()).then(|| refused.join("; "))

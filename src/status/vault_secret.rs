@@ -56,6 +56,11 @@ pub fn next(old: &VaultSecretStatus, facts: &Facts<'_>, now: Timestamp) -> Vault
     status
 }
 
+/// Reasons of `RolledOut` while workloads are on their way: some restart, or all that do not run with the current data wait.
+const RESTARTING: &str = "Restarting";
+const WAITING: &str = "Waiting";
+const ON_THE_WAY: [&str; 2] = [RESTARTING, WAITING];
+
 /// Whether `new` says more than `old` only of workloads that are on their way. More of it comes soon, so it may wait for that.
 pub fn is_only_progress(old: &VaultSecretStatus, new: &VaultSecretStatus) -> bool {
     let besides = |status: &VaultSecretStatus| {
@@ -64,6 +69,9 @@ pub fn is_only_progress(old: &VaultSecretStatus, new: &VaultSecretStatus) -> boo
         for condition in &mut status.conditions {
             if condition.type_ == Kind::RolledOut.as_str() {
                 condition.message.clear();
+                if ON_THE_WAY.contains(&condition.reason.as_str()) {
+                    condition.reason.clear();
+                }
             }
         }
         (on_the_way, status)
@@ -81,6 +89,7 @@ fn in_step_fields(status: &mut VaultSecretStatus, in_step: &InStep) {
         refresh,
         missing_policy: _,
         left_behind: _,
+        unmatched: _,
     } = in_step;
     status.target = Some(target.clone());
     status.rotation_hash = Some(revision.to_string());
@@ -186,10 +195,11 @@ fn kept(kind: Kind, before: &Condition) -> Option<Wanted> {
 
 fn in_step_conditions(in_step: &InStep) -> Vec<Wanted> {
     let message = format!("Secret {} is in step with Vault", in_step.target);
-    let synced = match &in_step.left_behind {
-        Some(left) => format!("{message}; {left}"),
-        None => message.clone(),
-    };
+    let besides = [&in_step.left_behind, &in_step.unmatched];
+    let synced = besides
+        .into_iter()
+        .flatten()
+        .fold(message.clone(), |said, more| format!("{said}; {more}"));
     vec![
         Wanted::yes(Kind::Ready, "InStep", &message),
         Wanted::yes(Kind::Synced, "InStep", synced),
@@ -365,7 +375,7 @@ fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
     } else if count(WorkloadState::Restarting) + count(WorkloadState::Pending) > 0 {
         Wanted::no(
             kind,
-            "Restarting",
+            RESTARTING,
             format!("{open} of {total} workload(s) do not run with the current data yet"),
         )
     } else {
@@ -376,7 +386,7 @@ fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
         let first = first.unwrap_or_default();
         Wanted::no(
             kind,
-            "Waiting",
+            WAITING,
             format!("{open} of {total} workload(s) wait{first}"),
         )
     })

@@ -31,13 +31,6 @@ impl<S> Written<S> {
         }
     }
 
-    /// When `pause` has passed since the status of the object with this UID was written, if that is still to come.
-    pub fn rests_until(&self, uid: &str, pause: Duration, now: Instant) -> Option<Instant> {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = written.get(uid).map(|(_, when)| *when + pause);
-        until.filter(|until| now < *until)
-    }
-
     /// Notes that `status` was written to the object with this UID.
     pub fn note(&self, uid: &str, status: S, now: Instant) {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,13 +55,6 @@ mod tests {
         written.note("a", 2, start);
         assert_eq!(*written.newest("a", &watched, start), 2);
         assert_eq!(*written.newest("b", &watched, start), 1, "another object");
-        let second = Duration::from_secs(1);
-        let rests = |uid, now| written.rests_until(uid, second, now);
-        assert_eq!(rests("a", start), Some(start + second));
-        assert_eq!(
-            (rests("a", start + second), rests("b", start)),
-            (None, None)
-        );
         let late = start + WATCH_LAG;
         assert_eq!(*written.newest("a", &watched, late), 1);
         written.note("b", 3, late);

@@ -102,8 +102,8 @@ pub(super) fn in_step(
     object: &Object<'_>,
     resolved: &Resolved,
     sources: Vec<SourceStatus>,
-    secret: Option<&SecretView>,
-    applied: Option<ApplyReason>,
+    (secret, applied): (Option<&SecretView>, Option<ApplyReason>),
+    unmatched: Option<String>,
 ) -> Option<InStep> {
     let managed = secret?.managed.as_ref()?;
     Some(InStep {
@@ -115,5 +115,6 @@ pub(super) fn in_step(
         refresh: object.view.refresh.clone(),
         missing_policy: None,
         left_behind: None,
+        unmatched,
     })
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{desired::Wanted, refusal::Refusal};
 use crate::{
-    names::ObjectKey, secret_view::SecretView, vault::fingerprint::Fingerprint,
+    names::ObjectKey, revision::Revision, secret_view::SecretView, vault::fingerprint::Fingerprint,
     view::VaultSecretView,
 };
 
@@ -53,6 +53,27 @@ pub struct Known {
     pub fingerprints: Vec<Fingerprint>,
     /// The Secret that came of it.
     pub wanted: Wanted,
+    /// What `keys` names and the sources do not have, in words.
+    pub unmatched: Option<String>,
+}
+
+impl Known {
+    /// What came of these readings; `None` of a Secret that is not ours.
+    pub fn of(
+        secret: &SecretView,
+        fingerprints: Vec<Fingerprint>,
+        revision: Revision,
+        unmatched: Option<String>,
+    ) -> Option<Self> {
+        // What the apiserver made of it counts: should it ever own fields otherwise than foreseen, that is one needless
+        // write and not an endless number of them.
+        let fields = secret.managed.as_ref()?.fields;
+        Some(Self {
+            fingerprints,
+            wanted: Wanted { revision, fields },
+            unmatched,
+        })
+    }
 }
 
 /// A write, as far as the apiserver's opinion of it depends on it.
@@ -237,12 +258,13 @@ mod tests {
 
     fn known() -> Known {
         let wanted = Wanted {
-            revision: crate::revision::Revision::from_annotation("k1:0"),
+            revision: Revision::from_annotation("k1:0"),
             fields: 0,
         };
         Known {
             fingerprints: Vec::new(),
             wanted,
+            unmatched: None,
         }
     }
 
@@ -310,7 +332,7 @@ mod tests {
         memories.begin(&key, &view(None, 1), now);
         let write = |revision: &str, version: &str| Write {
             wanted: Wanted {
-                revision: crate::revision::Revision::from_annotation(revision),
+                revision: Revision::from_annotation(revision),
                 fields: 0,
             },
             over: Some(("u".into(), version.into())),

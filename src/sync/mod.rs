@@ -25,6 +25,7 @@ pub mod plan;
 pub mod refusal;
 pub mod render;
 pub mod resolve;
+mod unmatched;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -401,7 +402,10 @@ impl Syncer {
         let secret = self.observe(object, &resolved.target.name);
         let action = self.plan(object, resolved, &known.wanted, secret.as_deref())?;
         Ok(match action {
-            SecretAction::Nothing => in_step(object, resolved, statuses, secret.as_deref(), None),
+            SecretAction::Nothing => {
+                let found = (secret.as_deref(), None);
+                in_step(object, resolved, statuses, found, known.unmatched.clone())
+            }
             SecretAction::Apply(_) => None,
         })
     }

@@ -61,6 +61,8 @@ pub struct InStep {
     pub missing_policy: Option<String>,
     /// What was replaced and cannot be revoked, in words.
     pub left_behind: Option<String>,
+    /// What `keys` names and the sources do not have, in words.
+    pub unmatched: Option<String>,
 }
 
 /// A source could not be read.

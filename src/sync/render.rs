@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     refusal::Refusal,
     resolve::source::{Ask, Source},
+    unmatched::listed,
 };
 use crate::{api::source::KeysSpec, sensitive::Sensitive, vault::place::Place};
 
@@ -56,7 +57,11 @@ pub fn render<'a>(read: impl IntoIterator<Item = (&'a Source, &'a Data)>) -> Res
 fn why_empty(source: &Source, data: &Data) -> String {
     let name = &source.name;
     if !data.is_empty() {
-        return format!("no key of {name} is left after keys.include and keys.exclude");
+        let keys: Vec<_> = data.keys().map(|key| source.ask.key_of(key)).collect();
+        let keys = listed(keys.iter().map(String::as_str)).unwrap_or_default();
+        return format!(
+            "no key of {name} is left after keys.include and keys.exclude; its keys are: {keys}"
+        );
     }
     match &source.ask {
         Ask::Read(Place::Find(place)) => {
@@ -315,7 +320,9 @@ mod tests {
         )])
         .unwrap_err();
         assert_eq!(nothing.reason(), "NoKeys");
-        assert!(nothing.to_string().contains("keys.include"), "{nothing}");
+        let told = nothing.to_string();
+        assert!(told.contains("keys.include"), "{told}");
+        assert!(told.contains("its keys are: a"), "{told}");
         let mut flat = find(KeysSpec::default());
         if let Ask::Read(Place::Find(place)) = &mut flat.ask {
             place.depth = 0;

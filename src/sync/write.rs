@@ -19,6 +19,7 @@ use super::{
     refusal::Refusal,
     render,
     resolve::{self, Resolved, source::Source},
+    unmatched::unmatched,
 };
 use crate::{
     api::source::SourceStatus, names::ObjectKey, revision::Revision, secret_view::SecretView,
@@ -54,6 +55,21 @@ impl<'a> Values<'a> {
             statuses,
         }
     }
+
+    /// What `keys` names and the sources do not have. What was left out of the Secret is not carried on from there, but
+    /// its name is.
+    fn unmatched(&self, held: Option<&Holdings>) -> Option<String> {
+        let with_names = self.parts.iter().map(|(source, data)| {
+            let holding = held.and_then(|held| held.sources.get(&source.name));
+            let names: Vec<_> = match holding {
+                Some(holding) => holding.record.keys.keys().collect(),
+                None => data.keys().collect(),
+            };
+            let names = names.into_iter().map(|name| source.ask.key_of(name));
+            (*source, names.collect())
+        });
+        unmatched(with_names)
+    }
 }
 
 impl Syncer {
@@ -65,6 +81,7 @@ impl Syncer {
         values: Values<'_>,
         held: Option<&Holdings>,
     ) -> Result<InStep, Stop> {
+        let unmatched = values.unmatched(held);
         let Values {
             parts,
             rest,
@@ -104,20 +121,12 @@ impl Syncer {
                 (Some(secret), Some(why))
             }
         };
-        let managed = secret.as_ref().and_then(|secret| secret.managed.as_ref());
-        let known = managed
-            .zip(fingerprints)
-            .map(|(managed, fingerprints)| Known {
-                fingerprints,
-                // What the apiserver made of it counts: should it ever own fields otherwise than foreseen,
-                // that is one needless write and not an endless number of them.
-                wanted: Wanted {
-                    revision: desired.wanted.revision.clone(),
-                    fields: managed.fields,
-                },
-            });
+        let revision = desired.wanted.revision.clone();
+        let known = fingerprints
+            .and_then(|read| Known::of(secret.as_deref()?, read, revision, unmatched.clone()));
         self.memories.succeeded(object.key, known, &object.start);
-        in_step(object, resolved, statuses, secret.as_deref(), why).ok_or_else(|| {
+        let found = (secret.as_deref(), why);
+        in_step(object, resolved, statuses, found, unmatched).ok_or_else(|| {
             Stop::Unwritten(
                 "the Secret does not carry the operator's mark after it was written".to_owned(),
             )

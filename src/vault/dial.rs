@@ -5,8 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use rustls::{AlertDescription, InvalidMessage};
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use super::error::{VaultError, VaultErrorKind};
 use super::path::VaultAddress;
@@ -155,35 +157,94 @@ pub(super) fn failed(
         return VaultError::new(VaultErrorKind::Refused, request, not_allowed.to_string());
     }
     let told = chain(&error);
-    unreachable(advice(settings, &error, &told).unwrap_or(&told))
+    unreachable(&advice(settings, &error, &told).unwrap_or(told))
 }
 
 /// What helps against the TLS errors whose own words do not say it.
-fn advice(
-    settings: &TransportSettings,
-    error: &reqwest::Error,
-    told: &str,
-) -> Option<&'static str> {
+fn advice(settings: &TransportSettings, error: &reqwest::Error, told: &str) -> Option<String> {
     const PLAIN: rustls::Error = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
     const CERTIFICATE: rustls::Error =
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
-    let mut tls = causes(error).filter_map(|cause| cause.downcast_ref::<rustls::Error>());
-    if tls.any(|tls| *tls == PLAIN) {
-        return Some(
-            "the server does not speak TLS at this port; use http:// in the connection's address, or the port for TLS",
-        );
+    match causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(tls) if *tls == PLAIN => {
+            return Some(
+                "the server does not speak TLS at this port; use http:// in the connection's address, or the port for TLS".to_owned(),
+            );
+        }
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            return Some(about_certificate(settings.ca.is_some(), why));
+        }
+        Some(_) | None => {}
     }
-    // It comes after the handshake, when HTTP/2 keeps no more of it than its text, if the closed connection was
+    // Alerts come after the handshake, when HTTP/2 keeps no more of them than their text, if the closed connection was
     // not noticed before.
     if told.contains(&CERTIFICATE.to_string()) {
         return Some(
-            "the server asks for a client certificate; name one under tls.clientCertificate of the connection",
+            "the server asks for a client certificate; name one under tls.clientCertificate of the connection".to_owned(),
         );
     }
+    if settings.client_certificate.is_some()
+        && REFUSED.map(alert).iter().any(|alert| told.contains(alert))
+    {
+        return Some(format!(
+            "the server does not accept the client certificate; name one of an authority that it trusts under spec.tls.clientCertificate of the connection ({told})"
+        ));
+    }
     let may_ask = settings.address.is_https() && settings.client_certificate.is_none();
-    (may_ask && told.ends_with("connection closed")).then_some(
-        "the server closed the connection without an answer; if it asks for a client certificate, name one under tls.clientCertificate of the connection",
+    (may_ask && told.ends_with("connection closed")).then(||
+        "the server closed the connection without an answer; if it asks for a client certificate, name one under tls.clientCertificate of the connection".to_owned(),
     )
+}
+
+/// How servers say that they do not accept a client certificate.
+const REFUSED: [AlertDescription; 6] = [
+    AlertDescription::UnknownCA,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+];
+
+fn alert(what: AlertDescription) -> String {
+    rustls::Error::AlertReceived(what).to_string()
+}
+
+/// What to do about a certificate of the server. Nothing in it changes from try to try, as seconds since then would.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is foreign and grows; its own words do for the rest"
+)]
+fn about_certificate(names_authority: bool, why: &CertificateError) -> String {
+    let date = |time: &UnixTime| {
+        let time = i64::try_from(time.as_secs()).ok();
+        let time = time.and_then(|time| Timestamp::from_second(time).ok());
+        time.map_or_else(String::new, |time| format!(" ({time})"))
+    };
+    match why {
+        CertificateError::UnknownIssuer if names_authority => {
+            "the server's certificate is not from an authority in spec.tls.ca of the connection; put the one there that signed it (UnknownIssuer)".to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "the server's certificate is not from an authority that the operator's image knows; name it under spec.tls.ca of the connection (UnknownIssuer)".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("set spec.tls.serverName of the connection to a name of the server's certificate, or correct its address: {why}")
+        }
+        CertificateError::Expired => {
+            "a certificate of the server has expired; have it renewed".to_owned()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => {
+            format!("a certificate of the server has expired{}; have it renewed", date(not_after))
+        }
+        CertificateError::NotValidYet => {
+            "a certificate of the server is not valid yet; check the clocks".to_owned()
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("a certificate of the server is not valid yet{}; check the clocks", date(not_before))
+        }
+        other => format!("the server's certificate cannot be used; replace it, or check spec.tls.ca of the connection: {other}"),
+    }
 }
 
 /// The error and all behind it; an I/O error hides what it wraps behind `get_ref`.
@@ -205,5 +266,61 @@ fn chain(error: &reqwest::Error) -> String {
         [only] => only.clone(),
         // hyper's "client error (Connect)".
         [_, rest @ ..] => rest.join(": "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_names_the_field_to_set() {
+        let second = |second| UnixTime::since_unix_epoch(Duration::from_secs(second));
+        let other_name = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("vault").unwrap(),
+            presented: vec!["DnsName(\"vault.internal\")".to_owned()],
+        };
+        let expired = CertificateError::ExpiredContext {
+            time: second(9),
+            not_after: second(1),
+        };
+        let early = CertificateError::NotValidYetContext {
+            time: second(1),
+            not_before: second(9),
+        };
+        let rows: [(bool, CertificateError, &[&str]); 6] = [
+            (
+                true,
+                CertificateError::UnknownIssuer,
+                &["an authority in spec.tls.ca", "UnknownIssuer"],
+            ),
+            (
+                false,
+                CertificateError::UnknownIssuer,
+                &["name it under spec.tls.ca", "UnknownIssuer"],
+            ),
+            (
+                true,
+                other_name,
+                &["set spec.tls.serverName", "vault.internal"],
+            ),
+            (true, expired, &["has expired (1970-01-01T00:00:01Z)"]),
+            (true, early, &["not valid yet (1970-01-01T00:00:09Z)"]),
+            (
+                true,
+                CertificateError::BadSignature,
+                &["check spec.tls.ca", "BadSignature"],
+            ),
+        ];
+        for (names_authority, why, words) in rows {
+            let told = about_certificate(names_authority, &why);
+            for word in words {
+                assert!(told.contains(word), "{told}");
+            }
+            // Longer ones are cut.
+            assert!(told.len() <= 200, "{told}");
+        }
     }
 }

@@ -30,7 +30,7 @@ pub struct KvPlace {
     pub path: SecretPath,
     /// The version of the engine; looked up when `None`.
     pub engine: Option<KvVersion>,
-    /// The version of the secret; the latest when `None`. Ignored by KV version 1.
+    /// The version of the secret; the latest when `None`. Refused where the engine is of version 1.
     pub version: Option<u64>,
 }
 

@@ -98,6 +98,9 @@ impl Reader {
         } = place;
         let at = self.at(identity, namespace.as_ref(), mount);
         let kv = at.engine(*engine, &KV).await?;
+        if kv == KvVersion::V1 && version.is_some() {
+            return Err(at.keeps_no_versions(path));
+        }
         let result = at.secret(kv, path, *version).await;
         at.checked(result, *engine, kv, Some(path)).await
     }
@@ -242,6 +245,20 @@ impl<'a> At<'a> {
             KvVersion::V2 => Request::kv2_read(self.path(), path, version),
         };
         self.send(request).await?.kv(kv)
+    }
+
+    /// A version is wanted of an engine that has none. It may be upgraded, so it is asked about again.
+    fn keeps_no_versions(self, path: &SecretPath) -> VaultError {
+        let mount = self.path();
+        self.reader.mounts.forget(self.mount);
+        let why = format!(
+            "mount {mount} is a version 1 engine, which keeps no versions: remove version, or name a mount of version 2"
+        );
+        VaultError::new(
+            VaultErrorKind::Refused,
+            &Request::kv1_read(mount, path),
+            why,
+        )
     }
 
     /// The paths of all secrets that match, relative to the folder of the place.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::Listener;
 use crate::{
     api::vault_secret::WorkloadKind,
-    cache::{Cache, keep, objects},
+    cache::{Cache, keep, objects, refusal},
     rollout::{argo, view::WorkloadView},
     telemetry::chain::chain,
 };
@@ -62,7 +62,9 @@ pub(super) async fn follow<L: Listener>(
             Some(Ok(Event::Apply(_))) => true,
             Some(Ok(Event::Delete(_))) => false,
             Some(Err(error)) => {
-                rollouts.note(&error);
+                if let Some(why) = refusal(&error) {
+                    rollouts.refuse(why.to_owned());
+                }
                 tracing::warn!(
                     error = chain(&error),
                     "whether there are Rollouts of Argo cannot be seen; it is tried again"

@@ -91,7 +91,12 @@ async fn vault_is_shown_a_certificate_which_is_read_again_when_its_secret_change
     connection(&team, "mutual", tls(json!({}))).await;
     told(&team, "mutual", "tls.clientCertificate").await;
     connection(&team, "mutual", tls(json!({"serverName": null}))).await;
-    told(&team, "mutual", "not valid for name").await;
+    let said = told(&team, "mutual", "not valid for name").await;
+    assert!(said.contains("set spec.tls.serverName"), "{said}");
+    let stranger = lockstep_testbed::bed::authority::Authority::new("somebody else").unwrap();
+    let ca = json!({"ca": {"bundle": stranger.pem()}});
+    connection(&team, "mutual", tls(ca)).await;
+    told(&team, "mutual", "not from an authority in spec.tls.ca").await;
     let certificate = json!({"clientCertificate": {"name": "client"}});
     connection(&team, "mutual", tls(certificate)).await;
     told(
@@ -104,10 +109,9 @@ async fn vault_is_shown_a_certificate_which_is_read_again_when_its_secret_change
     team.stalled("app", "ConnectionUnusable", &["spec.tls.clientCertificate"])
         .await;
 
-    let stranger = lockstep_testbed::bed::authority::Authority::new("somebody else").unwrap();
     let stranger = stranger.client("lockstep").unwrap();
     tls_secret(&team, &stranger.certificate, &stranger.key).await;
-    told(&team, "mutual", "Unreachable").await;
+    told(&team, "mutual", "does not accept the client certificate").await;
     let known = stage.vault_authority().client("lockstep").unwrap();
     tls_secret(&team, &known.certificate, &stranger.key).await;
     told(&team, "mutual", "InvalidSpec: spec.tls").await;

@@ -128,7 +128,12 @@ async fn what_the_role_refuses_is_told_and_the_last_certificate_stays() {
     let told = team
         .condition_is("app", "SourcesReachable", "False Invalid")
         .await;
-    for words in ["a.example.org", "not allowed by this role", "sign/web"] {
+    for words in [
+        "a.example.org",
+        "not allowed by this role",
+        "sign/web",
+        "change pki.commonName",
+    ] {
         assert!(told.contains(words), "{told}");
     }
     pki.role(json!({"key_type": "rsa", "key_bits": 2048})).await;

@@ -79,6 +79,11 @@ fn each_refusal_names_its_field() {
             "spec.tls.serverName: TLS is not spoken",
         ),
         (
+            json!({"address": "http://v", "tls": {"ca": {"bundle": "x"}}}),
+            Local,
+            "spec.tls.ca: TLS is not spoken",
+        ),
+        (
             json!({"address": "https://v", "tls": {"serverName": "10.0.0.1"}}),
             Local,
             "spec.tls.serverName: it is not a host name",
@@ -129,6 +134,20 @@ fn each_refusal_names_its_field() {
         let why = resolved(spec.clone(), kind, false).unwrap_err().to_string();
         assert!(why.starts_with(expected), "{spec}: {why}");
     }
+}
+
+#[test]
+fn what_is_not_verified_is_told_where_no_tls_is_spoken() {
+    let told = |skip: bool| {
+        let spec = json!({"address": "http://v", "tls": {"insecureSkipVerify": skip}});
+        resolved(spec, ConnectionKind::VaultConnection, true).map_err(|why| why.to_string())
+    };
+    let why = told(true).unwrap_err();
+    assert!(
+        why.starts_with("spec.tls.insecureSkipVerify: TLS is not spoken"),
+        "{why}"
+    );
+    assert!(told(false).is_ok());
 }
 
 #[test]

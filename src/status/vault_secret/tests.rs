@@ -22,6 +22,7 @@ fn in_step() -> Outcome {
         refresh: Some("now".into()),
         missing_policy: None,
         left_behind: None,
+        unmatched: None,
     })
 }
 
@@ -286,10 +287,7 @@ fn a_long_list_of_workloads_is_cut_and_begins_with_the_worst() {
 #[test]
 fn how_far_workloads_are_on_their_way_may_wait_and_all_else_may_not() {
     let status = |state, pods: &str| {
-        let mut all = vec![
-            workload("a", state),
-            workload("b", WorkloadState::Restarting),
-        ];
+        let mut all = vec![workload("a", state), workload("b", WorkloadState::Waiting)];
         all[1].pods = Some(pods.to_owned());
         let outcome = in_step();
         let facts = Facts {
@@ -302,6 +300,7 @@ fn how_far_workloads_are_on_their_way_may_wait_and_all_else_may_not() {
     for (state, pods, may_wait) in [
         (WorkloadState::Restarting, "0/2", false), // There is nothing to say.
         (WorkloadState::Restarting, "1/2", true),
+        (WorkloadState::Waiting, "0/2", true),
         (WorkloadState::Verified, "0/2", true),
         (WorkloadState::Failed, "0/2", false),
     ] {

@@ -203,6 +203,13 @@ async fn more_mistakes_in_a_connection_are_refused_in_words_that_help() {
             &["spec.tls.serverName"],
         ),
         (
+            put(
+                "/spec",
+                json!({"address": "http://vault:8200", "tls": {"serverName": "a"}}),
+            ),
+            &["TLS is not spoken to an address that begins with http://"],
+        ),
+        (
             put("/spec/limits", json!({"requestsPerSecond": 0})),
             &[
                 "spec.limits.requestsPerSecond",

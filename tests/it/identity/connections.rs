@@ -147,6 +147,10 @@ async fn both_versions_of_the_kv_engine_are_read_told_or_found_out_and_a_version
             assert_eq!(nested.as_deref(), Some(r#"{"a":[1]}"#), "{name}");
         }
     }
+    let pinned = kv(&v1, "a/app", json!({"version": 1}));
+    team.vault_secret("v1-pinned", pinned).await;
+    let words = ["is a version 1 engine", "remove version"];
+    team.unreachable("v1-pinned", "Refused", &words).await;
     team.put("app", &json!({"text": "three"})).await;
     team.secret_with("v2-found", "text", "three").await;
     team.secret_with("v2-pinned", "text", "one").await;

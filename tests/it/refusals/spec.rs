@@ -131,3 +131,39 @@ async fn data_that_fits_no_secret_is_told_and_heals_in_vault() {
     }
     all_hold(&team, &mistakes, "fits").await;
 }
+
+#[tokio::test]
+async fn a_key_that_is_named_and_not_there_is_told_beside_a_secret_in_step() {
+    let stage = Stage::shared().await;
+    let team = stage.team("slip").await;
+    team.put("app", &json!({"user": "u", "password": "p"}))
+        .await;
+    let keys = |name: &str| {
+        let mut source = kv(&team, "main", "app");
+        source["keys"] = json!({"rename": {name: "PASSWORD"}});
+        json!({"sources": [source]})
+    };
+    team.vault_secret("app", keys("pasword")).await;
+    team.ready("app").await;
+    let told = team.condition_is("app", "Synced", "True InStep").await;
+    let words =
+        "keys.rename of source main names what is not there: pasword; its keys are: password, user";
+    assert!(told.contains(words), "{told}");
+    team.secret_with("app", "password", "p").await;
+    // Told as long as it is so, and not again and again.
+    let mark = stage.audit_mark().await.unwrap();
+    team.polled_twice().await;
+    let told = team.condition_is("app", "Synced", "True InStep").await;
+    assert!(told.contains(words), "{told}");
+    let writes = team.writes_since(mark).await;
+    assert!(
+        writes.iter().all(|write| write.name != "app"),
+        "{writes:#?}"
+    );
+
+    team.vault_secret("app", keys("password")).await;
+    team.secret_with("app", "PASSWORD", "p").await;
+    team.ready("app").await;
+    let told = team.condition("app", "Synced").await.unwrap();
+    assert!(!told.contains("names what"), "{told}");
+}

@@ -177,3 +177,47 @@ async fn a_kind_that_may_not_be_listed_is_told_and_the_others_restart() {
     let agent = team.template("DaemonSet", "agent").await;
     assert_eq!(agent.1, 2, "{agent:?}");
 }
+
+#[tokio::test]
+async fn a_kind_that_may_not_be_watched_any_more_is_told_and_seen_again_when_it_may() {
+    let [_, others @ ..] = ALL;
+    let unwatched: (&str, &[&str]) = ("deployments", &["list", "patch"]);
+    let stage = stage_with(&[unwatched, others[0], others[1]]).await;
+    let team = stage.team("unwatched").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle("1s")).await;
+    team.ready("app").await;
+    team.apply(&workload("StatefulSet", "db", &env_from(&["app"])))
+        .await;
+    let db = team.in_step("app", ("StatefulSet", "db"), None).await;
+    team.apply(&workload("Deployment", "web", &env_from(&["app"])))
+        .await;
+    let all =
+        |count| format!("True Verified: all pods of {count} workload(s) run with the current data");
+    let told = all(1)
+        + "; Deployments cannot be watched any more, and new ones are not restarted: \
+           deployments.apps is forbidden: User \"system:serviceaccount:lockstep-system:lockstep\" \
+           cannot watch resource \"deployments\"";
+    let told_within = async |time, told: &str| {
+        eventually(time, told, async || {
+            let found = team.condition("app", "RolledOut").await;
+            let is_told = found
+                .as_deref()
+                .is_some_and(|found| found.starts_with(told));
+            is_told.then_some(()).ok_or_else(|| format!("{found:?}"))
+        })
+        .await
+        .unwrap();
+    };
+    told_within(GARBAGE, &told).await;
+    team.put("app", &json!({"password": "two"})).await;
+    team.restarted_once("app", &db).await;
+
+    grant(&stage, &ALL).await;
+    told_within(GARBAGE, &all(2)).await;
+    let found = team.condition("app", "RolledOut").await;
+    let web = team.in_step("app", ("Deployment", "web"), None).await;
+    team.put("app", &json!({"password": "three"})).await;
+    team.restarted_once("app", &web).await;
+    assert_eq!(found, Some(all(2)));
+}

@@ -130,10 +130,8 @@ async fn rollout(bed: &Bed, fleet: &Fleet, binary: &Path) -> Result<Rollout, Fai
     let seen = watch.all_done().await?;
     let rollout = Rollout {
         verified: verified.duration_since(started),
-        first: seen.first.map(|first| first.duration_since(started)),
-        done: seen.last.map(|last| last.duration_since(started)),
-        restarts: seen.count(),
-        at_once: seen.most,
+        started,
+        seen,
         new_pods: fleet.new_pods(bed, &before).await?,
         cost,
     };

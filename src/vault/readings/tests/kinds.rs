@@ -200,6 +200,37 @@ async fn a_wrong_version_or_a_path_as_the_api_has_it_is_explained() {
     assert_eq!(told, "read secret/data/x: permission denied by Vault (403)");
 }
 
+#[tokio::test]
+async fn a_version_is_not_ignored_where_the_engine_keeps_none() {
+    let bed = Bed::new();
+    bed.vault.put(MOUNT, 200, KV1);
+    bed.vault.put("secret/x", 200, r#"{"data":{"k":"v"}}"#);
+    bed.vault.put("secret/data/x?version=3", 200, &kv2("x", 3));
+    let place = |version| {
+        Place::Kv(KvPlace {
+            namespace: None,
+            mount: MountPath::parse("secret").unwrap(),
+            path: SecretPath::parse("x").unwrap(),
+            engine: None,
+            version,
+        })
+    };
+    bed.get_from(&place(None), &want()).await.unwrap();
+    let error = bed.get_from(&place(Some(3)), &want()).await.unwrap_err();
+    let told = error.to_string();
+    assert!(
+        told.contains("mount secret is a version 1 engine"),
+        "{told}"
+    );
+    assert!(told.contains("remove version"), "{told}");
+    assert_eq!(bed.vault.count("GET secret/x"), 1);
+    // It was upgraded.
+    bed.vault.put(MOUNT, 200, KV2);
+    bed.pass(600).await;
+    let read = bed.get_from(&place(Some(3)), &want()).await.unwrap();
+    assert_eq!(read.version, Some(3));
+}
+
 fn login(password: &str, ttl: u64) -> String {
     serde_json::json!({"data": {
         "username": "app", "password": password, "ttl": ttl, "rotation_period": 600,

@@ -59,7 +59,7 @@ impl Fleet {
             arguments,
             namespaces,
         };
-        fleet.put(bed, "first").await?;
+        fleet.put(bed).await?;
         Ok(fleet)
     }
 
@@ -91,9 +91,9 @@ impl Fleet {
     }
 
     /// Writes every secret in Vault.
-    async fn put(&self, bed: &Bed, value: &str) -> Result<(), Failure> {
+    async fn put(&self, bed: &Bed) -> Result<(), Failure> {
         let vault = bed.vault();
-        let data = json!({"password": value});
+        let data = json!({"password": "first"});
         stream::iter(self.secrets())
             .map(Ok::<_, Failure>)
             .try_for_each_concurrent(PREPARING, async |secret| {
@@ -155,14 +155,15 @@ impl Fleet {
         Ok(told.filter_map(|(key, hash)| Some((key, hash?))).collect())
     }
 
-    /// Changes all secrets in Vault, and asks for them to be read: how often they are polled is not what is measured.
+    /// Changes all secrets in Vault, and asks for each to be read: how often they are polled is not what is measured.
     pub(super) async fn change(&self, bed: &Bed) -> Result<(), Failure> {
-        self.put(bed, "second").await?;
-        let client = bed.client().await?;
+        let (vault, client) = (bed.vault(), bed.client().await?);
+        let data = json!({"password": "second"});
         let asks = json!({"metadata": {"annotations": {REFRESH: "second"}}});
         stream::iter(self.secrets())
             .map(Ok::<_, Failure>)
             .try_for_each_concurrent(PREPARING, async |secret| {
+                vault.kv_put("secret", &secret.path(), &data).await?;
                 let api = Api::<DynamicObject>::namespaced_with(
                     client.clone(),
                     secret.namespace,

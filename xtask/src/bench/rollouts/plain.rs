@@ -8,13 +8,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use lockstep_testbed::{ApiRequest, Bed};
 
-use super::{fleet::Fleet, watch::Watch};
+use super::{fleet::Fleet, restarts::Restarts, watch::Watch};
 use crate::failure::Failure;
 
 /// What restarting all workloads once took.
 pub(super) struct Plain {
     /// Until all pods were new and ready.
     pub(super) wall: Duration,
+    /// What was seen of the Deployments.
+    pub(super) seen: Restarts,
     /// What anybody asked of the apiserver meanwhile.
     pub(super) api: Vec<ApiRequest>,
 }
@@ -41,6 +43,7 @@ pub(super) async fn run(bed: &Bed, fleet: &Fleet, name: &str) -> Result<Plain, F
     );
     Ok(Plain {
         wall,
+        seen: watch.all_done().await?,
         api: bed.audit_since(mark, |_| true).await?,
     })
 }

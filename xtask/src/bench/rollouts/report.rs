@@ -1,6 +1,9 @@
 //! Pure: the figures of the benchmark of rollouts as text.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use lockstep_testbed::ApiRequest;
 
@@ -11,6 +14,7 @@ use super::{
     },
     RolloutsArguments,
     plain::Plain,
+    restarts::Restarts,
 };
 
 /// Most that a change may take of what the control plane alone takes for the restarts.
@@ -22,14 +26,10 @@ const MOST_MEMORY: f64 = 25.0;
 pub(super) struct Rollout {
     /// From the change in Vault until all workloads were reported as verified.
     pub(super) verified: Duration,
-    /// Until the first restart began.
-    pub(super) first: Option<Duration>,
-    /// Until all pods were new and ready.
-    pub(super) done: Option<Duration>,
-    /// How many restarts there were.
-    pub(super) restarts: usize,
-    /// Most of them at once.
-    pub(super) at_once: usize,
+    /// When the change in Vault began.
+    pub(super) started: Instant,
+    /// What was seen of the Deployments.
+    pub(super) seen: Restarts,
     /// How many pods carry the new hash.
     pub(super) new_pods: usize,
     pub(super) cost: Cost,
@@ -74,8 +74,11 @@ impl Report {
         let walls = self.plain.each_ref().map(|plain| plain.wall.as_secs_f64());
         let plain = f64::midpoint(walls[0], walls[1]);
         let verified = rollout.verified.as_secs_f64();
-        let first = rollout.first.unwrap_or_default().as_secs_f64();
-        let done = rollout.done.unwrap_or_default().as_secs_f64();
+        let until = |at: Option<Instant>| {
+            at.map_or(0.0, |at| at.duration_since(rollout.started).as_secs_f64())
+        };
+        let (first, done) = (until(rollout.seen.first), until(rollout.seen.last));
+        let mean = |seen: &Restarts| format!("{:.1}", seen.mean_at_once());
         let at_once = self.arguments.at_once.into();
         vec![
             (
@@ -92,9 +95,11 @@ impl Report {
                 "  of kubectl rollout restart",
                 format!("{:.2}x", (verified - first) / plain),
             ),
+            figure("restarts at once, on average", mean(&rollout.seen)),
+            figure("  kubectl, first run", mean(&self.plain[0].seen)),
             exactly(
                 "restarts",
-                rollout.restarts,
+                rollout.seen.count(),
                 self.arguments.workloads.into(),
             ),
             exactly(
@@ -104,8 +109,8 @@ impl Report {
             ),
             (
                 "most restarts at once",
-                rollout.at_once.to_string(),
-                target(rollout.at_once <= at_once, &format!("at most {at_once}")),
+                rollout.seen.most.to_string(),
+                target(rollout.seen.most <= at_once, &format!("at most {at_once}")),
             ),
         ]
     }

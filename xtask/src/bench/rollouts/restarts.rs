@@ -1,6 +1,9 @@
 //! Pure: what was seen of the restarts of Deployments.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::apps::v1::Deployment;
 
@@ -17,6 +20,10 @@ pub(super) struct Restarts {
     pub(super) last: Option<Instant>,
     /// Most of them at once.
     pub(super) most: usize,
+    /// How long they took, all added up.
+    pub(super) took: Duration,
+    /// How many are under way, and since when that is so.
+    under_way: Option<(u32, Instant)>,
 }
 
 /// A Deployment at one moment.
@@ -83,6 +90,19 @@ impl Restarts {
         let under_way = |workload: &&Workload| workload.has_begun() && !workload.is_done();
         let at_once = self.workloads.values().filter(under_way).count();
         self.most = self.most.max(at_once);
+        if let Some((many, since)) = self.under_way {
+            self.took += at.duration_since(since) * many;
+        }
+        self.under_way = Some((u32::try_from(at_once).unwrap_or(u32::MAX), at));
+    }
+
+    /// How many were under way at once from the first to the last, on average.
+    pub(super) fn mean_at_once(&self) -> f64 {
+        let (first, last) = (self.first, self.last);
+        let whole = first
+            .zip(last)
+            .map(|(first, last)| last.duration_since(first));
+        whole.map_or(0.0, |whole| self.took.as_secs_f64() / whole.as_secs_f64())
     }
 
     /// How many Deployments were seen.
@@ -143,5 +163,7 @@ mod tests {
         assert!(seen.all_done() && seen.is_done(&key, 4) && !seen.is_done(&key, 5));
         let second = |second| Some(start + Duration::from_secs(second));
         assert_eq!((seen.first, seen.last), (second(1), second(4)));
+        assert_eq!(seen.took, Duration::from_secs(4));
+        assert!((seen.mean_at_once() - 4.0 / 3.0).abs() < 1e-9);
     }
 }
