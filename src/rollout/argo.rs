@@ -22,10 +22,16 @@ use super::{
     proof::fresh_from,
     view::{Counters, Manual, Restart, Shape, Workload, WorkloadView, count},
 };
-use crate::names::{RESTART_BY, RESTART_BY_TEMPLATE};
+use crate::{
+    cache::Change,
+    names::{RESTART_BY, RESTART_BY_TEMPLATE},
+};
 
 /// Name of the `CustomResourceDefinition`.
 pub const DEFINITION: &str = "rollouts.argoproj.io";
+
+/// For how many seconds older pods stay, unless it says otherwise.
+const USUALLY_STAY: u64 = 30;
 
 /// How its controller begins to say that the spec cannot be used.
 const INVALID: &str = "InvalidSpec";
@@ -52,6 +58,10 @@ pub struct Argo {
     pub pace: Pace,
     /// Why its controller gave up.
     pub gave_up: Option<String>,
+    /// Which field keeps its template from being read, so that nobody knows which Secrets it uses.
+    pub unreadable: Option<String>,
+    /// For how many seconds pods of older templates stay when a newer one is in use.
+    pub older_stay: u64,
 }
 
 /// Whether a new template makes its steps.
@@ -140,6 +150,31 @@ pub fn with_template_of(view: &WorkloadView, lender: &WorkloadView) -> WorkloadV
     view
 }
 
+/// Why `view` still has pods of older templates though all of its newest are there and in use, if it keeps them on purpose.
+pub fn older_stay(view: &WorkloadView) -> Option<Manual> {
+    let argo = view.argo.as_ref().filter(|argo| argo.by_template)?;
+    let Counters {
+        wanted,
+        all,
+        updated,
+        ready,
+    } = view.counters;
+    let is_in_use = !argo.unfinished && view.observed_generation >= view.generation;
+    let is_there = updated >= wanted && ready >= wanted;
+    let seconds = argo.older_stay;
+    (is_in_use && is_there && all > updated).then_some(Manual::OlderStay { seconds })
+}
+
+/// The field that keeps the template of a Rollout from being read, once for each generation of it.
+pub fn unreadable(change: &Change<WorkloadView>) -> Option<&str> {
+    fn field(view: Option<&WorkloadView>) -> Option<(i64, &str)> {
+        let view = view?;
+        Some((view.generation, view.argo.as_ref()?.unreadable.as_deref()?))
+    }
+    let new = field(change.new.as_deref())?;
+    (field(change.old.as_deref()) != Some(new)).then_some(new.1)
+}
+
 /// How the apiserver is asked for Rollouts.
 pub fn resource() -> ApiResource {
     let kind = GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Rollout");
@@ -156,15 +191,15 @@ impl Workload for DynamicObject {
         let observed_generation = rollout
             .text("/status/observedGeneration")
             .and_then(|text| text.parse().ok());
+        let (template, unreadable) = template(rollout);
         let mut argo = argo(rollout, wants_template);
+        argo.unreadable = unreadable;
         // It may have been about what somebody changed since.
         argo.gave_up
             .take_if(|_| observed_generation < self.metadata.generation);
         let pause = pause(rollout).filter(|_| argo.by_template);
         Shape {
-            template: rollout
-                .read::<PodTemplateSpec>("/spec/template")
-                .map(Cow::Owned),
+            template: template.map(Cow::Owned),
             selector: rollout
                 .read::<LabelSelector>("/spec/selector")
                 .map(Cow::Owned),
@@ -181,6 +216,33 @@ impl Workload for DynamicObject {
             argo: Some(argo),
         }
     }
+}
+
+/// Its template, or the field that keeps it from being read; what is wrong with that is not told, as it may name values.
+fn template(rollout: Fields<'_>) -> (Option<PodTemplateSpec>, Option<String>) {
+    let Some(template) = rollout.0.pointer("/spec/template") else {
+        return (None, None);
+    };
+    match serde_path_to_error::deserialize(template) {
+        Ok(template) => (Some(template), None),
+        Err(error) => {
+            let path = error.path().to_string();
+            let inside = if path == "." { "" } else { &format!(".{path}") };
+            (None, Some(format!("spec.template{inside}")))
+        }
+    }
+}
+
+/// For how many seconds pods of older templates stay when a newer one is in use.
+///
+/// Source: `scaleDownDelaySeconds` in <https://argo-rollouts.readthedocs.io/en/stable/features/specification/>.
+fn stays(rollout: Fields<'_>) -> u64 {
+    let strategies = ["blueGreen", "canary"];
+    let mut given = strategies.iter().filter_map(|strategy| {
+        let path = format!("/spec/strategy/{strategy}/scaleDownDelaySeconds");
+        rollout.0.pointer(&path)?.as_u64()
+    });
+    given.next().unwrap_or(USUALLY_STAY)
 }
 
 fn argo(rollout: Fields<'_>, wants_template: bool) -> Argo {
@@ -217,6 +279,8 @@ fn argo(rollout: Fields<'_>, wants_template: bool) -> Argo {
         },
         pace,
         gave_up: (is_degraded && concerns).then(|| message.to_owned()),
+        unreadable: None,
+        older_stay: stays(rollout),
     }
 }
 

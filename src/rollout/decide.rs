@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    argo::{Argo, EVICTS, Pace},
+    argo::{self, Argo, EVICTS, Pace},
     bind::Bound,
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
@@ -29,8 +29,11 @@ const STANDSTILL: Duration = Duration::from_mins(1);
 /// How often pods are listed of a workload that waits for its turn.
 const LOOK_RARELY: Duration = Duration::from_mins(10);
 
-/// How often pods are listed while the counters say complete and the pods do not, or older ones are on their way out.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often pods are listed while the counters say complete and the pods do not.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How often while only older pods are on their way out. Most are gone before that; nobody but a revocation waits for it.
+pub(super) const LOOK_AFTER_THEM: Duration = Duration::from_secs(30);
 
 /// The same once the restart is overdue, and while somebody else holds the stamp.
 const LOOK_SELDOM: Duration = Duration::from_mins(1);
@@ -215,7 +218,7 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     let Situation { tracker, pods, .. } = *situation;
     if tracker.course.verified {
         return if tracker.leaving(situation.now).is_some() {
-            look_or(situation, LOOK_AGAIN, |_| Decision::Verified)
+            look_or(situation, LOOK_AFTER_THEM, |_| Decision::Verified)
         } else {
             Decision::Verified
         };
@@ -326,6 +329,17 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
         return Decision::Waiting(Waiting::ManualUpdate {
             manual,
             progress,
+            again: look,
+        });
+    }
+    if let Some(manual) = argo::older_stay(view).filter(|_| !situation.tracker.is_ahead_of(view)) {
+        let wanted = view.counters.wanted;
+        return Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress: Progress {
+                ready: wanted,
+                wanted,
+            },
             again: look,
         });
     }

@@ -109,6 +109,11 @@ pub enum Manual {
         /// Whether they do by themselves after a time.
         timed: bool,
     },
+    /// The new pods of the Rollout are in use, and older ones stay for a time.
+    OlderStay {
+        /// For how many seconds in all.
+        seconds: u64,
+    },
     /// An analysis of the Rollout said neither yes nor no.
     Analysis,
 }

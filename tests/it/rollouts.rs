@@ -11,6 +11,7 @@ mod quiet;
 mod random;
 mod returns;
 mod rights;
+mod templates;
 mod together;
 mod visible;
 

@@ -1,7 +1,7 @@
 //! Pure: tests with Rollouts of Argo.
 
 use super::*;
-use crate::rollout::argo::EVICTS;
+use crate::rollout::{argo::EVICTS, view::Counters};
 
 /// As a Rollout that its controller is done with.
 fn rollout(play: &mut Play, by_template: bool) {
@@ -148,6 +148,38 @@ fn a_template_that_waits_for_its_promotion_says_so_and_has_not_failed() {
         let decision = play.at(second);
         assert!(waits_for_promotion(&decision), "{decision:?}");
     }
+}
+
+#[test]
+fn older_pods_that_stay_on_purpose_are_waited_for_and_hold_up_no_newer_data() {
+    let mut play = rolled(true);
+    argo(&mut play).older_stay = 5_000;
+    play.view().counters = Counters {
+        wanted: 3,
+        all: 6,
+        updated: 3,
+        ready: 3,
+    };
+    for second in [12, 4_000] {
+        let expected = Decision::Waiting(Waiting::ManualUpdate {
+            manual: Manual::OlderStay { seconds: 5_000 },
+            progress: Progress {
+                ready: 3,
+                wanted: 3,
+            },
+            again: None,
+        });
+        assert_eq!(play.at(second), expected);
+    }
+    let mut newer = rolled(true);
+    newer.view().counters = play.view().counters;
+    assert!(matches!(newer.at(12), Decision::Waiting(_)));
+    newer.bound = vec![bound("db", 300)];
+    newer.settles_until(100, 110);
+    newer.stamp(110);
+
+    play.view().counters = counters(3, 3, 3);
+    assert_eq!(play.at(5_010), Decision::Verified);
 }
 
 #[test]
