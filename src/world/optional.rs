@@ -80,7 +80,7 @@ pub(super) async fn follow<L: Listener>(
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &argo::resource());
             let listener = Arc::clone(&listener);
             let kept = keep(
-                objects(api),
+                (argo::resource(), objects(api)),
                 Arc::clone(&rollouts),
                 |object: DynamicObject| Some(WorkloadView::project(&object)),
                 move |change| {
