@@ -60,8 +60,8 @@ pub struct Argo {
     pub gave_up: Option<String>,
     /// Which field keeps its template from being read, so that nobody knows which Secrets it uses.
     pub unreadable: Option<String>,
-    /// For how many seconds pods of older templates stay when a newer one is in use.
-    pub older_stay: u64,
+    /// For how many seconds pods of older templates stay when a newer one is in use, if they do.
+    pub older_stay: Option<u64>,
 }
 
 /// Whether a new template makes its steps.
@@ -161,7 +161,7 @@ pub fn older_stay(view: &WorkloadView) -> Option<Manual> {
     } = view.counters;
     let is_in_use = !argo.unfinished && view.observed_generation >= view.generation;
     let is_there = updated >= wanted && ready >= wanted;
-    let seconds = argo.older_stay;
+    let seconds = argo.older_stay?;
     (is_in_use && is_there && all > updated).then_some(Manual::OlderStay { seconds })
 }
 
@@ -233,16 +233,18 @@ fn template(rollout: Fields<'_>) -> (Option<PodTemplateSpec>, Option<String>) {
     }
 }
 
-/// For how many seconds pods of older templates stay when a newer one is in use.
+/// For how many seconds pods of older templates stay when a newer one is in use; a canary without traffic routing keeps none.
 ///
 /// Source: `scaleDownDelaySeconds` in <https://argo-rollouts.readthedocs.io/en/stable/features/specification/>.
-fn stays(rollout: Fields<'_>) -> u64 {
-    let strategies = ["blueGreen", "canary"];
-    let mut given = strategies.iter().filter_map(|strategy| {
-        let path = format!("/spec/strategy/{strategy}/scaleDownDelaySeconds");
-        rollout.0.pointer(&path)?.as_u64()
-    });
-    given.next().unwrap_or(USUALLY_STAY)
+fn stays(rollout: Fields<'_>) -> Option<u64> {
+    let part = |path: &str| rollout.0.pointer(path);
+    let canary = || {
+        let canary = part("/spec/strategy/canary");
+        canary.filter(|canary| canary.get("trafficRouting").is_some())
+    };
+    let strategy = part("/spec/strategy/blueGreen").or_else(canary)?;
+    let given = strategy.get("scaleDownDelaySeconds");
+    Some(given.and_then(Value::as_u64).unwrap_or(USUALLY_STAY))
 }
 
 fn argo(rollout: Fields<'_>, wants_template: bool) -> Argo {

@@ -305,7 +305,11 @@ fn older_pods_that_stay_on_purpose_are_known_by_the_counters() {
         Some(_) | None => None,
     };
     assert_eq!(seconds(&green, &promoted, &template()), Some(600));
-    assert_eq!(seconds(&json!({}), &promoted, &template()), Some(30));
+    let canary = |more: Value| json!({"strategy": {"canary": more}});
+    let routed = canary(json!({"trafficRouting": {}}));
+    assert_eq!(seconds(&routed, &promoted, &template()), Some(30));
+    let plain = canary(json!({"scaleDownDelaySeconds": 600}));
+    assert_eq!(seconds(&plain, &promoted, &template()), None);
     assert_eq!(seconds(&green, &promoted, &json!({})), None, "by time");
     for other in [
         but("stableRS", json!("b")),

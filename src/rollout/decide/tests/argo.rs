@@ -153,7 +153,7 @@ fn a_template_that_waits_for_its_promotion_says_so_and_has_not_failed() {
 #[test]
 fn older_pods_that_stay_on_purpose_are_waited_for_and_hold_up_no_newer_data() {
     let mut play = rolled(true);
-    argo(&mut play).older_stay = 5_000;
+    argo(&mut play).older_stay = Some(5_000);
     play.view().counters = Counters {
         wanted: 3,
         all: 6,
@@ -172,6 +172,7 @@ fn older_pods_that_stay_on_purpose_are_waited_for_and_hold_up_no_newer_data() {
         assert_eq!(play.at(second), expected);
     }
     let mut newer = rolled(true);
+    argo(&mut newer).older_stay = Some(5_000);
     newer.view().counters = play.view().counters;
     assert!(matches!(newer.at(12), Decision::Waiting(_)));
     newer.bound = vec![bound("db", 300)];
