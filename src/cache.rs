@@ -4,6 +4,8 @@
 //! projection. A change is passed on only if the projection changed, deletions included, also those
 //! that happened while the watch was away.
 
+mod complaint;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
@@ -15,6 +17,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt};
 use kube::{
     Api, Resource,
+    core::{ApiResource, Status},
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
@@ -24,7 +27,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::names::ObjectKey;
+use self::complaint::{Complaint, Complaints};
+use crate::{names::ObjectKey, telemetry::chain::chain};
 
 /// How long a watch is refused before what it showed counts as out of date. An apiserver that has just started refuses what it
 /// will allow.
@@ -258,19 +262,26 @@ pub fn key_of<K: Resource>(object: &K) -> ObjectKey {
 
 /// Why the apiserver refuses a list or a watch; that it cannot be reached is no refusal.
 pub(crate) fn refusal(error: &watcher::Error) -> Option<&str> {
+    let status = refusal_status(error)?;
+    (status.is_forbidden() || is_absent(status)).then_some(&status.message)
+}
+
+/// What the apiserver answered to a list or a watch, if it did not begin.
+fn refusal_status(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-            if status.is_forbidden() || status.is_not_found() =>
-        {
-            Some(&status.message)
-        }
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status),
         watcher::Error::InitialListFailed(_)
         | watcher::Error::WatchStartFailed(_)
         | watcher::Error::WatchError(_)
         | watcher::Error::WatchFailed(_)
         | watcher::Error::NoResourceVersion => None,
     }
+}
+
+/// Whether a kind is not installed. The answer is then a line of text, of which [`Status::is_not_found`] knows nothing.
+fn is_absent(status: &Status) -> bool {
+    status.code == 404
 }
 
 /// How a watch fares, its objects aside.
@@ -306,9 +317,12 @@ impl Course {
 
 /// Keeps `cache` equal to what `events` tell until `stop`, and hands each change to `changed`.
 ///
-/// A failing watch is retried for ever with back-off; it holds up nobody else.
+/// A failing watch is retried for ever with back-off; it holds up nobody else. `resource` is what it is a watch of.
 pub async fn keep<K, V>(
-    events: impl futures::Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send,
+    (resource, events): (
+        ApiResource,
+        impl futures::Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send,
+    ),
     cache: Arc<Cache<V>>,
     project: impl Fn(K) -> Option<V> + Send,
     changed: impl Fn(&Change<V>) + Send,
@@ -320,6 +334,7 @@ pub async fn keep<K, V>(
     let mut events = std::pin::pin!(events.take_until(stop.cancelled_owned()));
     let mut listed = BTreeSet::new();
     let mut course = Course::default();
+    let mut complaints = Complaints::about(resource);
     loop {
         let next = match course.calm_at() {
             Some(at) => timeout_at(at, events.try_next()).await,
@@ -336,9 +351,21 @@ pub async fn keep<K, V>(
             }
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {
-                let kind = std::any::type_name::<V>();
-                tracing::warn!(cache = kind, error = %crate::telemetry::chain::chain(&error), "a watch failed and is tried again");
-                refusal(&error).and_then(|why| course.is_refused(why, Instant::now()))
+                let now = Instant::now();
+                let complaint = complaints.next(&error, now);
+                let kind = complaints.kind();
+                match complaint {
+                    Some(Complaint::Absent(why)) => tracing::error!(kind, "{why}"),
+                    Some(Complaint::Failed) => {
+                        tracing::warn!(
+                            kind,
+                            error = chain(&error),
+                            "a watch failed and is tried again"
+                        );
+                    }
+                    None => {}
+                }
+                refusal(&error).and_then(|why| course.is_refused(why, now))
             }
             Err(_) => course.goes_on(),
         };
@@ -368,11 +395,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use futures::SinkExt;
     use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::core::Status;
-
-    use super::*;
 
     fn config_map(name: &str, value: &str) -> ConfigMap {
         let mut object = ConfigMap::default();
@@ -465,7 +490,14 @@ mod tests {
         let cache: Arc<Cache<String>> = Arc::default();
         let (mut send, events) = futures::channel::mpsc::unbounded();
         let stop = CancellationToken::new();
-        let kept = keep(events, Arc::clone(&cache), value, |_| {}, stop.clone());
+        let resource = ApiResource::erase::<ConfigMap>(&());
+        let kept = keep(
+            (resource, events),
+            Arc::clone(&cache),
+            value,
+            |_| {},
+            stop.clone(),
+        );
         let kept = tokio::spawn(kept);
         for (number, (seconds, what, expected)) in steps.into_iter().enumerate() {
             send.send(what).await.unwrap();

@@ -250,7 +250,7 @@ impl<L: Listener> Watches<'_, L> {
         let events = objects(api);
         let listener = Arc::clone(self.listener);
         keep(
-            events,
+            (resource, events),
             Arc::clone(cache),
             |object| Some(ObjectView::project::<W>(object)),
             move |change| tell(&listener, change),
@@ -279,7 +279,7 @@ impl<L: Listener> Watches<'_, L> {
         let events = objects(Api::<PartialObjectMeta<K>>::all(self.client.clone()));
         let listener = Arc::clone(self.listener);
         keep(
-            events,
+            (ApiResource::erase::<K>(&()), events),
             Arc::clone(cache),
             move |object: PartialObjectMeta<K>| Some(project(&object.metadata)),
             move |change| tell(&listener, change),
@@ -304,8 +304,9 @@ impl<L: Listener> Watches<'_, L> {
             + 'static,
     {
         let listener = Arc::clone(self.listener);
+        let events = objects(Api::<K>::all(self.client.clone()));
         keep(
-            objects(Api::<K>::all(self.client.clone())),
+            (ApiResource::erase::<K>(&()), events),
             Arc::clone(cache),
             |object: K| Some(WorkloadView::project(&object)),
             move |change| listener.workload(kind, change),

@@ -1,7 +1,7 @@
 //! Pure: what is different about a Rollout of Argo.
 //!
 //! Its controller evicts every pod that is older than `spec.restartAt`, without a new template and so without the steps of its
-//! strategy, and only while no more than `maxUnavailable` are not ready. That is how it is restarted, unless it says otherwise ([`RESTART_BY`]). The time is that of the
+//! strategy, and only while fewer than `maxUnavailable` (at least one) are not ready. That is how it is restarted, unless it says otherwise ([`RESTART_BY`]). The time is that of the
 //! data, by the apiserver's clock: pods that are younger read it already, and ours is not asked. The hash stands on the Rollout itself.
 //!
 //! The kind is not ours and need not be installed, so it is read field by field; what does not fit is taken as not there.
@@ -37,7 +37,7 @@ const USUALLY_STAY: u64 = 30;
 const INVALID: &str = "InvalidSpec";
 
 /// Why older pods may stay, where nothing else tells.
-pub const EVICTS: &str = "its controller evicts older pods, but none while more than maxUnavailable are not ready, or a PodDisruptionBudget allows none";
+pub const EVICTS: &str = "its controller evicts older pods, but none while as many as maxUnavailable (at least one) are not ready, or a PodDisruptionBudget allows none";
 
 /// What only a Rollout has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

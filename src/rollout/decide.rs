@@ -259,8 +259,8 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     })
 }
 
-/// Whether the controller of a Rollout says that it has replaced the pods, and has not: it forgets a restart when the template
-/// changes, and goes back to older pods when that is undone.
+/// Whether the controller of a Rollout says that it has replaced the pods, and has not: its status can be written by others, and
+/// its code means to forget a restart when the template changes, which that of 1.10 does not do.
 fn is_lost(situation: &Situation<'_>, view: &WorkloadView, pods: &[PodFacts]) -> bool {
     let course = &situation.tracker.course;
     let carries = |pod: &PodFacts| pod.stamp.as_ref() == Some(&course.wanted);

@@ -37,10 +37,9 @@ pub(super) async fn follow<L: Listener>(
     stop: CancellationToken,
 ) {
     let definitions = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
-    let by_name = format!("metadata.name={}", argo::DEFINITION);
-    let events = watcher(definitions, watcher::Config::default().fields(&by_name));
-    let events = events.default_backoff().take_until(stop.cancelled());
-    let mut events = pin!(events);
+    let by_name = watcher::Config::default().fields(&format!("metadata.name={}", argo::DEFINITION));
+    let events = watcher(definitions, by_name).default_backoff();
+    let mut events = pin!(events.take_until(stop.cancelled()));
     let mut watch: Fuse<BoxFuture<'_, ()>> = Fuse::terminated();
     let mut listed = false;
     loop {
@@ -81,7 +80,7 @@ pub(super) async fn follow<L: Listener>(
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &argo::resource());
             let listener = Arc::clone(&listener);
             let kept = keep(
-                objects(api),
+                (argo::resource(), objects(api)),
                 Arc::clone(&rollouts),
                 |object: DynamicObject| Some(WorkloadView::project(&object)),
                 move |change| {

@@ -1,6 +1,7 @@
 //! New data restarts every workload that uses it, once; nothing else does.
 
 mod argo;
+mod by_time;
 mod counted;
 mod exceptions;
 mod friends;

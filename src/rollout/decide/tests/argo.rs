@@ -100,6 +100,15 @@ fn a_restart_by_time_that_does_not_move_says_what_its_controller_waits_for() {
         panic!("it is not overdue");
     };
     assert_eq!(why.as_deref(), Some(EVICTS));
+    argo(&mut play).unfinished = false;
+    for pod in &mut play.pods {
+        (pod.stamp, pod.ready) = (play.view.as_ref().unwrap().stamp.clone(), true);
+    }
+    assert_eq!(
+        play.at(2_001),
+        Decision::Verified,
+        "its controller is done, and that alone is news"
+    );
 }
 
 #[test]
