@@ -96,6 +96,21 @@ impl<V: PartialEq> Cache<V> {
             .collect()
     }
 
+    /// What `pick` makes of the objects of one namespace, by name, without a copy of the others. It must not ask this cache.
+    pub fn pick<T>(
+        &self,
+        namespace: &str,
+        pick: impl FnMut((&ObjectKey, &V)) -> Option<T>,
+    ) -> Vec<T> {
+        let from = Bound::Included(ObjectKey::new(namespace, ""));
+        self.read()
+            .range((from, Bound::Unbounded))
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(key, value)| (key, &**value))
+            .filter_map(pick)
+            .collect()
+    }
+
     /// Everything.
     pub fn all(&self) -> Vec<(ObjectKey, Arc<V>)> {
         self.read()

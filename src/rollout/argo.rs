@@ -1,7 +1,7 @@
 //! Pure: what is different about a Rollout of Argo.
 //!
 //! Its controller evicts every pod that is older than `spec.restartAt`, without a new template and so without the steps of its
-//! strategy, and only while no more than `maxUnavailable` are not ready. That is how it is restarted, unless it says otherwise ([`RESTART_BY`]). The time is that of the
+//! strategy, and only while fewer than `maxUnavailable` (at least one) are not ready. That is how it is restarted, unless it says otherwise ([`RESTART_BY`]). The time is that of the
 //! data, by the apiserver's clock: pods that are younger read it already, and ours is not asked. The hash stands on the Rollout itself.
 //!
 //! The kind is not ours and need not be installed, so it is read field by field; what does not fit is taken as not there.
@@ -20,18 +20,24 @@ use super::{
     bind::Bound,
     pod::PodFacts,
     proof::fresh_from,
-    view::{Counters, Manual, Shape, Workload, WorkloadView, count},
+    view::{Counters, Manual, Restart, Shape, Workload, WorkloadView, count},
 };
-use crate::names::{RESTART_BY, RESTART_BY_TEMPLATE};
+use crate::{
+    cache::Change,
+    names::{RESTART_BY, RESTART_BY_TEMPLATE},
+};
 
 /// Name of the `CustomResourceDefinition`.
 pub const DEFINITION: &str = "rollouts.argoproj.io";
+
+/// For how many seconds older pods stay, unless it says otherwise.
+const USUALLY_STAY: u64 = 30;
 
 /// How its controller begins to say that the spec cannot be used.
 const INVALID: &str = "InvalidSpec";
 
 /// Why older pods may stay, where nothing else tells.
-pub const EVICTS: &str = "its controller evicts older pods, but none while more than maxUnavailable are not ready, or a PodDisruptionBudget allows none";
+pub const EVICTS: &str = "its controller evicts older pods, but none while as many as maxUnavailable (at least one) are not ready, or a PodDisruptionBudget allows none";
 
 /// What only a Rollout has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +58,10 @@ pub struct Argo {
     pub pace: Pace,
     /// Why its controller gave up.
     pub gave_up: Option<String>,
+    /// Which field keeps its template from being read, so that nobody knows which Secrets it uses.
+    pub unreadable: Option<String>,
+    /// For how many seconds pods of older templates stay when a newer one is in use, if they do.
+    pub older_stay: Option<u64>,
 }
 
 /// Whether a new template makes its steps.
@@ -125,14 +135,44 @@ pub fn template_of(view: &WorkloadView) -> Option<&str> {
     view.argo.as_ref()?.template_of.as_deref()
 }
 
-/// `view`, whose template stands in `lender`, with the Secrets that this one's pods would use.
+/// `view`, whose template stands in `lender`, with the Secrets that this one's pods would use. For which of them it wants to be
+/// restarted it says itself; where it does not, the lender may say that it is only those in the environment.
 pub fn with_template_of(view: &WorkloadView, lender: &WorkloadView) -> WorkloadView {
     let mut view = view.clone();
     view.secrets.clone_from(&lender.secrets);
+    view.secrets_in_env.clone_from(&lender.secrets_in_env);
+    if (view.restart, lender.restart) == (Restart::Always, Restart::Env) {
+        view.restart = Restart::Env;
+    }
     if view.selector.is_empty() {
         view.selector.clone_from(&lender.selector);
     }
     view
+}
+
+/// Why `view` still has pods of older templates though all of its newest are there and in use, if it keeps them on purpose.
+pub fn older_stay(view: &WorkloadView) -> Option<Manual> {
+    let argo = view.argo.as_ref().filter(|argo| argo.by_template)?;
+    let Counters {
+        wanted,
+        all,
+        updated,
+        ready,
+    } = view.counters;
+    let is_in_use = !argo.unfinished && view.observed_generation >= view.generation;
+    let is_there = updated >= wanted && ready >= wanted;
+    let seconds = argo.older_stay?;
+    (is_in_use && is_there && all > updated).then_some(Manual::OlderStay { seconds })
+}
+
+/// The field that keeps the template of a Rollout from being read, once for each generation of it.
+pub fn unreadable(change: &Change<WorkloadView>) -> Option<&str> {
+    fn field(view: Option<&WorkloadView>) -> Option<(i64, &str)> {
+        let view = view?;
+        Some((view.generation, view.argo.as_ref()?.unreadable.as_deref()?))
+    }
+    let new = field(change.new.as_deref())?;
+    (field(change.old.as_deref()) != Some(new)).then_some(new.1)
 }
 
 /// How the apiserver is asked for Rollouts.
@@ -151,15 +191,15 @@ impl Workload for DynamicObject {
         let observed_generation = rollout
             .text("/status/observedGeneration")
             .and_then(|text| text.parse().ok());
+        let (template, unreadable) = template(rollout);
         let mut argo = argo(rollout, wants_template);
+        argo.unreadable = unreadable;
         // It may have been about what somebody changed since.
         argo.gave_up
             .take_if(|_| observed_generation < self.metadata.generation);
         let pause = pause(rollout).filter(|_| argo.by_template);
         Shape {
-            template: rollout
-                .read::<PodTemplateSpec>("/spec/template")
-                .map(Cow::Owned),
+            template: template.map(Cow::Owned),
             selector: rollout
                 .read::<LabelSelector>("/spec/selector")
                 .map(Cow::Owned),
@@ -176,6 +216,35 @@ impl Workload for DynamicObject {
             argo: Some(argo),
         }
     }
+}
+
+/// Its template, or the field that keeps it from being read; what is wrong with that is not told, as it may name values.
+fn template(rollout: Fields<'_>) -> (Option<PodTemplateSpec>, Option<String>) {
+    let Some(template) = rollout.0.pointer("/spec/template") else {
+        return (None, None);
+    };
+    match serde_path_to_error::deserialize(template) {
+        Ok(template) => (Some(template), None),
+        Err(error) => {
+            let path = error.path().to_string();
+            let inside = if path == "." { "" } else { &format!(".{path}") };
+            (None, Some(format!("spec.template{inside}")))
+        }
+    }
+}
+
+/// For how many seconds pods of older templates stay when a newer one is in use; a canary without traffic routing keeps none.
+///
+/// Source: `scaleDownDelaySeconds` in <https://argo-rollouts.readthedocs.io/en/stable/features/specification/>.
+fn stays(rollout: Fields<'_>) -> Option<u64> {
+    let part = |path: &str| rollout.0.pointer(path);
+    let canary = || {
+        let canary = part("/spec/strategy/canary");
+        canary.filter(|canary| canary.get("trafficRouting").is_some())
+    };
+    let strategy = part("/spec/strategy/blueGreen").or_else(canary)?;
+    let given = strategy.get("scaleDownDelaySeconds");
+    Some(given.and_then(Value::as_u64).unwrap_or(USUALLY_STAY))
 }
 
 fn argo(rollout: Fields<'_>, wants_template: bool) -> Argo {
@@ -212,6 +281,8 @@ fn argo(rollout: Fields<'_>, wants_template: bool) -> Argo {
         },
         pace,
         gave_up: (is_degraded && concerns).then(|| message.to_owned()),
+        unreadable: None,
+        older_stay: stays(rollout),
     }
 }
 

@@ -149,7 +149,7 @@ impl Follows {
         if view.is_some_and(|view| view.restart == Restart::Never) {
             return false;
         }
-        let uses = view.is_some_and(|view| view.secrets.contains(&self.target_name));
+        let uses = view.is_some_and(|view| view.uses(&self.target_name));
         self.lists(workload) || (self.policy.discover && uses)
     }
 

@@ -166,10 +166,10 @@ impl RolloutContext {
         if workload.kind != WorkloadKind::Deployment {
             return None;
         }
-        let all = self.rollouts.in_namespace(&workload.namespace);
         let takes = |view: &WorkloadView| argo::template_of(view) == Some(&workload.name);
-        let (key, _) = all.into_iter().find(|(_, view)| takes(view))?;
-        Some(key.name)
+        let pick = |(key, view): (&ObjectKey, &WorkloadView)| takes(view).then(|| key.name.clone());
+        let borrowers = self.rollouts.pick(&workload.namespace, pick);
+        borrowers.into_iter().next()
     }
 
     /// The workloads to look at when one of `kind` changed.
@@ -459,19 +459,16 @@ impl RolloutContext {
     fn using(&self, secret: &ObjectKey) -> BTreeSet<WorkloadKey> {
         let mut keys = BTreeSet::new();
         for kind in KINDS {
-            let all = self.cache(kind).in_namespace(&secret.namespace);
-            keys.extend(
-                all.iter()
-                    .filter(|(_, view)| view.secrets.contains(&secret.name))
-                    .map(|(key, _)| WorkloadKey::new(kind, key)),
-            );
+            keys.extend(self.cache(kind).pick(&secret.namespace, |(key, view)| {
+                view.uses(&secret.name).then(|| WorkloadKey::new(kind, key))
+            }));
         }
-        let lenders = keys.iter().filter_map(|lender| {
-            let name = self.borrower(lender)?;
-            let key = ObjectKey::new(&secret.namespace, name);
-            Some(WorkloadKey::new(WorkloadKind::Rollout, &key))
+        let borrowers = self.rollouts.pick(&secret.namespace, |(key, view)| {
+            let lender = ObjectKey::new(&key.namespace, argo::template_of(view)?);
+            let lender = WorkloadKey::new(WorkloadKind::Deployment, &lender);
+            keys.contains(&lender)
+                .then(|| WorkloadKey::new(WorkloadKind::Rollout, key))
         });
-        let borrowers: Vec<_> = lenders.collect();
         keys.extend(borrowers);
         keys
     }

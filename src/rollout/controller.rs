@@ -14,7 +14,7 @@ use super::{
     bind::Bound,
     board::Standing,
     context::{Gathered, RolloutContext},
-    decide::{self, LOOK_AGAIN, Situation},
+    decide::{self, LOOK_AFTER_THEM, Situation},
     decision::Decision,
     exec::{self, ExecError},
     patch,
@@ -84,7 +84,7 @@ pub async fn reconcile(context: &RolloutContext, workload: &WorkloadKey) -> Opti
         tracker,
         (&decision, leaving.is_some()),
     );
-    let look = leaving.map(|until| until.min(now.into_std() + LOOK_AGAIN));
+    let look = leaving.map(|until| until.min(now.into_std() + LOOK_AFTER_THEM));
     let again = [decision.again(), look].into_iter().flatten().min();
     again.map(Instant::from_std)
 }

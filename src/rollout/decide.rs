@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    argo::{Argo, EVICTS, Pace},
+    argo::{self, Argo, EVICTS, Pace},
     bind::Bound,
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
@@ -29,8 +29,11 @@ const STANDSTILL: Duration = Duration::from_mins(1);
 /// How often pods are listed of a workload that waits for its turn.
 const LOOK_RARELY: Duration = Duration::from_mins(10);
 
-/// How often pods are listed while the counters say complete and the pods do not, or older ones are on their way out.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often pods are listed while the counters say complete and the pods do not.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How often while only older pods are on their way out. Most are gone before that; nobody but a revocation waits for it.
+pub(super) const LOOK_AFTER_THEM: Duration = Duration::from_secs(30);
 
 /// The same once the restart is overdue, and while somebody else holds the stamp.
 const LOOK_SELDOM: Duration = Duration::from_mins(1);
@@ -215,20 +218,19 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     let Situation { tracker, pods, .. } = *situation;
     if tracker.course.verified {
         return if tracker.leaving(situation.now).is_some() {
-            look_or(situation, LOOK_AGAIN, |_| Decision::Verified)
+            look_or(situation, LOOK_AFTER_THEM, |_| Decision::Verified)
         } else {
             Decision::Verified
         };
     }
+    let known = tracker.course.listed.map(|(_, progress)| progress);
     if !view.is_complete() {
         return if view.paused {
             Decision::Paused { stamped: true }
         } else {
-            let wanted = &tracker.course.wanted;
-            let progress = pods.filter(|_| view.is_restarted_by_time()).map_or_else(
-                || Progress::counted(view),
-                |pods| Progress::listed(pods, wanted, view),
-            );
+            // What was listed last tells more than counters of pods of any age.
+            let listed = known.filter(|_| view.is_restarted_by_time());
+            let progress = listed.unwrap_or_else(|| Progress::counted(view));
             under_way(situation, view, progress)
         };
     }
@@ -242,7 +244,6 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
             under_way(situation, view, progress)
         };
     }
-    let known = tracker.course.listed.map(|(_, progress)| progress);
     // What moved since they were looked at may well be the end of it.
     let pause = if tracker.moved_since_listed() {
         Duration::ZERO
@@ -258,8 +259,8 @@ fn verify(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     })
 }
 
-/// Whether the controller of a Rollout says that it has replaced the pods, and has not: it forgets a restart when the template
-/// changes, and goes back to older pods when that is undone.
+/// Whether the controller of a Rollout says that it has replaced the pods, and has not: its status can be written by others, and
+/// its code means to forget a restart when the template changes, which that of 1.10 does not do.
 fn is_lost(situation: &Situation<'_>, view: &WorkloadView, pods: &[PodFacts]) -> bool {
     let course = &situation.tracker.course;
     let carries = |pod: &PodFacts| pod.stamp.as_ref() == Some(&course.wanted);
@@ -328,6 +329,17 @@ fn under_way(situation: &Situation<'_>, view: &WorkloadView, progress: Progress)
         return Decision::Waiting(Waiting::ManualUpdate {
             manual,
             progress,
+            again: look,
+        });
+    }
+    if let Some(manual) = argo::older_stay(view).filter(|_| !situation.tracker.is_ahead_of(view)) {
+        let wanted = view.counters.wanted;
+        return Decision::Waiting(Waiting::ManualUpdate {
+            manual,
+            progress: Progress {
+                ready: wanted,
+                wanted,
+            },
             again: look,
         });
     }

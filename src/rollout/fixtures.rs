@@ -40,6 +40,7 @@ pub fn view() -> WorkloadView {
         generation: 1,
         observed_generation: 1,
         secrets: ["db".to_owned()].into(),
+        secrets_in_env: ["db".to_owned()].into(),
         stamp: None,
         stamp_is_ours: false,
         in_step: None,

@@ -210,11 +210,22 @@ fn may_have_made(
     (mine, other): (&str, &str),
     is_there: impl Fn(&str) -> bool,
 ) -> bool {
+    let is_other = || maker(owner, pod, other).is_some() || is_of_experiment(owner, pod);
     owner.kind == "ReplicaSet"
         && maker(owner, pod, mine).map_or_else(
-            || maker(owner, pod, other).is_none(),
+            || !is_other(),
             |name| name == workload.name || !is_there(name),
         )
+}
+
+/// Whether `owner` of `pod`, a ReplicaSet, was made for an Experiment of Argo: its pods carry the label of a Rollout's, whose selector
+/// may well select them, but it is named `<experiment>-<template>`.
+///
+/// Source: `newReplicaSetFromTemplate` in <https://github.com/argoproj/argo-rollouts/blob/v1.10.1/experiments/replicaset.go>.
+fn is_of_experiment(owner: &OwnerReference, pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.contains_key(ROLLOUT_HASH))
+        && maker(owner, pod, ROLLOUT_HASH).is_none()
 }
 
 /// What made `owner` of `pod`, a ReplicaSet: its name is followed by the hash of the template, which `label` tells.

@@ -250,6 +250,9 @@ fn by_hand(manual: Manual) -> String {
         Manual::Promotion { timed } => {
             format!("the new pods are not active yet: {}", promote(timed))
         }
+        Manual::OlderStay { seconds } => format!(
+            "the new pods are in use; older ones stay for {seconds} seconds (scaleDownDelaySeconds)"
+        ),
         Manual::Analysis => {
             "the Rollout is paused by an inconclusive analysis: promote or abort it".to_owned()
         }

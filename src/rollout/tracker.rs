@@ -34,8 +34,8 @@ pub struct Tracker {
     pub(super) episode: Option<Episode>,
     /// What belongs to the hash that is wanted now.
     pub(super) course: Course,
-    /// The template and the numbers of pods as last seen, and when they changed last.
-    seen: Option<(i64, i64, Counters)>,
+    /// The template, the numbers of pods and whether that is complete as last seen, and when they changed last.
+    seen: Option<((i64, i64), Counters, bool)>,
     pub(super) moved: Option<Instant>,
 }
 
@@ -169,7 +169,8 @@ impl Tracker {
                 ..Self::default()
             };
         }
-        let seen = Some((view.generation, view.observed_generation, view.counters));
+        let generations = (view.generation, view.observed_generation);
+        let seen = Some((generations, view.counters, view.is_complete()));
         if self.seen != seen {
             (self.seen, self.moved) = (seen, Some(now));
         }

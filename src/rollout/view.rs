@@ -38,8 +38,10 @@ pub struct WorkloadView {
     pub observed_generation: i64,
     /// For what it wants to be restarted.
     pub restart: Restart,
-    /// Every Secret that its pod template uses, or, if it says so, only those in the environment.
+    /// Every Secret that its pod template uses.
     pub secrets: BTreeSet<String>,
+    /// Those of them that are in the environment.
+    pub secrets_in_env: BTreeSet<String>,
     /// The hash its pod template carries; of a Rollout that is not restarted by its template, the hash it carries itself.
     pub stamp: Option<String>,
     /// Whether our field manager (perhaps with others) put that hash there.
@@ -107,6 +109,11 @@ pub enum Manual {
         /// Whether they do by themselves after a time.
         timed: bool,
     },
+    /// The new pods of the Rollout are in use, and older ones stay for a time.
+    OlderStay {
+        /// For how many seconds in all.
+        seconds: u64,
+    },
     /// An analysis of the Rollout said neither yes nor no.
     Analysis,
 }
@@ -136,6 +143,8 @@ impl WorkloadView {
             Some(_) | None => Restart::Always,
         };
         let in_step_is_ours = owns(metadata, &["f:metadata", "f:annotations", &field(IN_STEP)]);
+        let template = shape.template.as_deref();
+        let pod = template.and_then(|template| template.spec.as_ref());
         Self {
             created: metadata
                 .creation_timestamp
@@ -147,15 +156,8 @@ impl WorkloadView {
             generation: metadata.generation.unwrap_or_default(),
             observed_generation: shape.observed_generation.unwrap_or_default(),
             restart,
-            secrets: shape
-                .template
-                .as_deref()
-                .and_then(|template| template.spec.as_ref())
-                .map(match restart {
-                    Restart::Env => secrets_in_env,
-                    Restart::Always | Restart::Never => secrets_of,
-                })
-                .unwrap_or_default(),
+            secrets: pod.map(secrets_of).unwrap_or_default(),
+            secrets_in_env: pod.map(secrets_in_env).unwrap_or_default(),
             stamp,
             stamp_is_ours,
             in_step: annotation(metadata, IN_STEP).filter(|_| in_step_is_ours),
@@ -168,6 +170,14 @@ impl WorkloadView {
             refused: shape.refused,
             lent_to: None,
             argo: shape.argo.map(Box::new),
+        }
+    }
+
+    /// Whether its pods use `secret` in a way for which it wants to be restarted, unless that is never.
+    pub fn uses(&self, secret: &str) -> bool {
+        match self.restart {
+            Restart::Env => self.secrets_in_env.contains(secret),
+            Restart::Always | Restart::Never => self.secrets.contains(secret),
         }
     }
 

@@ -37,10 +37,9 @@ pub(super) async fn follow<L: Listener>(
     stop: CancellationToken,
 ) {
     let definitions = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
-    let by_name = format!("metadata.name={}", argo::DEFINITION);
-    let events = watcher(definitions, watcher::Config::default().fields(&by_name));
-    let events = events.default_backoff().take_until(stop.cancelled());
-    let mut events = pin!(events);
+    let by_name = watcher::Config::default().fields(&format!("metadata.name={}", argo::DEFINITION));
+    let events = watcher(definitions, by_name).default_backoff();
+    let mut events = pin!(events.take_until(stop.cancelled()));
     let mut watch: Fuse<BoxFuture<'_, ()>> = Fuse::terminated();
     let mut listed = false;
     loop {
@@ -84,7 +83,12 @@ pub(super) async fn follow<L: Listener>(
                 (argo::resource(), objects(api)),
                 Arc::clone(&rollouts),
                 |object: DynamicObject| Some(WorkloadView::project(&object)),
-                move |change| listener.workload(WorkloadKind::Rollout, change),
+                move |change| {
+                    if let Some(field) = argo::unreadable(change) {
+                        tracing::warn!(rollout = %change.key, field, "the template of a Rollout cannot be read, so nobody knows which Secrets it uses: it is restarted only for a VaultSecret that names it in its targets");
+                    }
+                    listener.workload(WorkloadKind::Rollout, change);
+                },
                 stop.clone(),
             );
             watch = kept.boxed().fuse();

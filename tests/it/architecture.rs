@@ -318,7 +318,12 @@ fn what_is_said_about_credentials_and_restarts_is_shown_by_a_test() {
         let mut tests = shown_by.split('`').skip(1).step_by(2).peekable();
         assert!(tests.peek().is_some(), "no test shows this: {row}");
         for test in tests {
-            let forms = ["#[test]\nfn", "#[tokio::test]\nasync fn", "#[test]\n    fn"];
+            let forms = [
+                "#[test]\nfn",
+                "#[tokio::test]\nasync fn",
+                "#[test]\n    fn",
+                "#[tokio::test(start_paused = true)]\n    async fn",
+            ];
             let there = forms.map(|form| all.contains(&format!("{form} {test}(")));
             assert!(there.contains(&true), "there is no test called {test}");
         }

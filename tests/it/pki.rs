@@ -1,8 +1,12 @@
 //! Certificates: they are usable, replaced in time, never without need, and revoked when nobody uses them any more.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::ListParams;
 use lockstep::{
     pki::{
         certificate::Bundle,
@@ -10,12 +14,15 @@ use lockstep::{
     },
     sensitive::Sensitive,
 };
-use lockstep_testbed::{AuditMark, Bed, eventually};
+use lockstep_testbed::{ApiRequest, AuditMark, Bed, eventually};
 use serde_json::json;
 
 use crate::support::{
     Pki, SHORT, SOON, Stage, Team, bytes_of, env_from, greets, options, text_of, workload,
 };
+
+/// Pods that are on their way out are looked at every 30 seconds.
+const AFTER_THEM: Duration = Duration::from_secs(90);
 
 const APP: (&str, &str) = ("Deployment", "app");
 
@@ -355,6 +362,53 @@ async fn what_was_replaced_is_revoked_once_every_pod_runs_with_the_new_one() {
     assert!(!pki.is_revoked(&new).await);
     assert_eq!(pki.made().await, 2);
     greets(&team.secret("app").await.unwrap(), "a.example.com").unwrap();
+}
+
+/// They may serve requests to their end, which takes ten minutes here.
+#[tokio::test]
+async fn what_was_replaced_is_kept_while_older_pods_are_on_their_way_out() {
+    let stage = Stage::shared().await;
+    let team = stage.team("leaving").await;
+    let pki = Pki::new(&team).await;
+    let source = pki.source(json!({"revoke": true}));
+    team.issue("app", &[source], json!({})).await;
+    team.ready("app").await;
+    let mut slow = workload(APP.0, APP.1, &env_from(&["app"]));
+    let template = &mut slow["spec"]["template"];
+    template["metadata"]["finalizers"] = json!(["lockstep.test/slow"]);
+    template["spec"]["terminationGracePeriodSeconds"] = json!(600);
+    team.apply(&slow).await;
+    let before = team.in_step("app", APP, None).await;
+    let old = team.serial_other_than("app", None).await;
+
+    team.annotate("app", "lockstep.dev/rotate", "now").await;
+    team.serial_other_than("app", Some(&old)).await;
+    team.restarted_once("app", &before).await;
+    let mark = stage.audit_mark().await.unwrap();
+    eventually(AFTER_THEM, "its pods are looked at again", async || {
+        let looks = |request: &ApiRequest| {
+            let ours = request.user_agent.starts_with("lockstep/");
+            ours && request.namespace == team.namespace && request.resource == "pods"
+        };
+        !stage.audit_since(mark, looks).await.unwrap().is_empty()
+    })
+    .await
+    .unwrap();
+    assert!(!pki.is_revoked(&old).await);
+
+    let pods = team.api::<Pod>().list(&ListParams::default()).await;
+    let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+    let pods: Vec<_> = pods.unwrap().items.into_iter().filter(leaving).collect();
+    assert_eq!(pods.len(), 2);
+    for pod in pods {
+        let free = json!({"metadata": {"finalizers": null}});
+        team.patch::<Pod>(&pod.metadata.name.unwrap(), free).await;
+    }
+    eventually(AFTER_THEM, "it is revoked", async || {
+        pki.is_revoked(&old).await
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! New data restarts every workload that uses it, once; nothing else does.
 
 mod argo;
+mod by_time;
 mod counted;
 mod exceptions;
 mod friends;
@@ -10,6 +11,7 @@ mod quiet;
 mod random;
 mod returns;
 mod rights;
+mod templates;
 mod together;
 mod visible;
 

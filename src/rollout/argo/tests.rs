@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    names::{ROLLOUT_MANAGER, SECRETS_HASH},
+    names::{ObjectKey, ROLLOUT_MANAGER, SECRETS_HASH},
     rollout::fixtures::{at, bound, pod, view},
 };
 
@@ -121,6 +121,37 @@ fn a_template_that_stands_elsewhere_is_not_stamped() {
 }
 
 #[test]
+fn for_what_a_borrowed_template_is_restarted_the_rollout_says_and_else_its_lender() {
+    let with = |restart| WorkloadView {
+        restart,
+        secrets: ["env".to_owned(), "mounted".to_owned()].into(),
+        secrets_in_env: ["env".to_owned()].into(),
+        ..view()
+    };
+    let bare = |restart| WorkloadView {
+        restart,
+        secrets: [].into(),
+        secrets_in_env: [].into(),
+        ..view()
+    };
+    // What the Rollout says, what its lender says, and what comes of it.
+    let rows = [
+        (Restart::Always, Restart::Always, Restart::Always),
+        (Restart::Always, Restart::Env, Restart::Env),
+        (Restart::Always, Restart::Never, Restart::Always),
+        (Restart::Env, Restart::Always, Restart::Env),
+        (Restart::Env, Restart::Env, Restart::Env),
+        (Restart::Never, Restart::Env, Restart::Never),
+    ];
+    for (own, lent, expected) in rows {
+        let found = with_template_of(&bare(own), &with(lent));
+        assert_eq!(found.restart, expected, "{own:?} {lent:?}");
+        let uses = [found.uses("env"), found.uses("mounted")];
+        assert_eq!(uses, [true, expected != Restart::Env], "{own:?} {lent:?}");
+    }
+}
+
+#[test]
 fn what_holds_up_a_new_template_is_told_and_holds_up_no_restart_by_time() {
     let paused = |reason: &str, index: u64| json!({"pauseConditions": [{"reason": reason}], "currentStepIndex": index});
     let none = json!({});
@@ -216,6 +247,79 @@ fn whatever_does_not_fit_is_taken_as_not_there() {
     );
     assert!(found.secrets.is_empty() && found.selector.is_empty());
     assert_eq!((found.counters.wanted, found.observed_generation), (1, 0));
+}
+
+#[test]
+fn a_template_that_cannot_be_read_is_told_once_for_each_generation_by_its_field_alone() {
+    let with = |template: &Value| {
+        let odd = json!({"template": template});
+        rollout(&odd, &json!({}), &json!({}))
+    };
+    let port = json!({"name": "app", "ports": [{"containerPort": "hunter2"}]});
+    let odd = with(&json!({"spec": {"containers": [port]}}));
+    let told = "spec.template.spec.containers[0].ports[0].containerPort";
+    let none = with(&json!({"spec": {"containers": []}}));
+    let later = WorkloadView {
+        generation: 8,
+        ..odd.clone()
+    };
+    let other = WorkloadView {
+        paused: true,
+        ..odd.clone()
+    };
+    let rows = [
+        (None, Some(&odd), Some(told)),
+        (Some(&none), Some(&odd), Some(told)),
+        (Some(&odd), Some(&other), None),
+        (Some(&odd), Some(&later), Some(told)),
+        (Some(&odd), Some(&none), None),
+        (Some(&odd), None, None),
+    ];
+    for (number, (old, new, expected)) in rows.into_iter().enumerate() {
+        let change = Change {
+            key: ObjectKey::new("shop", "web"),
+            old: old.cloned().map(Arc::new),
+            new: new.cloned().map(Arc::new),
+        };
+        assert_eq!(unreadable(&change), expected, "row {number}");
+    }
+    let whole = with(&json!(3)).argo.unwrap().unreadable;
+    assert_eq!(whole.as_deref(), Some("spec.template"));
+}
+
+#[test]
+fn older_pods_that_stay_on_purpose_are_known_by_the_counters() {
+    let green = json!({"strategy": {"blueGreen": {"scaleDownDelaySeconds": 600}}});
+    let promoted = json!({"replicas": 6, "updatedReplicas": 3, "readyReplicas": 3});
+    let but = |name: &str, value: Value| {
+        let mut status = promoted.clone();
+        status[name] = value;
+        status
+    };
+    let seconds = |spec: &Value, status: &Value, annotations: &Value| match older_stay(&rollout(
+        spec,
+        status,
+        annotations,
+    )) {
+        Some(Manual::OlderStay { seconds }) => Some(seconds),
+        Some(_) | None => None,
+    };
+    assert_eq!(seconds(&green, &promoted, &template()), Some(600));
+    let canary = |more: Value| json!({"strategy": {"canary": more}});
+    let routed = canary(json!({"trafficRouting": {}}));
+    assert_eq!(seconds(&routed, &promoted, &template()), Some(30));
+    let plain = canary(json!({"scaleDownDelaySeconds": 600}));
+    assert_eq!(seconds(&plain, &promoted, &template()), None);
+    assert_eq!(seconds(&green, &promoted, &json!({})), None, "by time");
+    for other in [
+        but("stableRS", json!("b")),
+        but("replicas", json!(3)),
+        but("updatedReplicas", json!(2)),
+        but("readyReplicas", json!(2)),
+        but("observedGeneration", json!("6")),
+    ] {
+        assert_eq!(seconds(&green, &other, &template()), None, "{other}");
+    }
 }
 
 fn by_time(restart_at: Option<i64>, restarted_at: Option<i64>) -> WorkloadView {

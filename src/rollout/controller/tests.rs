@@ -18,11 +18,12 @@ use crate::{
     queue::Queue,
     revision::Revision,
     rollout::{
+        argo::Argo,
         bind::Follows,
         board::Board,
         context::Memory,
         decision::Waiting,
-        fixtures::{at, deployment, s, view},
+        fixtures::{at, deployment, s, view, workload},
         report::RolloutNote,
         turn::{Hold, Limits},
     },
@@ -393,8 +394,19 @@ async fn changes_of_secrets_and_vault_secrets_touch_the_workloads_that_use_them(
             ..view()
         },
     );
-    let agent = WorkloadKey::new(WorkloadKind::DaemonSet, &ObjectKey::new("shop", "agent"));
-    let expected = [deployment("web"), agent];
+    let borrower = |lender: &str| WorkloadView {
+        secrets: [].into(),
+        argo: Some(Box::new(Argo {
+            template_of: Some(lender.to_owned()),
+            ..Argo::default()
+        })),
+        ..view()
+    };
+    put(&bed.context.rollouts, "site", borrower("web"));
+    put(&bed.context.rollouts, "else", borrower("other"));
+    let agent = workload(WorkloadKind::DaemonSet, "agent");
+    let site = workload(WorkloadKind::Rollout, "site");
+    let expected = [deployment("web"), agent, site];
     assert_eq!(bed.context.touched_by_secret(&db), expected);
     assert_eq!(bed.context.touched_by_vault_secret(&vs), expected);
     assert_eq!(
@@ -489,7 +501,7 @@ async fn an_old_pod_that_is_on_its_way_out_keeps_what_was_replaced_alive() {
     let mut pods = pod_list(210, Some(&hash));
     let mut old = pod_list(100, Some("k1:old"))["items"][0].take();
     old["metadata"]["uid"] = "p0".into();
-    old["metadata"]["deletionTimestamp"] = at(1030).to_string().into();
+    old["metadata"]["deletionTimestamp"] = at(1090).to_string().into();
     pods["items"].as_array_mut().unwrap().push(old);
     let (vs, revision) = (
         ObjectKey::new("shop", "vs"),
@@ -498,11 +510,20 @@ async fn an_old_pod_that_is_on_its_way_out_keeps_what_was_replaced_alive() {
     let verdict = || bed.context.verdict(&vs, &revision, at(200));
 
     bed.apiserver.will_answer(200, pods.clone());
-    assert!(bed.pass().await.unwrap() <= s(5));
+    let next = bed.pass().await.unwrap();
+    assert!(s(29) < next && next <= s(30), "{next:?}");
     assert_eq!(bed.status().unwrap().state, WorkloadState::Verified);
     assert_eq!(verdict(), Verdict::Waiting);
+    bed.apiserver.asked();
 
-    later(5).await;
+    later(20).await;
+    assert!(bed.pass().await.is_some());
+    assert_eq!(bed.apiserver.asked(), []);
+    later(10).await;
+    bed.apiserver.will_answer(200, pods.clone());
+    assert!(bed.pass().await.is_some());
+    assert_eq!(verdict(), Verdict::Waiting);
+    later(30).await;
     bed.apiserver.will_answer(200, pod_list(210, Some(&hash)));
     let reported = bed.told().reported.len();
     assert_eq!(bed.pass().await, None);
@@ -513,12 +534,17 @@ async fn an_old_pod_that_is_on_its_way_out_keeps_what_was_replaced_alive() {
         "whoever revokes is woken"
     );
 
-    // One whose end nobody confirms is not waited for beyond its time.
+    // Nobody looks whether one that has less time than that is gone when its time is over.
     bed.context.memory.set(&deployment("web"), None);
+    pods["items"][1]["metadata"]["deletionTimestamp"] = at(1020).to_string().into();
     bed.apiserver.will_answer(200, pods);
-    assert!(bed.pass().await.is_some());
-    later(31).await;
+    let next = bed.pass().await.unwrap();
+    assert!(s(19) < next && next <= s(20), "{next:?}");
+    assert_eq!(verdict(), Verdict::Waiting);
+    bed.apiserver.asked();
+    later(21).await;
     assert_eq!(bed.pass().await, None);
+    assert_eq!(bed.apiserver.asked(), []);
     assert_eq!(verdict(), Verdict::Verified);
 }
 

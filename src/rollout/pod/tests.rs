@@ -232,15 +232,18 @@ fn a_rollout_owns_the_pods_of_its_replica_sets_and_a_deployment_none_of_them() {
     };
     // Whether it is of the Rollout `web`, and of the Deployment `web`.
     let cases = [
-        (made(Some("web-5d"), ROLLOUT_HASH), (true, false)),
-        (made(Some("web-canary-5d"), ROLLOUT_HASH), (false, false)),
-        (made(Some("old-5d"), ROLLOUT_HASH), (true, false)),
-        (made(Some("web-5d"), TEMPLATE_HASH), (false, true)),
-        (made(Some("handmade"), ROLLOUT_HASH), (true, true)),
-        (made(None, ROLLOUT_HASH), (true, false)),
-        (made(None, TEMPLATE_HASH), (false, true)),
+        (Some("web-5d"), ROLLOUT_HASH, (true, false)),
+        (Some("web-canary-5d"), ROLLOUT_HASH, (false, false)),
+        (Some("old-5d"), ROLLOUT_HASH, (true, false)),
+        (Some("web-5d"), TEMPLATE_HASH, (false, true)),
+        // Of an Experiment.
+        (Some("web-5d-2-1-baseline"), ROLLOUT_HASH, (false, false)),
+        (Some("handmade"), "other", (true, true)),
+        (None, ROLLOUT_HASH, (true, false)),
+        (None, TEMPLATE_HASH, (false, true)),
     ];
-    for (pod, expected) in cases {
+    for (owner_name, label, expected) in cases {
+        let pod = made(owner_name, label);
         let of = |kind| {
             let there = |name: &str| name == "web" || name == "web-canary";
             PodFacts::project(&pod, &workload(kind, "web"), "w1", there).is_some()

@@ -72,6 +72,7 @@ fn of_argo() -> Vec<Decision> {
         step(false),
         step(true),
         Manual::Promotion { timed: false },
+        Manual::OlderStay { seconds: 600 },
         Manual::Analysis,
     ];
     let by_hand = manuals.map(|manual| {
@@ -194,6 +195,7 @@ fn every_decision_reads_well_in_a_status() {
     Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: promote it
     Waiting: Waiting [1/3] the Rollout is paused at step 2 of 5: it goes on after a time, or when it is promoted
     Waiting: Waiting [1/3] the new pods are not active yet: promote it
+    Waiting: Waiting [1/3] the new pods are in use; older ones stay for 600 seconds (scaleDownDelaySeconds)
     Waiting: Waiting [1/3] the Rollout is paused by an inconclusive analysis: promote or abort it
     Waiting: Waiting [] spec.rollout.targets[1].kind: Argo Rollouts is not installed: install it, or take the target away
     Waiting: Waiting [] spec.rollout.targets: Argo Rollouts is not installed: install it, or take the target away

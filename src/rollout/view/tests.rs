@@ -47,6 +47,7 @@ fn the_three_kinds_give_the_same_view() {
         generation: 7,
         observed_generation: 6,
         secrets: ["x".to_owned()].into(),
+        secrets_in_env: [].into(),
         stamp: Some("h1".into()),
         stamp_is_ours: false,
         in_step: None,
@@ -214,10 +215,9 @@ fn whoever_reloads_what_is_mounted_is_restarted_for_its_environment_only() {
             "volumes": [{"name": "v", "secret": {"secretName": "mounted"}}],
         });
         let view = project::<Deployment>(workload);
-        (view.restart, Vec::from_iter(view.secrets))
+        (view.restart, [view.uses("env"), view.uses("mounted")])
     };
-    let both = vec!["env".to_owned(), "mounted".to_owned()];
-    assert_eq!(uses(json!("env")), (Restart::Env, vec!["env".to_owned()]));
-    assert_eq!(uses(json!("never")), (Restart::Never, both.clone()));
-    assert_eq!(uses(json!("what")), (Restart::Always, both));
+    assert_eq!(uses(json!("env")), (Restart::Env, [true, false]));
+    assert_eq!(uses(json!("never")), (Restart::Never, [true, true]));
+    assert_eq!(uses(json!("what")), (Restart::Always, [true, true]));
 }

@@ -6,7 +6,6 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::{
     Api,
     api::{DynamicObject, ListParams, Patch, PatchParams},
-    core::{ApiResource, GroupVersionKind},
 };
 use lockstep::{
     api::vault_secret::{WorkloadState, WorkloadStatus},
@@ -15,20 +14,16 @@ use lockstep::{
 use lockstep_testbed::{ArgoRollouts, Bed, OPERATOR_NAMESPACE, OperatorOptions, eventually};
 use serde_json::{Value, json};
 
-use crate::support::{SOON, Stage, Team, env_from, options, pod_stamp, settle, workload};
-
-/// What its controller does not notice at once it looks for after 30 seconds.
-const PATIENCE: Duration = Duration::from_secs(90);
+use crate::support::{PATIENCE, SOON, Stage, Team, env_from, options, pod_stamp, settle, workload};
 
 /// A canary that stops with half of the pods until somebody promotes it.
-fn canary() -> Value {
+pub(super) fn canary() -> Value {
     json!({"canary": {"maxUnavailable": 1, "steps": [{"setWeight": 50}, {"pause": {}}]}})
 }
 
 /// A Rollout of two pods that use the Secret of the same name.
-fn rollout(name: &str, strategy: &Value) -> Value {
+pub(super) fn rollout(name: &str, strategy: &Value) -> Value {
     let mut manifest = workload("Rollout", name, &env_from(&[name]));
-    manifest["apiVersion"] = json!("argoproj.io/v1alpha1");
     manifest["spec"]["strategy"] = strategy.clone();
     manifest
 }
@@ -41,13 +36,11 @@ fn by_template(name: &str, strategy: &Value) -> Value {
 }
 
 fn api(team: &Team<'_>) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Rollout");
-    let resource = ApiResource::from_gvk(&kind);
-    Api::namespaced_with(team.client.clone(), &team.namespace, &resource)
+    team.workloads("Rollout")
 }
 
 /// What its controller and we wrote.
-async fn data(team: &Team<'_>, name: &str) -> Value {
+pub(super) async fn data(team: &Team<'_>, name: &str) -> Value {
     let found = api(team).get(name).await.unwrap();
     let mut data = found.data;
     data["annotations"] = json!(found.metadata.annotations.unwrap_or_default());
@@ -62,8 +55,14 @@ fn somebody() -> PatchParams {
     }
 }
 
+/// Changes it as somebody would.
+pub(super) async fn patch(team: &Team<'_>, name: &str, patch: Value) {
+    let patch = Patch::Merge(patch);
+    api(team).patch(name, &somebody(), &patch).await.unwrap();
+}
+
 /// As `kubectl argo rollouts promote` and `abort` do it.
-async fn patch_status(team: &Team<'_>, name: &str, status: Value) {
+pub(super) async fn patch_status(team: &Team<'_>, name: &str, status: Value) {
     let patch = Patch::Merge(json!({"status": status}));
     let api = api(team);
     api.patch_status(name, &somebody(), &patch).await.unwrap();
@@ -90,7 +89,7 @@ async fn becomes(
 }
 
 /// Waits until it is verified with a hash other than `before`; returns the hash.
-async fn verified(team: &Team<'_>, name: &str, before: Option<&str>) -> String {
+pub(super) async fn verified(team: &Team<'_>, name: &str, before: Option<&str>) -> String {
     let done = |status: &WorkloadStatus| {
         status.state == WorkloadState::Verified && status.hash.as_deref() != before
     };
@@ -99,19 +98,19 @@ async fn verified(team: &Team<'_>, name: &str, before: Option<&str>) -> String {
 }
 
 /// Waits until it is in this state; returns the message.
-async fn is(team: &Team<'_>, name: &str, state: WorkloadState) -> String {
+pub(super) async fn is(team: &Team<'_>, name: &str, state: WorkloadState) -> String {
     let status = becomes(team, name, state.as_str(), |status| status.state == state).await;
     status.message.unwrap_or_default()
 }
 
 /// The UIDs of its pods.
-async fn pods(team: &Team<'_>, name: &str) -> BTreeSet<String> {
+pub(super) async fn pods(team: &Team<'_>, name: &str) -> BTreeSet<String> {
     let pods = team.pods(name).await.into_iter();
     pods.filter_map(|pod| pod.metadata.uid).collect()
 }
 
 /// Waits until its controller has all pods running and nothing left to do.
-async fn healthy(team: &Team<'_>, name: &str) {
+pub(super) async fn healthy(team: &Team<'_>, name: &str) {
     eventually(PATIENCE, &format!("{name} is healthy"), async || {
         let data = data(team, name).await;
         let status = &data["status"];
@@ -123,11 +122,21 @@ async fn healthy(team: &Team<'_>, name: &str) {
 }
 
 /// A team whose Secret `app` has a password, with `manifest` in step with it.
-async fn in_step<'a>(stage: &'a Stage, prefix: &str, manifest: &Value) -> (Team<'a>, String) {
+pub(super) async fn in_step<'a>(
+    stage: &'a Stage,
+    prefix: &str,
+    manifest: &Value,
+) -> (Team<'a>, String) {
     stage.argo_rollouts().await.unwrap();
     let team = stage.team(prefix).await;
     team.put("app", &json!({"password": "one"})).await;
     team.vault_secret("app", settle("1s")).await;
+    // A blue-green one needs it.
+    team.apply(&json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "app"},
+        "spec": {"selector": {"app": "app"}, "ports": [{"port": 80}]},
+    }))
+    .await;
     team.apply(manifest).await;
     healthy(&team, "app").await;
     let hash = verified(&team, "app", None).await;
@@ -217,18 +226,7 @@ async fn a_blue_green_rollout_by_its_template_waits_for_its_promotion() {
     let strategy = json!({"blueGreen": {
         "activeService": "app", "autoPromotionEnabled": false, "scaleDownDelaySeconds": 1,
     }});
-    stage.argo_rollouts().await.unwrap();
-    let team = stage.team("argo-blue").await;
-    team.apply(&json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "app"},
-        "spec": {"selector": {"app": "app"}, "ports": [{"port": 80}]},
-    }))
-    .await;
-    team.put("app", &json!({"password": "one"})).await;
-    team.vault_secret("app", settle("1s")).await;
-    team.apply(&by_template("app", &strategy)).await;
-    healthy(&team, "app").await;
-    let before = verified(&team, "app", None).await;
+    let (team, before) = in_step(stage, "argo-blue", &by_template("app", &strategy)).await;
 
     team.put("app", &json!({"password": "two"})).await;
     let waits = is(&team, "app", WorkloadState::Waiting).await;
@@ -284,7 +282,7 @@ async fn a_template_that_stands_in_a_deployment_is_found_there_and_not_changed()
 }
 
 /// As `kubectl argo rollouts undo` does it.
-async fn undo(team: &Team<'_>, name: &str) {
+pub(super) async fn undo(team: &Team<'_>, name: &str) {
     let of = ListParams::default().labels(&format!("app={name}"));
     let sets = team.api::<ReplicaSet>().list(&of).await.unwrap();
     let older = |set: &ReplicaSet| {
@@ -346,11 +344,7 @@ async fn a_restart_that_somebody_else_asked_for_keeps_neither_him_nor_us_from_th
     let newest = team.pods("app").await.into_iter();
     let newest = newest.filter_map(|pod| Some(pod.metadata.creation_timestamp?.0));
     let now = (newest.max().unwrap() + Duration::from_secs(1)).to_string();
-    let restart = Patch::Merge(json!({"spec": {"restartAt": now}}));
-    api(&team)
-        .patch("app", &somebody(), &restart)
-        .await
-        .unwrap();
+    patch(&team, "app", json!({"spec": {"restartAt": now}})).await;
     eventually(PATIENCE, "somebody's restart", async || {
         let new = pods(&team, "app").await;
         (new.len() == 2 && old.is_disjoint(&new)).then_some(())

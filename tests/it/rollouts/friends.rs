@@ -1,13 +1,16 @@
 //! Others that write workloads: tools that apply manifests again and again, autoscalers, disruption budgets.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::{
+    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod,
+};
+use kube::api::{EvictParams, Patch, PatchParams, PostParams};
 use lockstep::api::vault_secret::WorkloadState;
 use lockstep_testbed::eventually;
 use serde_json::{Value, json};
@@ -264,6 +267,65 @@ async fn an_autoscaler_that_scales_during_a_restart_neither_undoes_nor_repeats_i
     team.settled("app").await;
     team.polled("app").await;
     team.not_restarted(&after).await;
+}
+
+/// Evicts every pod of the Deployment, as a `VerticalPodAutoscaler` does whose requests do not fit. Those that are gone are.
+async fn evict_all(team: &Team<'_>, name: &str) {
+    for pod in team.pods(name).await {
+        let pod = pod.metadata.name.unwrap();
+        match team.api::<Pod>().evict(&pod, &EvictParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            evicted => drop(evicted.unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn pods_that_somebody_evicts_during_a_restart_and_after_it_cost_no_other_restart() {
+    let stage = Stage::shared().await;
+    let team = stage.team("evicted").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle("1s")).await;
+    team.ready("app").await;
+    let mut manifest = workload("Deployment", "app", &env_from(&["app"]));
+    let template = &mut manifest["spec"]["template"]["metadata"];
+    template["annotations"] = json!({"testbed.lockstep.dev/slow": "true"});
+    manifest["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    team.apply(&manifest).await;
+    team.settled("app").await;
+    let before = team.in_step("app", ("Deployment", "app"), None).await;
+    team.polled("app").await;
+
+    team.put("app", &json!({"password": "two"})).await;
+    team.workload_is("app", "app", WorkloadState::Restarting)
+        .await;
+    evict_all(&team, "app").await;
+    let status = team.workload_status("app", "app").await.unwrap();
+    assert_eq!(status.state, WorkloadState::Restarting, "evicted too late");
+    eventually(GARBAGE, "it is verified", async || {
+        let status = team.workload_status("app", "app").await.unwrap();
+        status.state == WorkloadState::Verified
+    })
+    .await
+    .unwrap();
+    let after = team.restarted_once("app", &before).await;
+
+    let uids = async || -> BTreeSet<_> {
+        let pods = team.pods("app").await.into_iter();
+        pods.filter_map(|pod| pod.metadata.uid).collect()
+    };
+    let old = uids().await;
+    evict_all(&team, "app").await;
+    eventually(SOON, "others in their place", async || {
+        let new = uids().await;
+        new.len() == 2 && new.is_disjoint(&old)
+    })
+    .await
+    .unwrap();
+    team.settled("app").await;
+    team.polled("app").await;
+    team.not_restarted(&after).await;
+    team.condition_is("app", "RolledOut", "True Verified").await;
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use lockstep::{api::vault_secret::VaultSecret, names::SECRETS_HASH};
 use lockstep_testbed::{Bed, Operator, OperatorOptions, eventually};
 use serde_json::json;
 
-use crate::support::{Front, InStep, Pause, SOON, Stage, Team, env_from, options, workload};
+use crate::support::{
+    Front, InStep, Pause, SOON, Stage, Team, env_from, options, stamp_of, workload,
+};
 
 /// How far a restart is when the trap is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,20 +34,25 @@ const IN_TURN: Words = &["PATCH ", STATUS, "waits for its turn"];
 const IN_WAVE: Words = &["PATCH ", STATUS, "waits for Deployment app"];
 const STATUS: &str = "/namespaces/NS/vaultsecrets/app/status?";
 
-/// Where it is killed: before the request is heard, or before its answer is.
-const POINTS: [(During, Pause, Words); 12] = [
-    (During::Due, Pause::Request, LOOK),
-    (During::Due, Pause::Request, STAMP),
-    (During::Due, Pause::Answer, STAMP),
-    (During::Due, Pause::Request, RESTARTING),
-    (During::Rolling, Pause::Request, LOOK),
-    (During::Rolling, Pause::Request, VERIFIED),
-    (During::Rolling, Pause::Answer, VERIFIED),
-    (During::Wave, Pause::Request, IN_WAVE),
-    (During::Wave, Pause::Answer, LATER),
-    (During::Turn, Pause::Answer, IN_TURN),
-    (During::Turn, Pause::Request, LATER),
-    (During::Turn, Pause::Answer, LATER),
+/// Where it is killed: before the request is heard, or before its answer is. And of which kind the workloads are.
+const POINTS: [(During, Pause, Words, &str); 17] = [
+    (During::Due, Pause::Request, LOOK, "Deployment"),
+    (During::Due, Pause::Request, STAMP, "StatefulSet"),
+    (During::Due, Pause::Request, STAMP, "Rollout"),
+    (During::Due, Pause::Answer, STAMP, "DaemonSet"),
+    (During::Due, Pause::Answer, STAMP, "Rollout"),
+    (During::Due, Pause::Request, RESTARTING, "Deployment"),
+    (During::Due, Pause::Request, RESTARTING, "Rollout"),
+    (During::Rolling, Pause::Request, LOOK, "StatefulSet"),
+    (During::Rolling, Pause::Request, LOOK, "Rollout"),
+    (During::Rolling, Pause::Request, VERIFIED, "DaemonSet"),
+    (During::Rolling, Pause::Answer, VERIFIED, "Deployment"),
+    (During::Rolling, Pause::Answer, VERIFIED, "Rollout"),
+    (During::Wave, Pause::Request, IN_WAVE, "Deployment"),
+    (During::Wave, Pause::Answer, LATER, "Deployment"),
+    (During::Turn, Pause::Answer, IN_TURN, "Deployment"),
+    (During::Turn, Pause::Request, LATER, "Deployment"),
+    (During::Turn, Pause::Answer, LATER, "Deployment"),
 ];
 
 /// One restart of a namespace at a time, so that two workloads take turns.
@@ -55,14 +62,11 @@ const ONE_BY_ONE: [&str; 2] = [
 ];
 
 impl During {
-    /// The workloads of a team; the kind of a single one is another each time.
-    fn workloads(self, number: usize) -> Vec<(&'static str, &'static str)> {
+    /// The names of the workloads of a team.
+    fn workloads(self) -> &'static [&'static str] {
         match self {
-            Self::Due | Self::Rolling => {
-                let kinds = ["Deployment", "StatefulSet", "DaemonSet"];
-                vec![(kinds[number % kinds.len()], "app")]
-            }
-            Self::Wave | Self::Turn => vec![("Deployment", "app"), ("Deployment", "later")],
+            Self::Due | Self::Rolling => &["app"],
+            Self::Wave | Self::Turn => &["app", "later"],
         }
     }
 
@@ -77,25 +81,23 @@ impl During {
 }
 
 /// Applies what the team restarts at a point, and waits until it is in step.
-async fn prepare(team: &Team<'_>, during: During, number: usize) -> Vec<InStep> {
+async fn prepare(team: &Team<'_>, during: During, kind: &'static str) -> Vec<InStep> {
     team.put("app", &json!({"password": "one"})).await;
     team.vault_secret("app", during.rollout()).await;
     team.ready("app").await;
-    let workloads = during.workloads(number);
-    for (kind, name) in &workloads {
+    for name in during.workloads() {
         let mut manifest = workload(kind, name, &env_from(&["app"]));
         manifest["metadata"]["labels"] = json!({"tier": name});
         team.apply(&manifest).await;
     }
-    let each = workloads
-        .into_iter()
-        .map(|one| team.in_step("app", one, None));
-    join_all(each).await
+    let names = during.workloads().iter();
+    join_all(names.map(|name| team.in_step("app", (kind, name), None))).await
 }
 
 #[tokio::test]
 async fn an_operator_killed_at_any_step_of_a_restart_leaves_one_restart_that_is_verified() {
     let stage = Stage::own_without_operator().await;
+    stage.argo_rollouts().await.unwrap();
     let plain = stage.plain_apiserver().await.unwrap();
     let front = Front::start(plain.address()).await;
     let start = async || {
@@ -112,11 +114,11 @@ async fn an_operator_killed_at_any_step_of_a_restart_leaves_one_restart_that_is_
     for _ in POINTS {
         teams.push(stage.team("step").await);
     }
-    let prepared = teams.iter().zip(POINTS).enumerate();
-    let prepared = prepared.map(|(number, (team, (during, ..)))| prepare(team, during, number));
+    let prepared = teams.iter().zip(POINTS);
+    let prepared = prepared.map(|(team, (during, _, _, kind))| prepare(team, during, kind));
     let before = join_all(prepared).await;
 
-    for (number, (team, (during, pause, words))) in teams.iter().zip(POINTS).enumerate() {
+    for ((team, before), (during, pause, words, _)) in teams.iter().zip(&before).zip(POINTS) {
         let name = |word: &&str| word.replace("NS", &team.namespace);
         let words: Vec<_> = words.iter().map(name).collect();
         let change = async || {
@@ -125,7 +127,7 @@ async fn an_operator_killed_at_any_step_of_a_restart_leaves_one_restart_that_is_
         };
         if during == During::Rolling {
             change().await;
-            stamped(team, &before[number][0]).await;
+            stamped(team, &before[0]).await;
             front.hold(pause, &words);
         } else {
             front.hold(pause, &words);
@@ -151,13 +153,11 @@ async fn an_operator_killed_at_any_step_of_a_restart_leaves_one_restart_that_is_
     }
 }
 
-/// Waits until the template of the workload carries another hash.
+/// Waits until the workload carries another hash.
 async fn stamped(team: &Team<'_>, before: &InStep) {
     eventually(SOON, "a new stamp", async || {
         let found = team.workloads(before.kind).get(&before.name).await.unwrap();
-        let annotations = &found.data["spec"]["template"]["metadata"]["annotations"];
-        let stamp = annotations[SECRETS_HASH].as_str().map(str::to_owned);
-        stamp != before.stamp
+        stamp_of(&found) != before.stamp
     })
     .await
     .unwrap();

@@ -16,11 +16,14 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
-use lockstep::{api::vault_secret::WorkloadState, names::SECRETS_HASH};
+use lockstep::{
+    api::vault_secret::WorkloadState,
+    names::{RESTART_BY, RESTART_BY_TEMPLATE},
+};
 use lockstep_testbed::{Bed, Component, Operator, eventually};
 use serde_json::json;
 
-use crate::support::{SOON, Stage, Team, env_from, options, settle, text_of, workload};
+use crate::support::{SOON, Stage, Team, env_from, options, settle, stamp_of, text_of, workload};
 
 /// What is drawn from unless the environment says otherwise.
 const SEED: u64 = 20_261_121;
@@ -35,7 +38,7 @@ const QUIET: Duration = Duration::from_mins(2);
 const SECRETS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 
 /// Workloads, and the Secrets they use.
-const WORKLOADS: [(&str, &str, &[&str]); 8] = [
+const WORKLOADS: [(&str, &str, &[&str]); 10] = [
     ("Deployment", "d0", &["k0"]),
     ("Deployment", "d1", &["k1"]),
     ("Deployment", "d2", &["k2", "k3"]),
@@ -44,7 +47,13 @@ const WORKLOADS: [(&str, &str, &[&str]); 8] = [
     ("StatefulSet", "s1", &["k3"]),
     ("DaemonSet", "a0", &["k1", "k2"]),
     ("DaemonSet", "a1", &["k3"]),
+    ("Rollout", BY_TIME, &["k0", "k2"]),
+    ("Rollout", BY_TEMPLATE, &["k1"]),
 ];
+
+/// The Rollout that is restarted by time, and the one by its template.
+const BY_TIME: &str = "r0";
+const BY_TEMPLATE: &str = "r1";
 
 /// What can happen.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +111,10 @@ impl Dice {
 /// What a watch saw since everything was in step for the first time.
 #[derive(Clone, Default)]
 struct Seen {
-    /// By workload: each hash that came onto its pod template.
+    /// By workload: each hash that it was restarted for.
     stamps: BTreeMap<String, Vec<String>>,
+    /// By workload: each time for which it was asked to restart, empty while it is not.
+    times: BTreeMap<String, Vec<String>>,
     /// By Secret: each data it held, the first included.
     data: BTreeMap<String, Vec<String>>,
 }
@@ -277,10 +288,17 @@ impl Play<'_> {
             if *kind == "Deployment" {
                 // Two changes in a row may become one.
                 assert!(rolled <= restarts + self.edits[which], "{name}: {rolled}");
-            } else {
-                let all = restarts + self.edits[which] + self.scales[which];
-                assert_eq!(rolled, all, "{name}");
+                continue;
             }
+            let mut all = restarts + self.edits[which] + self.scales[which];
+            if *name == BY_TIME {
+                let times = &seen.times[*name][1..];
+                let taken_back = times.iter().filter(|time| time.is_empty()).count();
+                assert_eq!(times.len() - taken_back, stamps.len(), "{name}: {times:?}");
+                // What is proved to need no restart takes back the one before.
+                all += i64::try_from(taken_back).unwrap();
+            }
+            assert_eq!(rolled, all, "{name}");
         }
     }
 }
@@ -311,14 +329,16 @@ fn started(pod: &Pod) -> Option<Timestamp> {
 /// Watches the workloads and Secrets of the team from now on.
 fn watch(team: &Team<'_>) -> Arc<Mutex<Seen>> {
     let seen = Arc::new(Mutex::new(Seen::default()));
-    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+    for kind in ["Deployment", "StatefulSet", "DaemonSet", "Rollout"] {
         let (api, seen) = (team.workloads(kind), Arc::clone(&seen));
         tokio::spawn(follow(api, watcher::Config::default(), move |object| {
-            let annotations = &object.data["spec"]["template"]["metadata"]["annotations"];
-            if let Some(stamp) = annotations[SECRETS_HASH].as_str() {
-                let mut seen = seen.lock().unwrap();
-                note(&mut seen.stamps, object.name_any(), stamp.to_owned());
+            let mut seen = seen.lock().unwrap();
+            if let Some(stamp) = stamp_of(object) {
+                note(&mut seen.stamps, object.name_any(), stamp);
             }
+            let time = object.data["spec"]["restartAt"].as_str();
+            let time = time.unwrap_or_default().to_owned();
+            note(&mut seen.times, object.name_any(), time);
         }));
     }
     let (api, noted): (Api<DynamicObject>, _) = (secrets(team), Arc::clone(&seen));
@@ -349,7 +369,7 @@ async fn follow(api: Api<DynamicObject>, config: watcher::Config, look: impl Fn(
     }
 }
 
-/// Eight workloads in step with four Secrets.
+/// Ten workloads in step with four Secrets.
 async fn furnish(team: &Team<'_>) -> Vec<i64> {
     for name in SECRETS {
         team.put(name, &json!({"password": name})).await;
@@ -358,7 +378,11 @@ async fn furnish(team: &Team<'_>) -> Vec<i64> {
     }
     team.polled("k0").await;
     for (kind, name, secrets) in WORKLOADS {
-        team.apply(&workload(kind, name, &env_from(secrets))).await;
+        let mut manifest = workload(kind, name, &env_from(secrets));
+        if name == BY_TEMPLATE {
+            manifest["metadata"]["annotations"] = json!({RESTART_BY: RESTART_BY_TEMPLATE});
+        }
+        team.apply(&manifest).await;
     }
     let each = WORKLOADS.map(|(kind, name, secrets)| team.in_step(secrets[0], (kind, name), None));
     join_all(each)
@@ -376,6 +400,7 @@ async fn two_hundred_random_steps_leave_every_pod_on_current_data_and_restart_no
         .map_or(SEED, |text| text.into_string().unwrap().parse().unwrap());
     println!("LOCKSTEP_SEED={number}");
     let mut stage = Stage::own().await;
+    stage.argo_rollouts().await.unwrap();
     let operator = stage.operator.take().unwrap();
     let team = stage.team("dice").await;
     let before = furnish(&team).await;

@@ -26,7 +26,7 @@ pub use self::{
     good::{Good, good_data, most_within},
     stand_in::{Answer, Asked, StandIn},
     team::{Team, text_of},
-    workloads::{InStep, env_from, pod_stamp, settle, workload},
+    workloads::{InStep, PATIENCE, env_from, pod_stamp, settle, stamp_of, workload},
 };
 
 /// How long anything may take that takes milliseconds on a quiet machine.

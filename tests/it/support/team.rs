@@ -13,7 +13,7 @@ use lockstep_testbed::eventually;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{SOON, Stage};
+use super::{SOON, Stage, env_from};
 
 /// A namespace that reads `secret/<namespace>/*` in Vault through its ServiceAccount `default`.
 pub struct Team<'a> {
@@ -103,10 +103,6 @@ impl<'a> Team<'a> {
 
     /// Applies a Deployment of `replicas` pods that use the Secrets through `envFrom`.
     pub async fn deployment(&self, name: &str, replicas: u32, secrets: &[&str]) {
-        let sources: Vec<_> = secrets
-            .iter()
-            .map(|secret| json!({"secretRef": {"name": secret}}))
-            .collect();
         self.apply(&json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
             "spec": {
@@ -114,7 +110,7 @@ impl<'a> Team<'a> {
                 "selector": {"matchLabels": {"app": name}},
                 "template": {
                     "metadata": {"labels": {"app": name}},
-                    "spec": {"containers": [{"name": "app", "image": "app", "envFrom": sources}]},
+                    "spec": env_from(secrets),
                 },
             },
         }))

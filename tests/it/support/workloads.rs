@@ -1,5 +1,7 @@
 //! Workloads of a team, and the proofs that they were restarted, or were not.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
@@ -8,12 +10,15 @@ use kube::{
 };
 use lockstep::{
     api::vault_secret::{VaultSecret, WorkloadState, WorkloadStatus},
-    names::{REFRESH, SECRETS_HASH},
+    names::{REFRESH, RESTART_BY, SECRETS_HASH},
 };
 use lockstep_testbed::{AuditMark, VaultRequest, eventually};
 use serde_json::{Value, json};
 
 use super::{SOON, Team};
+
+/// How long the restart of a Rollout may take: what its controller does not notice at once it looks for after 30 seconds.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// By which a Deployment counts its templates.
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -27,16 +32,25 @@ pub struct InStep {
     pub name: String,
     /// The hash that was wanted.
     pub hash: String,
-    /// The hash in its pod template.
+    /// The hash in its pod template; of a Rollout that is restarted by time, the one it carries itself.
     pub stamp: Option<String>,
-    /// Counts the changes of its pod template, each of which restarts the pods.
+    /// Counts the changes of its pod template, each of which restarts the pods; those of the time, too.
     pub template: i64,
+}
+
+/// In which API the workloads of `kind` are.
+fn api_of(kind: &str) -> (&'static str, &'static str) {
+    match kind {
+        "Rollout" => ("argoproj.io", "v1alpha1"),
+        _ => ("apps", "v1"),
+    }
 }
 
 /// A manifest of two pods (a DaemonSet: one per node) with this pod spec.
 pub fn workload(kind: &str, name: &str, pod: &Value) -> Value {
+    let (group, version) = api_of(kind);
     let mut manifest = json!({
-        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+        "apiVersion": format!("{group}/{version}"), "kind": kind, "metadata": {"name": name},
         "spec": {
             "selector": {"matchLabels": {"app": name}},
             "template": {"metadata": {"labels": {"app": name}}, "spec": pod},
@@ -49,16 +63,20 @@ pub fn workload(kind: &str, name: &str, pod: &Value) -> Value {
         manifest["spec"]["serviceName"] = json!(name);
         manifest["spec"]["podManagementPolicy"] = json!("Parallel");
     }
+    if kind == "Rollout" {
+        manifest["spec"]["strategy"] = json!({"canary": {}});
+    }
     manifest
 }
 
-/// A pod spec whose container takes its environment from these Secrets.
+/// A pod spec whose container takes its environment from these Secrets. Its pods have two seconds to end, so nobody waits long for them.
 pub fn env_from(secrets: &[&str]) -> Value {
     let sources: Vec<_> = secrets
         .iter()
         .map(|secret| json!({"secretRef": {"name": secret}}))
         .collect();
-    json!({"containers": [{"name": "app", "image": "app", "envFrom": sources}]})
+    let containers = json!([{"name": "app", "image": "app", "envFrom": sources}]);
+    json!({"terminationGracePeriodSeconds": 2, "containers": containers})
 }
 
 /// What goes into a `VaultSecret` so that restarts begin after `settle`.
@@ -69,7 +87,8 @@ pub fn settle(settle: &str) -> Value {
 impl Team<'_> {
     /// The workloads of `kind` in the namespace.
     pub fn workloads(&self, kind: &str) -> Api<DynamicObject> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", kind));
+        let (group, version) = api_of(kind);
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
@@ -107,7 +126,8 @@ impl Team<'_> {
         before: Option<&str>,
     ) -> InStep {
         let what = format!("{name} is in step, and not with {before:?}");
-        let status = eventually(SOON, &what, async || {
+        let patience = if kind == "Rollout" { PATIENCE } else { SOON };
+        let status = eventually(patience, &what, async || {
             let found = self.workload_status(vault_secret, name).await;
             found
                 .clone()
@@ -128,17 +148,24 @@ impl Team<'_> {
         }
     }
 
-    /// The hash in the pod template of a workload, and how often the template has changed.
-    pub async fn template(&self, kind: &str, name: &str) -> (Option<String>, i64) {
-        let found = eventually(SOON, &format!("{name} is looked after"), async || {
+    /// The workload, when its own controller has seen it as it is.
+    async fn looked_after(&self, kind: &str, name: &str) -> DynamicObject {
+        eventually(SOON, &format!("{name} is looked after"), async || {
             let found = self.workloads(kind).get(name).await.unwrap();
-            let seen = found.data["status"]["observedGeneration"].as_i64();
-            (seen == found.metadata.generation).then_some(found)
+            let seen = &found.data["status"]["observedGeneration"];
+            // A Rollout writes it as text.
+            let text = || seen.as_str()?.parse().ok();
+            (seen.as_i64().or_else(text) == found.metadata.generation).then_some(found)
         })
         .await
-        .unwrap();
-        let annotations = &found.data["spec"]["template"]["metadata"]["annotations"];
-        let stamp = annotations[SECRETS_HASH].as_str().map(str::to_owned);
+        .unwrap()
+    }
+
+    /// The hash in the pod template of a workload, and how often the template has changed; of a Rollout that is restarted by time,
+    /// the hash it carries itself.
+    pub async fn template(&self, kind: &str, name: &str) -> (Option<String>, i64) {
+        let found = self.looked_after(kind, name).await;
+        let stamp = stamp_of(&found);
         // The generation of a Deployment also changes with its annotations and with the number of pods.
         let revision = || {
             found
@@ -166,8 +193,15 @@ impl Team<'_> {
             .await;
         let pods = self.pods(&before.name).await;
         assert!(!pods.is_empty());
+        let found = self.workloads(before.kind).get(&before.name).await.unwrap();
         for pod in &pods {
-            assert_eq!(pod_stamp(pod), Some(after.hash.as_str()), "{}", before.name);
+            if is_restarted_by_time(&found) {
+                let time = found.data["spec"]["restartAt"].as_str().unwrap();
+                let created = pod.metadata.creation_timestamp.as_ref().unwrap().0;
+                assert!(created >= time.parse().unwrap(), "{}", before.name);
+            } else {
+                assert_eq!(pod_stamp(pod), Some(after.hash.as_str()), "{}", before.name);
+            }
             assert!(is_ready(pod), "{}", before.name);
         }
         assert_eq!(after.stamp.as_ref(), Some(&after.hash), "{}", before.name);
@@ -225,6 +259,23 @@ impl Team<'_> {
         let mark = self.stage.vault_audit_mark().unwrap();
         self.was_read(mark, name, 3).await;
     }
+}
+
+/// Whether it is a Rollout whose pods are replaced by their age.
+fn is_restarted_by_time(workload: &DynamicObject) -> bool {
+    let kind = workload.types.as_ref().map(|types| types.kind.as_str());
+    let annotations = workload.metadata.annotations.as_ref();
+    kind == Some("Rollout") && annotations.is_none_or(|all| !all.contains_key(RESTART_BY))
+}
+
+/// The hash for which a workload was restarted last.
+pub fn stamp_of(workload: &DynamicObject) -> Option<String> {
+    if is_restarted_by_time(workload) {
+        let annotations = workload.metadata.annotations.as_ref()?;
+        return annotations.get(SECRETS_HASH).cloned();
+    }
+    let annotations = &workload.data["spec"]["template"]["metadata"]["annotations"];
+    annotations[SECRETS_HASH].as_str().map(str::to_owned)
 }
 
 /// The hash that a pod carries.

@@ -1,7 +1,7 @@
 //! Pure: tests with Rollouts of Argo.
 
 use super::*;
-use crate::rollout::argo::EVICTS;
+use crate::rollout::{argo::EVICTS, view::Counters};
 
 /// As a Rollout that its controller is done with.
 fn rollout(play: &mut Play, by_template: bool) {
@@ -100,6 +100,31 @@ fn a_restart_by_time_that_does_not_move_says_what_its_controller_waits_for() {
         panic!("it is not overdue");
     };
     assert_eq!(why.as_deref(), Some(EVICTS));
+    argo(&mut play).unfinished = false;
+    for pod in &mut play.pods {
+        (pod.stamp, pod.ready) = (play.view.as_ref().unwrap().stamp.clone(), true);
+    }
+    assert_eq!(
+        play.at(2_001),
+        Decision::Verified,
+        "its controller is done, and that alone is news"
+    );
+}
+
+#[test]
+fn a_restart_by_time_says_the_same_of_its_pods_until_they_are_listed_again() {
+    let mut play = rolled(false);
+    argo(&mut play).unfinished = true;
+    play.pods[1].stamp = None;
+    assert!(restarting(&play.at(11)).is_some());
+    let lists = play.lists;
+    for (second, listed) in [(2_000, 1), (2_010, 1), (2_050, 1), (2_060, 2)] {
+        let Decision::Failed { progress, .. } = play.at(second) else {
+            panic!("it is not overdue");
+        };
+        assert_eq!((progress.ready, progress.wanted), (2, 3), "{second}");
+        assert_eq!(play.lists, lists + listed);
+    }
 }
 
 #[test]
@@ -123,6 +148,39 @@ fn a_template_that_waits_for_its_promotion_says_so_and_has_not_failed() {
         let decision = play.at(second);
         assert!(waits_for_promotion(&decision), "{decision:?}");
     }
+}
+
+#[test]
+fn older_pods_that_stay_on_purpose_are_waited_for_and_hold_up_no_newer_data() {
+    let mut play = rolled(true);
+    argo(&mut play).older_stay = Some(5_000);
+    play.view().counters = Counters {
+        wanted: 3,
+        all: 6,
+        updated: 3,
+        ready: 3,
+    };
+    for second in [12, 4_000] {
+        let expected = Decision::Waiting(Waiting::ManualUpdate {
+            manual: Manual::OlderStay { seconds: 5_000 },
+            progress: Progress {
+                ready: 3,
+                wanted: 3,
+            },
+            again: None,
+        });
+        assert_eq!(play.at(second), expected);
+    }
+    let mut newer = rolled(true);
+    argo(&mut newer).older_stay = Some(5_000);
+    newer.view().counters = play.view().counters;
+    assert!(matches!(newer.at(12), Decision::Waiting(_)));
+    newer.bound = vec![bound("db", 300)];
+    newer.settles_until(100, 110);
+    newer.stamp(110);
+
+    play.view().counters = counters(3, 3, 3);
+    assert_eq!(play.at(5_010), Decision::Verified);
 }
 
 #[test]
