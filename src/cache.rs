@@ -352,7 +352,7 @@ pub async fn keep<K, V>(
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {
                 let now = Instant::now();
-                let complaint = complaints.next(&error, now);
+                let complaint = complaints.next(&error, now.into_std());
                 let kind = complaints.kind();
                 match complaint {
                     Some(Complaint::Absent(why)) => tracing::error!(kind, "{why}"),

@@ -188,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn a_duration_that_is_too_long_is_told_with_the_longest_and_its_form() {
+        let pki = json!({"mount": "pki", "role": "r", "commonName": "a", "ttl": "9000h"});
+        let view = view(&json!({"sources": [{"name": "a", "pki": pki}]}), &json!({}));
+        let undecodable = view.spec.unwrap_err();
+        assert_eq!(undecodable.field, "spec.sources[0].pki.ttl");
+        assert_eq!(
+            undecodable.why,
+            "9000h is too long: a duration may be at most 366d (8784h), written as 90s, 5m, 1h30m or 30d"
+        );
+    }
+
+    #[test]
     fn an_undecodable_field_of_a_login_is_named() {
         let object = serde_json::from_value(json!({
             "apiVersion": "lockstep.dev/v1alpha1", "kind": "VaultAuth", "metadata": {"name": "a"},

@@ -18,6 +18,11 @@ pub struct GoDuration {
 /// The same grammar as [`parse`], for the schema.
 const PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h|d))+$";
 
+/// Not longer than [`MAX`], as far as CEL can tell, which knows no days: what several units with days come to is told by us.
+const RULE: &str = r"self.contains('d') ? self.matches('(^|[a-z])0*([0-9]{1,2}|[12][0-9]{2}|3[0-5][0-9]|36[0-6])([.][0-9]+)?d') : duration(self) <= duration('8784h')";
+/// What to do about it.
+const MESSAGE: &str = "a duration may be at most 366d (8784h), written as 90s, 5m, 1h30m or 30d";
+
 /// Longest text accepted; the longest sensible one is far shorter.
 const MAX_LENGTH: usize = 32;
 
@@ -38,8 +43,10 @@ pub enum ParseDurationError {
     #[error("expected a duration such as 90s, 5m or 1h30m, got {0} characters of another form")]
     Form(usize),
     /// More than a year.
-    #[error("a duration may be at most 366 days")]
-    TooLong,
+    #[error(
+        "{0} is too long: a duration may be at most 366d (8784h), written as 90s, 5m, 1h30m or 30d"
+    )]
+    TooLong(String),
 }
 
 impl FromStr for GoDuration {
@@ -48,7 +55,7 @@ impl FromStr for GoDuration {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let value = parse(text).ok_or_else(|| ParseDurationError::Form(text.chars().count()))?;
         if value > MAX {
-            return Err(ParseDurationError::TooLong);
+            return Err(ParseDurationError::TooLong(text.to_owned()));
         }
         Ok(Self {
             text: text.to_owned(),
@@ -124,7 +131,10 @@ impl JsonSchema for GoDuration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "maxLength": MAX_LENGTH, "pattern": PATTERN})
+        json_schema!({
+            "type": "string", "maxLength": MAX_LENGTH, "pattern": PATTERN,
+            "x-kubernetes-validations": [{"rule": RULE, "message": MESSAGE}],
+        })
     }
 
     fn inline_schema() -> bool {
@@ -169,7 +179,7 @@ mod tests {
         }
         assert_eq!(
             "367d".parse::<GoDuration>(),
-            Err(ParseDurationError::TooLong)
+            Err(ParseDurationError::TooLong("367d".to_owned()))
         );
         assert!("9".repeat(40).parse::<GoDuration>().is_err());
         assert!("99999999999999999999999h".parse::<GoDuration>().is_err());

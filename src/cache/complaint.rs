@@ -1,9 +1,8 @@
 //! Pure: what is said of a watch that fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::{core::ApiResource, runtime::watcher};
-use tokio::time::Instant;
 
 use super::{is_absent, refusal_status};
 use crate::api::GROUP;

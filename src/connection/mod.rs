@@ -36,7 +36,7 @@ use crate::{
         error::{VaultError, VaultErrorKind},
         request::Request,
         response::Health,
-        transport::{Transport, TransportSettings},
+        transport::{Transport, TransportSettings, Turned},
     },
     view::ConnectionView,
     world::World,
@@ -113,6 +113,8 @@ pub struct Controller {
     pub written: Written<VaultConnectionStatus>,
     /// Told when a connection became another one.
     pub changed: Box<dyn Fn(&ConnectionId) + Send + Sync>,
+    /// Has a connection looked at soon, because its Vault began to fail for others, or answers them again.
+    pub look_again: Arc<dyn Fn(&ConnectionId) + Send + Sync>,
 }
 
 impl Controller {
@@ -175,7 +177,7 @@ impl Controller {
         {
             return Ok(Entry::Usable { transport, version });
         }
-        let settings = self.settings(prepared, material);
+        let settings = self.settings(id, prepared, material);
         let transport = Transport::new(settings, Arc::clone(&self.metrics)).map_err(|error| {
             Unprepared::Refused(Refused::Spec(format!("spec.{}", error.detail)))
         })?;
@@ -185,7 +187,12 @@ impl Controller {
         })
     }
 
-    fn settings(&self, prepared: Prepared, material: Material) -> TransportSettings {
+    fn settings(
+        &self,
+        id: &ConnectionId,
+        prepared: Prepared,
+        material: Material,
+    ) -> TransportSettings {
         let Prepared {
             address,
             namespace,
@@ -203,7 +210,9 @@ impl Controller {
             client_certificate,
             version: _,
         } = material;
+        let (look_again, id) = (Arc::clone(&self.look_again), id.clone());
         TransportSettings {
+            turned: Turned::tell(move || look_again(&id)),
             address,
             namespace,
             ca,

@@ -60,6 +60,7 @@ impl Operator {
     pub(super) fn serve_connections(&self, table: &Arc<Table>, tasks: &mut JoinSet<()>) {
         let stop = &self.stop;
         let wiring = Arc::clone(&self.wiring);
+        let queue = Arc::clone(&self.queues.connections);
         let controller = Arc::new(connection::Controller {
             client: self.client.clone(),
             world: Arc::clone(&self.world),
@@ -68,6 +69,7 @@ impl Operator {
             permitted: self.settings.permitted.clone(),
             written: Written::default(),
             changed: Box::new(move |id| wiring.connection_changed(id)),
+            look_again: Arc::new(move |id| queue.add(id.clone())),
         });
         let stopped = stop.clone();
         tasks.spawn(work(

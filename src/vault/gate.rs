@@ -60,6 +60,11 @@ impl Gate {
         }
     }
 
+    /// Whether it closed and did not open since.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Asks to send one request.
     pub fn admit(&mut self, now: Instant) -> Result<Pass, Shut<'_>> {
         let Some(closed) = &mut self.closed else {

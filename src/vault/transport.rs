@@ -4,6 +4,7 @@
 //! beyond putting one into a header. What cannot be wiped: the buffers of hyper and rustls, which keep
 //! their own copies for a moment.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,25 @@ pub struct TransportSettings {
     pub requests_per_second: Option<u32>,
     /// Where a redirect may lead.
     pub reach: Reach,
+    /// Told when Vault as a whole begins to fail, and when it answers again.
+    pub turned: Turned,
+}
+
+/// Somebody who is told of a turn.
+#[derive(Clone, Default)]
+pub struct Turned(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl Turned {
+    /// Calls `who`, which must not wait.
+    pub fn tell(who: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(who)))
+    }
+}
+
+impl fmt::Debug for Turned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Turned").field(&self.0.is_some()).finish()
+    }
 }
 
 impl TransportSettings {
@@ -70,6 +90,7 @@ impl TransportSettings {
             max_in_flight: 32,
             requests_per_second: None,
             reach: Reach::default(),
+            turned: Turned::default(),
         }
     }
 }
@@ -343,11 +364,19 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn report(mut self, error: Option<&VaultError>, now: Instant) {
-        if let Some(pass) = self.pass.take() {
-            match error {
-                None => self.transport.gate().succeeded(&pass, now),
-                Some(error) => self.transport.gate().failed(&pass, error, now),
-            }
+        let Some(pass) = self.pass.take() else {
+            return;
+        };
+        let mut gate = self.transport.gate();
+        let before = gate.is_closed();
+        match error {
+            None => gate.succeeded(&pass, now),
+            Some(error) => gate.failed(&pass, error, now),
+        }
+        let turned = gate.is_closed() != before;
+        drop(gate);
+        if let Some(tell) = self.transport.settings.turned.0.as_ref().filter(|_| turned) {
+            tell();
         }
     }
 }

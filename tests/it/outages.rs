@@ -105,12 +105,14 @@ async fn a_vault_that_is_away_for_too_long_makes_the_secret_stale_but_keeps_it()
     stage.component(Component::Vault).kill().unwrap();
     team.condition_is("app", "SourcesReachable", "False Unreachable")
         .await;
+    connection_is(&stage, "False Unreachable").await;
     team.condition_is("app", "Ready", "False Stale").await;
     good.assert_untouched().await;
 
     stage.restart_vault().await.unwrap();
     team.condition_is("app", "SourcesReachable", "True Reachable")
         .await;
+    connection_is(&stage, "True Reachable").await;
     team.condition_is("app", "Ready", "True InStep").await;
     good.assert_untouched().await;
     assert_eq!(
@@ -121,6 +123,20 @@ async fn a_vault_that_is_away_for_too_long_makes_the_secret_stale_but_keeps_it()
 
     team.put("app", &json!({"password": "after it"})).await;
     team.secret_with("app", "password", "after it").await;
+}
+
+/// What was seen at a VaultSecret is told of its connection soon, not at the next look of the minute.
+async fn connection_is(stage: &Stage, wanted: &str) {
+    let ready =
+        r#"jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.reason}{end}"#;
+    let arguments = ["get", "clustervaultconnection", "main", "-o", ready];
+    eventually(5 * SECOND, "the connection follows", async || {
+        let output = stage.kubectl(&arguments).await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        if said == wanted { Ok(()) } else { Err(said) }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

@@ -93,6 +93,36 @@ async fn while_vault_is_sealed_it_is_left_alone() {
 }
 
 #[tokio::test]
+async fn who_watches_the_connection_is_told_when_it_begins_to_fail_and_when_that_is_over() {
+    let clock = Clock::stop();
+    let vault = TestVault::start();
+    let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let settings = TransportSettings {
+        turned: Turned::tell(move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }),
+        ..TransportSettings::new(vault.address().clone())
+    };
+    let transport = Transport::new(settings, Arc::new(Metrics::default())).unwrap();
+    let turns = || told.load(std::sync::atomic::Ordering::Relaxed);
+    vault.put("secret/data/a%20b", 200, &kv2("x", 1));
+    send(&transport).await.unwrap();
+    assert_eq!(turns(), 0, "at rest nothing is told");
+    vault.model().sealed = true;
+    fail(&transport).await;
+    fail(&transport).await;
+    clock.advance(transport.gate_reopens_in().unwrap()).await;
+    fail(&transport).await;
+    assert_eq!(turns(), 1, "an outage is told once");
+    vault.model().sealed = false;
+    clock.advance(transport.gate_reopens_in().unwrap()).await;
+    send(&transport).await.unwrap();
+    send(&transport).await.unwrap();
+    assert_eq!(turns(), 2);
+}
+
+#[tokio::test]
 async fn after_an_outage_one_probe_goes_first() {
     let clock = Clock::stop();
     let vault = TestVault::start();

@@ -208,3 +208,27 @@ async fn a_vault_secret_with_a_mistake_is_refused_in_words_that_help() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn a_duration_that_is_too_long_is_refused_with_the_longest_and_its_form() {
+    let interval = |text: &str| with(vault_secret(), "/spec/refreshInterval", json!(text));
+    let ttl = |text: &str| {
+        let pki = json!({"mount": "pki", "role": "r", "commonName": "a", "ttl": text});
+        let source = json!({"name": "main", "pki": pki});
+        with(vault_secret(), "/spec/sources", json!([source]))
+    };
+    let words: &[&str] = &["at most 366d (8784h), written as 90s, 5m, 1h30m or 30d"];
+    all_refused(vec![
+        (interval("9000h"), &["spec.refreshInterval"]),
+        (interval("9000h"), words),
+        (interval("367d"), words),
+        (interval("1h400d"), words),
+        (ttl("9000h"), &["spec.sources[0].pki.ttl"]),
+        (ttl("9000h"), words),
+    ])
+    .await;
+    let stage = crate::support::Stage::shared().await;
+    for text in ["8784h", "366d", "0366d", "1.5d", "12h30d", "1h30m", "500ms"] {
+        stage.admit(&ttl(text)).await.unwrap();
+    }
+}
