@@ -108,7 +108,11 @@ impl Board {
         since: Timestamp,
     ) -> Verdict {
         let entries = self.lock();
-        if entries.left.values().any(|left| left.contains(vault_secret)) {
+        if entries
+            .left
+            .values()
+            .any(|left| left.contains(vault_secret))
+        {
             return Verdict::Waiting;
         }
         let mut verdict = Verdict::NoneSeen;

@@ -285,12 +285,6 @@ pub fn secrets_of(spec: &PodSpec) -> BTreeSet<String> {
     for volume in spec.volumes.iter().flatten() {
         names.extend(of_volume(volume));
     }
-    names.extend(
-        spec.image_pull_secrets
-            .iter()
-            .flatten()
-            .map(|secret| secret.name.clone()),
-    );
     names.remove("");
     names
 }

@@ -118,10 +118,6 @@ fn users() -> Vec<(&'static str, Value)> {
             json!({"containers": [container], "volumes": [{"name": "v", "projected": projected}]}),
         ),
         (
-            "pull",
-            json!({"containers": [container], "imagePullSecrets": [{"name": "app"}]}),
-        ),
-        (
             "init",
             json!({"containers": [container], "initContainers": [{"name": "i", "image": "i", "env": one}]}),
         ),
@@ -150,8 +146,10 @@ async fn every_way_to_use_a_secret_is_discovered() {
             .map(async |(name, pod)| team.apply(&manifest(name, pod)).await),
     )
     .await;
-    team.apply(&manifest("other", &env_from(&["apps", "ap"])))
-        .await;
+    // Secrets for pulling images are read at each pull, and by no running pod.
+    let mut other = env_from(&["apps", "ap"]);
+    other["imagePullSecrets"] = json!([{"name": "app"}]);
+    team.apply(&manifest("other", &other)).await;
     team.settled("other").await;
     let other = team.template("Deployment", "other").await;
     let users = users.iter().map(|(name, _)| ("Deployment", *name));

@@ -25,7 +25,7 @@ fn rollout(spec: &Value, status: &Value, annotations: &Value) -> WorkloadView {
             "replicas": 3, "selector": {"matchLabels": {"app": "web"}},
             "template": {
                 "metadata": {"annotations": {SECRETS_HASH: "in-template"}},
-                "spec": {"containers": [], "imagePullSecrets": [{"name": "x"}]},
+                "spec": {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "x"}}]},
             },
             "strategy": {"canary": {"steps": [{"setWeight": 20}, {"pause": {}}, {"pause": {"duration": "1h"}}]}},
         },

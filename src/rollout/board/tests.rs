@@ -163,11 +163,27 @@ fn pods_that_a_workload_replaces_are_waited_for_although_new_ones_use_the_secret
     };
     publish(&["a", "b"], false);
     publish(&["b"], true);
-    assert_eq!((verdict("a"), verdict("b")), (Verdict::Waiting, Verdict::Verified));
+    assert_eq!(
+        (verdict("a"), verdict("b")),
+        (Verdict::Waiting, Verdict::Verified)
+    );
     publish(&[], true);
-    assert_eq!((verdict("a"), verdict("b")), (Verdict::Waiting, Verdict::Waiting));
+    assert_eq!(
+        (verdict("a"), verdict("b")),
+        (Verdict::Waiting, Verdict::Waiting)
+    );
     publish(&["b"], true);
-    assert_eq!((verdict("a"), verdict("b")), (Verdict::Waiting, Verdict::Verified));
-    assert_eq!(publish(&["b"], false), [key("a")], "whoever revokes is woken");
-    assert_eq!((verdict("a"), verdict("b")), (Verdict::NoneSeen, Verdict::Verified));
+    assert_eq!(
+        (verdict("a"), verdict("b")),
+        (Verdict::Waiting, Verdict::Verified)
+    );
+    assert_eq!(
+        publish(&["b"], false),
+        [key("a")],
+        "whoever revokes is woken"
+    );
+    assert_eq!(
+        (verdict("a"), verdict("b")),
+        (Verdict::NoneSeen, Verdict::Verified)
+    );
 }

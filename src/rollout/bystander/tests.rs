@@ -11,7 +11,7 @@ use crate::{revision::Revision, rollout::fixtures::at, secret_view::Managed};
 fn pod(name: &str, created: i64, more: &Value) -> Pod {
     let mut pod = json!({
         "metadata": {"name": name, "creationTimestamp": at(created).to_string()},
-        "spec": {"containers": [], "imagePullSecrets": [{"name": "db"}]},
+        "spec": {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "db"}}]},
         "status": {"phase": "Running"},
     });
     for (part, fields) in more.as_object().unwrap() {
@@ -45,7 +45,7 @@ fn whoever_may_run_older_data_is_named_once() {
         pod(
             "other",
             100,
-            &json!({"spec": {"imagePullSecrets": [{"name": "dbs"}]}}),
+            &json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "dbs"}}]}}),
         ),
     ];
     let told = "not restarted for the new data of Secret db: Job m, Pod shell. If they read it only at their start, they go on with older data until they end";

@@ -202,7 +202,7 @@ fn pod_list(created: i64, stamp: Option<&str>) -> Value {
             "annotations": stamp.map(|stamp| json!({SECRETS_HASH: stamp})),
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d", "uid": "r", "controller": true}],
         },
-        "spec": {"nodeName": "n1", "containers": [], "imagePullSecrets": [{"name": "db"}]},
+        "spec": {"nodeName": "n1", "containers": [], "volumes": [{"name": "v", "secret": {"secretName": "db"}}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
     }]})
 }

@@ -16,7 +16,6 @@ fn references_outside_volumes() -> Vec<Value> {
         json!({"initContainers": [{"name": "c", "envFrom": from}]}),
         json!({"ephemeralContainers": [{"name": "c", "env": env}]}),
         json!({"ephemeralContainers": [{"name": "c", "envFrom": from}]}),
-        json!({"imagePullSecrets": [{"name": "x"}]}),
     ]
 }
 
@@ -59,7 +58,8 @@ fn what_is_no_secret_is_no_use() {
             "envFrom": [{"configMapRef": {"name": "x"}}],
         }],
         "volumes": [{"name": "x", "configMap": {"name": "x"}}, {"name": "e", "emptyDir": {}}],
-        "imagePullSecrets": [{"name": ""}, {}],
+        // Read at each pull of an image, and by no running pod.
+        "imagePullSecrets": [{"name": "x"}],
     });
     let spec: PodSpec = serde_json::from_value(spec).unwrap();
     assert_eq!(secrets_of(&spec), BTreeSet::new());
@@ -73,7 +73,7 @@ fn pod(change: impl FnOnce(&mut Value)) -> Pod {
             "annotations": {SECRETS_HASH: "h1"},
             "ownerReferences": [owner("ReplicaSet", "web-5d", "rs1")],
         },
-        "spec": {"nodeName": "n1", "imagePullSecrets": [{"name": "x"}]},
+        "spec": {"nodeName": "n1", "volumes": [{"name": "v", "secret": {"secretName": "x"}}]},
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True"}],

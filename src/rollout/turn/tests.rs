@@ -219,7 +219,10 @@ fn a_window_that_cannot_be_used_is_named_with_its_owner_and_is_as_one_that_never
     else {
         panic!("{hold:?}");
     };
-    assert_eq!((vault_secret, error.field), (owner, "spec.rollout.windows[0].schedule".to_owned()));
+    assert_eq!(
+        (vault_secret, error.field),
+        (owner, "spec.rollout.windows[0].schedule".to_owned())
+    );
     assert_eq!(gate(Some(now)), Gate::Early);
 }
 

@@ -13,7 +13,7 @@ fn object(spec: &Value, status: &Value) -> Value {
     });
     spec["template"] = json!({
         "metadata": {"annotations": {SECRETS_HASH: "h1"}},
-        "spec": {"containers": [], "imagePullSecrets": [{"name": "x"}]},
+        "spec": {"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "x"}}]},
     });
     json!({
         "metadata": {

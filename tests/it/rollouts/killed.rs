@@ -34,6 +34,9 @@ const IN_TURN: Words = &["PATCH ", STATUS, "waits for its turn"];
 const IN_WAVE: Words = &["PATCH ", STATUS, "waits for Deployment app"];
 const STATUS: &str = "/namespaces/NS/vaultsecrets/app/status?";
 
+/// What it says only of restarts that take more than ten seconds.
+const PROGRESS: [Words; 3] = [RESTARTING, IN_TURN, IN_WAVE];
+
 /// Where it is killed: before the request is heard, or before its answer is. And of which kind the workloads are.
 const POINTS: [(During, Pause, Words, &str); 17] = [
     (During::Due, Pause::Request, LOOK, "Deployment"),
@@ -81,13 +84,22 @@ impl During {
 }
 
 /// Applies what the team restarts at a point, and waits until it is in step.
-async fn prepare(team: &Team<'_>, during: During, kind: &'static str) -> Vec<InStep> {
+async fn prepare(
+    team: &Team<'_>,
+    during: During,
+    (words, kind): (Words, &'static str),
+) -> Vec<InStep> {
     team.put("app", &json!({"password": "one"})).await;
     team.vault_secret("app", during.rollout()).await;
     team.ready("app").await;
     for name in during.workloads() {
         let mut manifest = workload(kind, name, &env_from(&["app"]));
         manifest["metadata"]["labels"] = json!({"tier": name});
+        if *name == "app" && PROGRESS.contains(&words) {
+            let slow = json!({"testbed.lockstep.dev/slow": "true"});
+            manifest["spec"]["template"]["metadata"]["annotations"] = slow;
+            manifest["spec"]["replicas"] = json!(3);
+        }
         team.apply(&manifest).await;
     }
     let names = during.workloads().iter();
@@ -115,7 +127,8 @@ async fn an_operator_killed_at_any_step_of_a_restart_leaves_one_restart_that_is_
         teams.push(stage.team("step").await);
     }
     let prepared = teams.iter().zip(POINTS);
-    let prepared = prepared.map(|(team, (during, _, _, kind))| prepare(team, during, kind));
+    let prepared =
+        prepared.map(|(team, (during, _, words, kind))| prepare(team, during, (words, kind)));
     let before = join_all(prepared).await;
 
     for ((team, before), (during, pause, words, _)) in teams.iter().zip(&before).zip(POINTS) {
