@@ -150,6 +150,12 @@ pub fn combine<'a>(secrets: &BTreeMap<&'a str, Held<'a>>) -> Option<String> {
     Some(hex(&digest.finalize(), SHOWN_BYTES))
 }
 
+/// Whether `text` looks like a hash that [`combine`] made.
+pub fn is_combined(text: &str) -> bool {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == 2 * SHOWN_BYTES && text.bytes().all(is_hex)
+}
+
 /// The first `count` bytes in hex.
 fn hex(bytes: &[u8], count: usize) -> String {
     bytes

@@ -34,17 +34,20 @@ pub struct Board {
 struct Entries {
     states: BTreeMap<WorkloadKey, (Standing, BTreeMap<ObjectKey, Data>)>,
     by_vault_secret: BTreeMap<ObjectKey, BTreeSet<WorkloadKey>>,
+    /// Workloads that are replacing pods that were bound to these VaultSecrets, to which new ones are not.
+    left: BTreeMap<WorkloadKey, BTreeSet<ObjectKey>>,
 }
 
 impl Board {
-    /// Puts up that `workload` is as `standing` says and bound to the data of these VaultSecrets; takes it down when that is `None`.
+    /// Puts up that `workload` is as `standing` says and bound to the data of these VaultSecrets, and whether it replaces pods that may be
+    /// bound to others; takes it down when `standing` is `None`.
     ///
     /// Returns the VaultSecrets that have something new to say, those it is no longer bound to included.
     pub fn publish(
         &self,
         workload: &WorkloadKey,
         standing: Option<Standing>,
-        bound: &[(ObjectKey, Data)],
+        (bound, replaces): (&[(ObjectKey, Data)], bool),
     ) -> Vec<ObjectKey> {
         let mut entries = self.lock();
         let (old, before) = entries.states.remove(workload).unzip();
@@ -58,6 +61,17 @@ impl Board {
         for gone in before.difference(&after) {
             entries.unbind(gone, workload);
         }
+        let mut left = entries.left.remove(workload).unwrap_or_default();
+        let released = if replaces {
+            left.extend(before.difference(&after).cloned());
+            left.retain(|key| !after.contains(key));
+            if !left.is_empty() {
+                entries.left.insert(workload.clone(), left);
+            }
+            BTreeSet::new()
+        } else {
+            left
+        };
         for come in after.difference(&before) {
             let bound = entries.by_vault_secret.entry(come.clone()).or_default();
             bound.insert(workload.clone());
@@ -65,6 +79,7 @@ impl Board {
         let changed = before
             .union(&after)
             .filter(|key| !same || !before.contains(key) || !after.contains(key))
+            .chain(released.difference(&after))
             .cloned()
             .collect();
         if let Some(standing) = standing {
@@ -93,6 +108,9 @@ impl Board {
         since: Timestamp,
     ) -> Verdict {
         let entries = self.lock();
+        if entries.left.values().any(|left| left.contains(vault_secret)) {
+            return Verdict::Waiting;
+        }
         let mut verdict = Verdict::NoneSeen;
         for workload in entries.bound_to(vault_secret) {
             let state = entries.states.get(workload).and_then(|(standing, bound)| {

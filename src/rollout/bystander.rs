@@ -35,6 +35,12 @@ impl Changed {
         names.insert(secret.name.clone());
     }
 
+    /// Puts back what was taken out and could not be looked for.
+    pub fn put_back(&self, namespace: &str, names: BTreeSet<String>) {
+        let mut all = self.lock();
+        all.entry(namespace.to_owned()).or_default().extend(names);
+    }
+
     /// Takes out the names of those of `namespace`.
     pub fn take(&self, namespace: &str) -> BTreeSet<String> {
         self.lock().remove(namespace).unwrap_or_default()

@@ -204,11 +204,6 @@ impl RolloutContext {
 
     /// Which workloads that `vault_secret` would have restarted may not be seen, and why.
     pub fn unseen(&self, vault_secret: &ObjectKey) -> Option<String> {
-        let follows = (self.follows)(&vault_secret.namespace);
-        let mut mine = follows.iter().filter(|one| one.key == *vault_secret);
-        if !mine.any(|one| one.policy.discover) {
-            return None;
-        }
         let refused = KINDS.iter().filter_map(|kind| {
             let name = kind.as_str();
             match &*self.cache(*kind).sight().borrow() {
@@ -222,7 +217,13 @@ impl RolloutContext {
             }
         });
         let refused: Vec<_> = refused.collect();
-        (!refused.is_empty()).then(|| refused.join("; "))
+        if refused.is_empty() {
+            return None;
+        }
+        let follows = (self.follows)(&vault_secret.namespace);
+        let mut mine = follows.iter().filter(|one| one.key == *vault_secret);
+        mine.any(|one| one.policy.discover)
+            .then(|| refused.join("; "))
     }
 
     /// How far the workloads of `vault_secret` are with its data of this revision and age.
@@ -393,6 +394,9 @@ impl RolloutContext {
     /// Looks again at the workloads of `vault_secret` that wait for others of it.
     pub(super) fn wake(&self, vault_secret: &ObjectKey) {
         let line = self.line();
+        if line.depth().1 == 0 {
+            return;
+        }
         for workload in self.board.keys(vault_secret) {
             if line.is_behind(&workload) {
                 self.queue.add(workload);
@@ -418,15 +422,16 @@ impl RolloutContext {
             // Newer data came while it restarts.
             Decision::ListPods
             | Decision::Settle { .. }
-            | Decision::Retry { .. }
+            | Decision::Retry { refused: false, .. }
             | Decision::Ask
             | Decision::Stamp
                 if rolling => {}
             Decision::ListPods
             | Decision::Settle { .. }
-            | Decision::Retry { .. }
+            | Decision::Retry { refused: false, .. }
             | Decision::Ask
-            | Decision::Stamp
+            | Decision::Stamp => line.step_aside(workload),
+            Decision::Retry { refused: true, .. }
             | Decision::Unbound
             | Decision::InStep { .. }
             | Decision::Verified
@@ -439,7 +444,7 @@ impl RolloutContext {
                 | Waiting::Lent { .. }
                 | Waiting::ManualUpdate { .. }
                 | Waiting::Turn {
-                    hold: Hold::Window { .. } | Hold::NoWindow(_),
+                    hold: Hold::Window { .. } | Hold::NoWindow { .. },
                     ..
                 },
             )

@@ -71,7 +71,9 @@ pub async fn reconcile(context: &RolloutContext, workload: &WorkloadKey) -> Opti
     let gathered = context.gather(workload);
     let mut tracker = context.memory.get(workload);
     if let (Some(view), Some(wanted)) = (&gathered.view, &gathered.wanted) {
+        let inherited = tracker.inherits(view, (context.clock)());
         tracker.see(view, wanted, now.into_std());
+        tracker.carried_for(inherited, now.into_std());
     }
     let decision = act(context, workload, &gathered, &mut tracker, now.into_std()).await;
     let leaving = tracker
@@ -191,7 +193,12 @@ fn conclude(
         .iter()
         .map(|bound| (bound.vault_secret.clone(), bound.data.clone()))
         .collect();
-    for changed in context.board.publish(workload, standing, &keys) {
+    // Before they are new, its pods may use what its template does not any more.
+    let replaces = gathered
+        .view
+        .as_ref()
+        .is_some_and(|view| !view.is_complete());
+    for changed in context.board.publish(workload, standing, (&keys, replaces)) {
         context.wake(&changed);
         (context.report)(changed);
     }
@@ -244,8 +251,9 @@ impl Pass<'_> {
         };
         let leaving = pods
             .iter()
-            .filter_map(|pod| pod::leaves_at(pod, workload, &view.uid, self.wanted, is_there));
-        let left = leaving.max().map(|at| at.duration_since((context.clock)()));
+            .filter_map(|pod| pod::leaves_within(pod, workload, &view.uid, self.wanted, is_there))
+            .map(|(uid, grace)| (uid, grace.min(LONGEST_GRACE)));
+        tracker.leave(leaving, self.now);
         let mut pods: Vec<_> = pods
             .iter()
             .filter_map(|pod| PodFacts::project(pod, workload, &view.uid, is_there))
@@ -254,8 +262,6 @@ impl Pass<'_> {
         if tracker.listed(&pods, view, self.bound, self.now) {
             context.metrics.rollout_requested(workload.kind.as_str());
         }
-        let left = left.and_then(|left| Duration::try_from(left).ok());
-        tracker.leave(left.map(|left| self.now + left.min(LONGEST_GRACE)));
         self.explain(tracker, &pods).await;
         Some(pods)
     }
@@ -309,7 +315,11 @@ impl Pass<'_> {
             exec::take_over(client, metrics, workload, &body).await
         } else {
             let body = patch::stamp(workload, view, wanted);
-            exec::stamp(client, metrics, workload, &body).await
+            if view.carries_a_copy() {
+                exec::take_over(client, metrics, workload, &body).await
+            } else {
+                exec::stamp(client, metrics, workload, &body).await
+            }
         };
         match written {
             Ok(generation) => {

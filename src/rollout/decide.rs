@@ -379,9 +379,10 @@ pub fn lacks_pods(situation: &Situation<'_>) -> bool {
         && situation.now >= deadline(situation)
 }
 
-/// How often pods are listed while only they are not as they should be.
+/// How often pods are listed while only they are not as they should be, and nothing moves.
 fn interval(situation: &Situation<'_>) -> Duration {
-    if situation.now < deadline(situation) {
+    let by_hand = situation.view.is_some_and(|view| view.manual.is_some());
+    if !by_hand && situation.now < deadline(situation) {
         LOOK_AGAIN
     } else {
         LOOK_SELDOM

@@ -28,6 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pods per page, as kubectl does it: one page for nearly every workload, and a bound for the others.
 const PAGE: u32 = 500;
 
+/// Pods that have ended run nothing, and of Jobs there may be thousands.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
 /// Longest message of the apiserver that goes into a status.
 const LONGEST_CAUSE: usize = 300;
 
@@ -82,7 +85,7 @@ impl ExecError {
     }
 }
 
-/// All pods that `selector` selects in `namespace`.
+/// All pods that `selector` selects in `namespace` and that have not ended.
 pub async fn list_pods(
     client: &Client,
     namespace: &str,
@@ -90,7 +93,10 @@ pub async fn list_pods(
 ) -> Result<Vec<Pod>, ExecError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let mut pods = Vec::new();
-    let mut page = ListParams::default().labels(selector).limit(PAGE);
+    let mut page = ListParams::default()
+        .labels(selector)
+        .fields(UNFINISHED)
+        .limit(PAGE);
     loop {
         let list = timeout(TIMEOUT, api.list(&page))
             .await
@@ -139,7 +145,7 @@ pub async fn stamp(
 }
 
 /// Writes `body` on `workload`, also over what somebody else wrote there: that its pods are in step, for which nobody else has a use,
-/// so that whoever wrote it copied it, as `kubectl rollout undo` does; or `spec.restartAt` of a Rollout of Argo, with which whoever set it
+/// so that whoever wrote it copied it, as `kubectl rollout undo` does; a stamp over one that was copied like that; or `spec.restartAt` of a Rollout of Argo, with which whoever set it
 /// before asked for a restart that was done meanwhile, or for one that comes too late.
 pub async fn take_over(
     client: &Client,

@@ -1,6 +1,6 @@
 //! Pure: what is known of one pod, and which Secrets a pod spec uses.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -19,6 +19,9 @@ const ROLLOUT_HASH: &str = "rollouts-pod-template-hash";
 
 /// Label by which a Deployment tells its `ReplicaSets`, and they their pods, apart.
 const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Grace period of a pod that does not tell it, in seconds.
+const DEFAULT_GRACE: i64 = 30;
 
 /// Longest explanation that goes into a status.
 const LONGEST_TROUBLE: usize = 300;
@@ -83,23 +86,26 @@ impl PodFacts {
     }
 }
 
-/// Until when `pod`, which is on its way out, may go on with older data than that of the hash `wanted`: the end of its grace period, by
-/// the apiserver's clock. `None` if it is not on its way out, has ended, or is not one of `workload`'s.
+/// UID of `pod` if it is on its way out, and for how long it may go on at most with older data than that of the hash `wanted`: its grace
+/// period. `None` if it is not on its way out, has ended, or is not one of `workload`'s.
 ///
-/// Source: `metadata.deletionTimestamp` of <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/>.
-pub fn leaves_at(
+/// Source: `metadata.deletionGracePeriodSeconds` of <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/>.
+pub fn leaves_within(
     pod: &Pod,
     workload: &WorkloadKey,
     uid: &str,
     wanted: &str,
     is_there: impl Fn(&str) -> bool,
-) -> Option<Timestamp> {
-    let at = pod.metadata.deletion_timestamp.as_ref()?.0;
+) -> Option<(String, Duration)> {
+    pod.metadata.deletion_timestamp.as_ref()?;
+    let seconds = pod.metadata.deletion_grace_period_seconds;
+    let grace = Duration::from_secs(seconds.unwrap_or(DEFAULT_GRACE).try_into().ok()?);
     let annotations = pod.metadata.annotations.as_ref();
     let stamp = annotations.and_then(|all| all.get(SECRETS_HASH));
     let is_over = pod.status.as_ref().is_some_and(is_finished);
     let is_older = stamp.is_none_or(|stamp| stamp != wanted);
-    (is_older && !is_over && belongs(pod, workload, uid, is_there)).then_some(at)
+    (is_older && !is_over && belongs(pod, workload, uid, is_there))
+        .then(|| (pod.metadata.uid.clone().unwrap_or_default(), grace))
 }
 
 /// What keeps a pod from becoming ready, if it says so.

@@ -279,7 +279,10 @@ fn held(hold: &Hold) -> String {
         Hold::Window { opens: None } => {
             "the windows of its Secrets are never open together: change one of them".to_owned()
         }
-        Hold::NoWindow(WindowError { field, why }) => format!("{field}: {why}"),
+        Hold::NoWindow {
+            vault_secret,
+            error: WindowError { field, why },
+        } => format!("{field} of VaultSecret {vault_secret}: {why}"),
         Hold::Wave {
             before,
             wave,

@@ -3,7 +3,10 @@
 //! It is a memory, not a state: a process that lost it comes to the same end, with a few more lists and at
 //! worst one more restart.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -79,8 +82,8 @@ pub struct Course {
     pub awaited: bool,
     /// The last list of pods, and how many of them were ready with the current data.
     pub listed: Option<(Instant, Progress)>,
-    /// Until when pods that are on their way out may go on with older data, by that list.
-    pub leaving: Option<Instant>,
+    /// Until when each pod that is on its way out may go on with older data, by that list.
+    pub leaving: BTreeMap<String, Instant>,
     /// What kept the first of the others from that, or the workload from having it, by then.
     pub why: Option<String>,
     /// The last request that failed.
@@ -208,6 +211,20 @@ impl Tracker {
         }
     }
 
+    /// How old a rollout of `view` is that another process began, as far as two clocks tell. `None` if the workload is known.
+    pub fn inherits(&self, view: &WorkloadView, now: Timestamp) -> Option<Duration> {
+        let written = view.written.filter(|_| self.uid != view.uid)?;
+        now.duration_since(written).try_into().ok()
+    }
+
+    /// Takes in that the template carries the hash for so long, if it does: one that failed is not waited for anew.
+    pub fn carried_for(&mut self, age: Option<Duration>, now: Instant) {
+        let since = age.and_then(|age| now.checked_sub(age));
+        if let (Some(carried), Some(since)) = (&mut self.course.carried_since, since) {
+            *carried = since;
+        }
+    }
+
     /// Whether the stamp we wrote is newer than `view`.
     pub fn is_ahead_of(&self, view: &WorkloadView) -> bool {
         self.course
@@ -250,14 +267,19 @@ impl Tracker {
         lacks && !std::mem::replace(&mut self.course.requested, true)
     }
 
-    /// Takes in until when, after the list just taken in, pods that are on their way out may go on with older data.
-    pub fn leave(&mut self, until: Option<Instant>) {
-        self.course.leaving = until;
+    /// Takes in which pods are on their way out in the list just taken in, and for how long they may go on with older data. That time runs
+    /// since they were first seen so: their clock is not ours.
+    pub fn leave(&mut self, pods: impl Iterator<Item = (String, Duration)>, now: Instant) {
+        let before = std::mem::take(&mut self.course.leaving);
+        let until = |uid: &str, grace| before.get(uid).copied().unwrap_or(now + grace);
+        let leaving = pods.map(|(uid, grace)| (uid.clone(), until(&uid, grace)));
+        self.course.leaving = leaving.collect();
     }
 
     /// Until when that is so, if it is at `now`.
     pub fn leaving(&self, now: Instant) -> Option<Instant> {
-        self.course.leaving.filter(|until| now < *until)
+        let last = self.course.leaving.values().max().copied();
+        last.filter(|until| now < *until)
     }
 
     /// Takes in why the workload has not all its pods.
@@ -390,10 +412,13 @@ impl Tracker {
                 self.episode = None;
             }
             Decision::Verified => course.verified = true,
-            Decision::Restarting { .. }
-            | Decision::Failed { .. }
-            | Decision::Waiting(Waiting::ManualUpdate { .. }) => course.awaited = true,
-            Decision::Paused { .. }
+            Decision::Restarting { .. } | Decision::Failed { .. } => course.awaited = true,
+            // The time that somebody takes is not that of the rollout.
+            Decision::Waiting(Waiting::ManualUpdate { .. }) => {
+                (course.awaited, course.carried_since) = (true, None);
+            }
+            Decision::Paused { stamped: true } => course.carried_since = None,
+            Decision::Paused { stamped: false }
             | Decision::Conflict { .. }
             | Decision::Fold { .. }
             | Decision::Waiting(

@@ -47,7 +47,12 @@ pub enum Hold {
         opens: Option<Timestamp>,
     },
     /// A window cannot be used.
-    NoWindow(WindowError),
+    NoWindow {
+        /// Whose.
+        vault_secret: String,
+        /// Why.
+        error: WindowError,
+    },
     /// Another workload comes before it and does not run the current data yet.
     Wave {
         /// Which.
@@ -99,7 +104,18 @@ pub fn gate(bound: &[Bound], ends: Option<Instant>, (wall, now): (Timestamp, Ins
     for bound in bound {
         match Windows::from_spec(&bound.windows) {
             Ok(windows) => all.extend(windows),
-            Err(error) => return Gate::Shut(Hold::NoWindow(error).into()),
+            // It is as if it never opened.
+            Err(_) if ends.is_some() => return Gate::Early,
+            Err(error) => {
+                let vault_secret = bound.vault_secret.name.clone();
+                return Gate::Shut(
+                    Hold::NoWindow {
+                        vault_secret,
+                        error,
+                    }
+                    .into(),
+                );
+            }
         }
     }
     match door(&all, wall) {
@@ -123,6 +139,8 @@ pub struct Line {
     busy: BTreeMap<String, usize>,
     /// Who waits, with the number drawn.
     waiting: BTreeMap<WorkloadKey, u64>,
+    /// Who has drawn a number and cannot use it right now.
+    aside: BTreeMap<WorkloadKey, u64>,
     drawn: u64,
     /// Who waits for an earlier wave, and for whom.
     behind: BTreeMap<WorkloadKey, WorkloadKey>,
@@ -137,8 +155,11 @@ impl Line {
         }
         if !urgent && let Some(hold) = self.full(workload, limits) {
             if !self.waiting.contains_key(workload) {
-                self.drawn += 1;
-                self.waiting.insert(workload.clone(), self.drawn);
+                let number = self.aside.remove(workload).unwrap_or_else(|| {
+                    self.drawn += 1;
+                    self.drawn
+                });
+                self.waiting.insert(workload.clone(), number);
             }
             return hold.into();
         }
@@ -172,6 +193,7 @@ impl Line {
     /// Takes in that `workload` restarts, whoever began that.
     pub fn starts(&mut self, workload: &WorkloadKey) {
         self.waiting.remove(workload);
+        self.aside.remove(workload);
         self.behind.remove(workload);
         if self.restarting.insert(workload.clone()) {
             *self.busy.entry(workload.namespace.clone()).or_default() += 1;
@@ -198,8 +220,20 @@ impl Line {
         (self.waiting.len(), self.behind.len())
     }
 
+    /// Takes in that `workload` neither restarts nor can begin to, and will: for whatever it has to look at first, it does not go to the
+    /// end of the line.
+    pub fn step_aside(&mut self, workload: &WorkloadKey) {
+        let number = self.waiting.get(workload).or(self.aside.get(workload));
+        let number = number.copied();
+        self.leave(workload);
+        if let Some(number) = number {
+            self.aside.insert(workload.clone(), number);
+        }
+    }
+
     /// Takes in that `workload` neither restarts nor waits.
     pub fn leave(&mut self, workload: &WorkloadKey) {
+        self.aside.remove(workload);
         self.waiting.remove(workload);
         self.behind.remove(workload);
         if self.restarting.remove(workload)

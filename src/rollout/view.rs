@@ -19,7 +19,10 @@ use super::{
     argo::{Argo, Pace},
     pod::{secrets_in_env, secrets_of},
 };
-use crate::names::{IN_STEP, RESTART, RESTART_ENV, RESTART_NEVER, ROLLOUT_MANAGER, SECRETS_HASH};
+use crate::{
+    names::{IN_STEP, RESTART, RESTART_ENV, RESTART_NEVER, ROLLOUT_MANAGER, SECRETS_HASH},
+    revision::is_combined,
+};
 
 /// One workload, as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct WorkloadView {
     pub in_step: Option<String>,
     /// Who else wrote it last, as far as that left a trace.
     pub last_foreign: Option<ForeignWrite>,
+    /// When our field manager wrote to it last, by the apiserver's clock.
+    pub written: Option<Timestamp>,
     /// The object that made it, such as the custom resource of another operator, as `<kind> <name>`.
     pub owner: Option<String>,
     /// Its label selector, as the apiserver takes it.
@@ -161,6 +166,7 @@ impl WorkloadView {
             stamp,
             stamp_is_ours,
             in_step: annotation(metadata, IN_STEP).filter(|_| in_step_is_ours),
+            written: own_entry(metadata).and_then(|entry| Some(entry.time.as_ref()?.0)),
             last_foreign: last_foreign(metadata),
             owner: owner(metadata),
             selector: shape.selector.as_deref().map(selector).unwrap_or_default(),
@@ -179,6 +185,13 @@ impl WorkloadView {
             Restart::Env => self.secrets_in_env.contains(secret),
             Restart::Always | Restart::Never => self.secrets.contains(secret),
         }
+    }
+
+    /// Whether its pod template carries a hash that we made and somebody else put there, as `kubectl rollout undo` does with the
+    /// template of an older revision.
+    pub fn carries_a_copy(&self) -> bool {
+        let stamp = self.stamp.as_deref().filter(|_| !self.stamp_is_ours);
+        stamp.is_some_and(is_combined)
     }
 
     /// The hash in its pod template, if our field manager put it there.

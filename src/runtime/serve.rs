@@ -53,6 +53,9 @@ const CONNECTIONS_FIRST: Duration = Duration::from_secs(3);
 /// Concurrent looks at connections and auth objects: there are few of either.
 const SMALL: usize = 4;
 
+/// How soon pods that are not restarted are looked for again, if that failed.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
 impl Operator {
     pub(super) fn serve_connections(&self, table: &Arc<Table>, tasks: &mut JoinSet<()>) {
         let stop = &self.stop;
@@ -171,8 +174,9 @@ impl Operator {
             self.stop.clone(),
             move |namespace: String| {
                 let (client, world, events) = (client.clone(), Arc::clone(&world), events.clone());
-                let names = changed.take(&namespace);
+                let changed = Arc::clone(&changed);
                 async move {
+                    let names = changed.take(&namespace);
                     match exec::list_pods(&client, &namespace, bystander::SELECTOR).await {
                         Ok(pods) => {
                             for name in names {
@@ -180,13 +184,14 @@ impl Operator {
                                 tell_bystanders(&world, &events, &secret, &pods).await;
                             }
                         }
-                        // Whoever is missed is told with the next change.
                         Err(error) => {
+                            changed.put_back(&namespace, names);
                             tracing::warn!(
                                 namespace,
                                 error = error.line(),
-                                "pods that are not restarted were not looked for"
+                                "pods that are not restarted were not looked for, and will be"
                             );
+                            return Some(Instant::now() + LOOK_AGAIN);
                         }
                     }
                     None

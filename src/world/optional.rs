@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::Listener;
 use crate::{
     api::vault_secret::WorkloadKind,
-    cache::{Cache, keep, objects, refusal},
+    cache::{Cache, Change, keep, objects, refusal},
     rollout::{argo, view::WorkloadView},
     telemetry::chain::chain,
 };
@@ -84,14 +84,19 @@ pub(super) async fn follow<L: Listener>(
                 Arc::clone(&rollouts),
                 |object: DynamicObject| Some(WorkloadView::project(&object)),
                 move |change| {
-                    if let Some(field) = argo::unreadable(change) {
-                        tracing::warn!(rollout = %change.key, field, "the template of a Rollout cannot be read, so nobody knows which Secrets it uses: it is restarted only for a VaultSecret that names it in its targets");
-                    }
+                    warn(change);
                     listener.workload(WorkloadKind::Rollout, change);
                 },
                 stop.clone(),
             );
             watch = kept.boxed().fuse();
         }
+    }
+}
+
+/// Tells of a Rollout that would be missed.
+fn warn(change: &Change<WorkloadView>) {
+    if let Some(field) = argo::unreadable(change) {
+        tracing::warn!(rollout = %change.key, field, "the template of a Rollout cannot be read, so nobody knows which Secrets it uses: it is restarted only for a VaultSecret that names it in its targets");
     }
 }

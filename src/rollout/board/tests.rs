@@ -37,7 +37,7 @@ fn only_vault_secrets_with_something_new_to_say_are_returned() {
         board.publish(
             &deployment("web"),
             state.map(|state| standing("web", state, false)),
-            &bound,
+            (&bound, false),
         )
     };
     assert_eq!(publish(Some(Pending), &["a", "b"]), [key("a"), key("b")]);
@@ -64,7 +64,7 @@ fn workloads_that_need_attention_come_first() {
         board.publish(
             &deployment(name),
             Some(standing(name, state, false)),
-            &[data("s", "k1:1")],
+            (&[data("s", "k1:1")], false),
         );
     }
     let names: Vec<_> = board
@@ -122,7 +122,7 @@ fn data_is_in_use_when_every_workload_was_verified_with_just_that() {
         for (number, (state, waits, revision)) in workloads.iter().enumerate() {
             let name = number.to_string();
             let told = Some(standing(&name, *state, *waits));
-            board.publish(&deployment(&name), told, &[data("s", revision)]);
+            board.publish(&deployment(&name), told, (&[data("s", revision)], false));
         }
         let revision = Revision::from_annotation(new);
         let found = board.verdict(&key("s"), &revision, Timestamp::UNIX_EPOCH);
@@ -139,12 +139,35 @@ fn workloads_are_counted_in_every_state_also_where_there_are_none() {
         board.publish(
             &deployment(name),
             Some(standing(name, state, false)),
-            &bound,
+            (&bound, false),
         );
     }
-    board.publish(&deployment("b"), None, &[]);
+    board.publish(&deployment("b"), None, (&[], false));
     let count: Vec<_> = board.count().into_values().collect();
     assert_eq!(count, [0, 0, 0, 0, 0, 2]);
     assert_eq!(board.bound(&deployment("a")), [key("x"), key("y")]);
     assert_eq!(board.bound(&deployment("b")), []);
+}
+
+#[test]
+fn pods_that_a_workload_replaces_are_waited_for_although_new_ones_use_the_secret_no_more() {
+    let board = Board::default();
+    let publish = |bound: &[&str], replaces| {
+        let bound: Vec<_> = bound.iter().map(|name| data(name, "k1:1")).collect();
+        let told = (!bound.is_empty()).then(|| standing("web", WorkloadState::Verified, false));
+        board.publish(&deployment("web"), told, (&bound, replaces))
+    };
+    let verdict = |name: &str| {
+        let revision = Revision::from_annotation("k1:1");
+        board.verdict(&key(name), &revision, Timestamp::UNIX_EPOCH)
+    };
+    publish(&["a", "b"], false);
+    publish(&["b"], true);
+    assert_eq!((verdict("a"), verdict("b")), (Verdict::Waiting, Verdict::Verified));
+    publish(&[], true);
+    assert_eq!((verdict("a"), verdict("b")), (Verdict::Waiting, Verdict::Waiting));
+    publish(&["b"], true);
+    assert_eq!((verdict("a"), verdict("b")), (Verdict::Waiting, Verdict::Verified));
+    assert_eq!(publish(&["b"], false), [key("a")], "whoever revokes is woken");
+    assert_eq!((verdict("a"), verdict("b")), (Verdict::NoneSeen, Verdict::Verified));
 }

@@ -221,7 +221,7 @@ fn one_pod(view: WorkloadView) -> WorkloadView {
     }
 }
 
-const LIST: &str = "/api/v1/namespaces/shop/pods?&labelSelector=app%3Dweb&limit=500";
+const LIST: &str = "/api/v1/namespaces/shop/pods?&fieldSelector=status.phase%21%3DSucceeded%2Cstatus.phase%21%3DFailed&labelSelector=app%3Dweb&limit=500";
 const PATCH: &str = "/apis/apps/v1/namespaces/shop/deployments/web?&fieldManager=lockstep-rollout";
 
 async fn later(seconds: u64) {
@@ -297,6 +297,29 @@ async fn old_pods_are_restarted_and_verified() {
     assert_eq!(bed.apiserver.asked(), []);
     assert_eq!(bed.told().notes.len(), 2);
     assert_eq!(bed.told().refreshed.len(), 1);
+}
+
+/// What `kubectl rollout undo` leaves.
+#[tokio::test]
+async fn a_hash_of_ours_that_somebody_copied_is_written_over_and_no_other() {
+    for (stamp, force) in [("0123456789abcdef", true), ("theirs", false)] {
+        let bed = Bed::new().await;
+        let copied = WorkloadView {
+            stamp: Some(stamp.to_owned()),
+            ..one_pod(view())
+        };
+        put(&bed.context.deployments, "web", copied);
+        bed.apiserver.will_answer(200, pod_list(100, None));
+        bed.pass().await;
+        later(2).await;
+        bed.apiserver.will_answer(200, pod_list(100, None));
+        bed.apiserver.will_answer(200, written(2));
+        bed.pass().await;
+        let asked = bed.apiserver.asked();
+        let (_, path, _) = asked.last().unwrap();
+        assert!(path.contains("deployments/web"), "{path}");
+        assert_eq!(path.contains("force=true"), force, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -501,7 +524,9 @@ async fn an_old_pod_that_is_on_its_way_out_keeps_what_was_replaced_alive() {
     let mut pods = pod_list(210, Some(&hash));
     let mut old = pod_list(100, Some("k1:old"))["items"][0].take();
     old["metadata"]["uid"] = "p0".into();
-    old["metadata"]["deletionTimestamp"] = at(1090).to_string().into();
+    // By a clock that has nothing to do with ours.
+    old["metadata"]["deletionTimestamp"] = at(5).to_string().into();
+    old["metadata"]["deletionGracePeriodSeconds"] = 90.into();
     pods["items"].as_array_mut().unwrap().push(old);
     let (vs, revision) = (
         ObjectKey::new("shop", "vs"),
@@ -536,7 +561,7 @@ async fn an_old_pod_that_is_on_its_way_out_keeps_what_was_replaced_alive() {
 
     // Nobody looks whether one that has less time than that is gone when its time is over.
     bed.context.memory.set(&deployment("web"), None);
-    pods["items"][1]["metadata"]["deletionTimestamp"] = at(1020).to_string().into();
+    pods["items"][1]["metadata"]["deletionGracePeriodSeconds"] = 20.into();
     bed.apiserver.will_answer(200, pods);
     let next = bed.pass().await.unwrap();
     assert!(s(19) < next && next <= s(20), "{next:?}");

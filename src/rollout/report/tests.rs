@@ -110,10 +110,13 @@ fn held_up() -> Vec<Decision> {
             opens: Some(at(3600)),
         },
         Hold::Window { opens: None },
-        Hold::NoWindow(WindowError {
-            field: "spec.rollout.windows[0].schedule".into(),
-            why: "\"x\" is not a schedule".into(),
-        }),
+        Hold::NoWindow {
+            vault_secret: "other".into(),
+            error: WindowError {
+                field: "spec.rollout.windows[0].schedule".into(),
+                why: "\"x\" is not a schedule".into(),
+            },
+        },
         wave(WorkloadState::Restarting),
         wave(WorkloadState::Failed),
     ];
@@ -185,7 +188,7 @@ fn every_decision_reads_well_in_a_status() {
     Waiting: Waiting [] waits for its turn: at most 2 workloads of a namespace restart at once
     Waiting: Waiting [] window opens at 1970-01-01T01:00:00Z
     Waiting: Waiting [] the windows of its Secrets are never open together: change one of them
-    Waiting: Waiting [] spec.rollout.windows[0].schedule: "x" is not a schedule
+    Waiting: Waiting [] spec.rollout.windows[0].schedule of VaultSecret other: "x" is not a schedule
     Waiting: Waiting [] waits for Deployment db of the wave data, which is Restarting
     Waiting: Waiting [] stopped: Deployment db of the wave data failed, and comes before
     Fold: Restarting [1/3] another rollout is under way; it is restarted after that if it has to be

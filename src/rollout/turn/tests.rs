@@ -81,6 +81,24 @@ fn what_is_urgent_or_under_way_goes_beyond_the_limit_and_counts() {
 }
 
 #[test]
+fn whoever_has_to_look_at_something_first_keeps_its_number() {
+    let limits = limits(1, 9);
+    let mut line = Line::default();
+    let all = ["a", "b", "c", "d"].map(|name| workload("shop", name));
+    for one in &all[..3] {
+        line.ask(one, limits, false);
+    }
+    line.step_aside(&all[1]);
+    assert_eq!(done(&mut line, &all[0], limits), [all[2].clone()]);
+    line.ask(&all[3], limits, false);
+    line.step_aside(&all[1]);
+    line.ask(&all[1], limits, false);
+    assert_eq!(done(&mut line, &all[2], limits), [all[1].clone()]);
+    line.step_aside(&all[1]);
+    assert_eq!(line.call(limits), [all[3].clone()], "it has no number left");
+}
+
+#[test]
 fn whoever_does_not_wait_any_more_gets_no_turn() {
     let limits = limits(1, 1);
     let mut line = Line::default();
@@ -180,6 +198,29 @@ fn what_ends_before_its_window_opens_does_not_wait_for_it() {
     ] {
         assert_eq!(gate(&bound, ends, (wall, now)), expected, "{ends:?}");
     }
+}
+
+#[test]
+fn a_window_that_cannot_be_used_is_named_with_its_owner_and_is_as_one_that_never_opens() {
+    use crate::rollout::fixtures::bound;
+    let mut all = [bound("api", 200), bound("db", 200)];
+    let spec = serde_json::json!({"schedule": "0 25 * * *", "duration": "1h"});
+    all[1].windows = vec![serde_json::from_value(spec).unwrap()];
+    let owner = all[1].vault_secret.name.clone();
+    let now = Instant::now();
+    let gate = |ends| gate(&all, ends, (Timestamp::UNIX_EPOCH, now));
+    let Gate::Shut(Turn::Hold { hold, until: None }) = gate(None) else {
+        panic!("it is open");
+    };
+    let Hold::NoWindow {
+        vault_secret,
+        error,
+    } = hold
+    else {
+        panic!("{hold:?}");
+    };
+    assert_eq!((vault_secret, error.field), (owner, "spec.rollout.windows[0].schedule".to_owned()));
+    assert_eq!(gate(Some(now)), Gate::Early);
 }
 
 #[test]

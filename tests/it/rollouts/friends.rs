@@ -297,17 +297,20 @@ async fn pods_that_somebody_evicts_during_a_restart_and_after_it_cost_no_other_r
     team.polled("app").await;
 
     team.put("app", &json!({"password": "two"})).await;
-    team.workload_is("app", "app", WorkloadState::Restarting)
-        .await;
-    evict_all(&team, "app").await;
-    let status = team.workload_status("app", "app").await.unwrap();
-    assert_eq!(status.state, WorkloadState::Restarting, "evicted too late");
-    eventually(GARBAGE, "it is verified", async || {
-        let status = team.workload_status("app", "app").await.unwrap();
-        status.state == WorkloadState::Verified
+    eventually(SOON, "a new pod", async || {
+        team.pods("app").await.len() == 3
     })
     .await
     .unwrap();
+    evict_all(&team, "app").await;
+    let verified = async || {
+        let status = team.workload_status("app", "app").await.unwrap();
+        status.state == WorkloadState::Verified && status.hash.as_ref() != Some(&before.hash)
+    };
+    assert!(!verified().await, "evicted too late");
+    eventually(GARBAGE, "it is verified", verified)
+        .await
+        .unwrap();
     let after = team.restarted_once("app", &before).await;
 
     let uids = async || -> BTreeSet<_> {

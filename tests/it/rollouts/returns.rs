@@ -5,7 +5,7 @@ use serde_json::json;
 
 use lockstep_testbed::eventually;
 
-use crate::support::{InStep, SOON, Stage, Team, env_from, settle, workload};
+use crate::support::{InStep, SOON, Stage, Team, env_from, pod_stamp, settle, workload};
 
 /// A Deployment that is in step with the first data of the Secret it uses.
 async fn running(team: &Team<'_>, settled: &str) -> InStep {
@@ -36,6 +36,40 @@ async fn data_that_changes_and_changes_back_restarts_what_started_in_between() {
     assert_ne!(after.hash, before.hash);
 }
 
+/// As somebody does it; returns when all pods are of the older template.
+async fn undo(team: &Team<'_>) {
+    let arguments = ["-n", &team.namespace, "rollout", "undo", "deployment/app"];
+    let undone = team.stage.kubectl(&arguments).await.unwrap();
+    assert!(undone.status.success());
+    team.settled("app").await;
+}
+
+#[tokio::test]
+async fn after_an_undo_the_next_change_restarts_as_ever() {
+    let stage = Stage::shared().await;
+    let team = stage.team("undone").await;
+    let mut before = running(&team, "1s").await;
+    for password in ["two", "three"] {
+        team.put("app", &json!({"password": password})).await;
+        before = team.restarted_once("app", &before).await;
+    }
+    undo(&team).await;
+    // The template carries the hash of the second password again, and it is kubectl's.
+    let copied = team.stamp("app").await;
+    assert!(copied.is_some() && copied != before.stamp);
+
+    for password in ["four", "five"] {
+        team.put("app", &json!({"password": password})).await;
+        let hash = Some(before.hash.as_str());
+        let after = team.in_step("app", ("Deployment", "app"), hash).await;
+        assert_eq!(after.stamp.as_ref(), Some(&after.hash));
+        for pod in team.pods("app").await {
+            assert_eq!(pod_stamp(&pod), Some(after.hash.as_str()));
+        }
+        before = after;
+    }
+}
+
 #[tokio::test]
 async fn a_rollout_that_is_undone_is_not_fought_over() {
     let stage = Stage::shared().await;
@@ -46,12 +80,7 @@ async fn a_rollout_that_is_undone_is_not_fought_over() {
     team.restarted_once("app", &before).await;
 
     let mark = stage.audit_mark().await.unwrap();
-    let undone = stage
-        .kubectl(&["-n", &team.namespace, "rollout", "undo", "deployment/app"])
-        .await
-        .unwrap();
-    assert!(undone.status.success());
-    team.settled("app").await;
+    undo(&team).await;
     // All pods are new by then, so nothing is restarted, and that is written down.
     eventually(SOON, "the proof on the workload", async || {
         let found = team.workloads("Deployment").get("app").await.unwrap();
