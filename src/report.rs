@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     api::vault_secret::{VaultSecret, VaultSecretStatus, WorkloadStatus},
     names::ObjectKey,
+    revision::Revision,
     status::{
         condition::{Kind, find, holds},
         vault_secret::{Facts, is_only_progress, next},
@@ -45,9 +46,18 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long it may take to tell how far workloads are on their way: until then more of that may come.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// Looks up the workloads of a `VaultSecret`, and what in its `spec.rollout` does not fit them.
-pub type WorkloadsOf =
-    Box<dyn Fn(&ObjectKey) -> Option<(Vec<WorkloadStatus>, Option<String>)> + Send + Sync>;
+/// The same right after the data changed: by then all workloads were looked at.
+const FIRST_PROGRESS: Duration = Duration::from_secs(1);
+
+/// Looks up how far the workloads of a `VaultSecret` are with its data, and what in its `spec.rollout` does not fit them.
+pub type WorkloadsOf = Box<
+    dyn Fn(
+            &ObjectKey,
+            Option<(&Revision, Timestamp)>,
+        ) -> Option<(Vec<WorkloadStatus>, Option<String>)>
+        + Send
+        + Sync,
+>;
 
 /// Writes the status of `VaultSecrets`.
 pub struct Reporter {
@@ -86,6 +96,8 @@ struct Record {
     applied: Option<(u64, ApplyReason)>,
     /// When what is known of workloads on their way is to be told.
     due: Option<Instant>,
+    /// Whether that was told since anything else was.
+    told_progress: bool,
 }
 
 impl Records {
@@ -95,9 +107,8 @@ impl Records {
         let before = records
             .remove(key)
             .filter(|before| before.version.0 == version.0);
-        let (sequence, pending, due) = before.map_or((0, None, None), |before| {
-            (before.sequence + 1, before.applied, before.due)
-        });
+        let sequence = before.as_ref().map_or(0, |before| before.sequence + 1);
+        let pending = before.as_ref().and_then(|before| before.applied);
         let applied = match &outcome {
             Outcome::InStep(InStep {
                 applied: Some(applied),
@@ -126,7 +137,8 @@ impl Records {
                 outcome,
                 sequence,
                 applied,
-                due,
+                due: before.as_ref().and_then(|before| before.due),
+                told_progress: before.is_some_and(|before| before.told_progress),
             },
         );
     }
@@ -135,13 +147,15 @@ impl Records {
         self.lock().get(key).cloned()
     }
 
-    /// What was applied up to this outcome of the object was told. What a newer one applied is still to be told.
-    fn told(&self, key: &ObjectKey, uid: &str, sequence: u64) {
+    /// What was applied up to this outcome of the object was told. What a newer one applied is still to be told. `news` is whether there was
+    /// any, and whether it was only progress.
+    fn told(&self, key: &ObjectKey, (uid, sequence): (&str, u64), news: Option<bool>) {
         if let Some(record) = self.lock().get_mut(key)
             && record.version.0 == uid
         {
             record.applied = record.applied.filter(|(by, _)| *by > sequence);
             record.due = None;
+            record.told_progress = news.unwrap_or(record.told_progress);
         }
     }
 
@@ -149,7 +163,12 @@ impl Records {
     fn put_off(&self, key: &ObjectKey, now: Instant) -> Option<Instant> {
         let mut records = self.lock();
         let record = records.get_mut(key)?;
-        let due = *record.due.get_or_insert(now + PROGRESS);
+        let pause = if record.told_progress {
+            PROGRESS
+        } else {
+            FIRST_PROGRESS
+        };
+        let due = *record.due.get_or_insert(now + pause);
         (now < due).then_some(due)
     }
 
@@ -175,7 +194,8 @@ impl Reporter {
             .get(key)
             .filter(|view| view.uid == record.version.0)?;
         let old = self.written.newest(&view.uid, &view.status, Instant::now());
-        let (workloads, remark) = (self.workloads)(key).unzip();
+        let data = record.outcome.data();
+        let (workloads, remark) = (self.workloads)(key, data).unzip();
         let facts = Facts {
             generation: record.version.1,
             outcome: &record.outcome,
@@ -189,9 +209,8 @@ impl Reporter {
             reason = "this shell reads the clock once per pass"
         )]
         let new = next(&old, &facts, Timestamp::now());
-        if is_only_progress(&old, &new)
-            && let Some(until) = self.records.put_off(key, Instant::now())
-        {
+        let progress = is_only_progress(&old, &new);
+        if progress && let Some(until) = self.records.put_off(key, Instant::now()) {
             return Some(until);
         }
         if new != *old {
@@ -208,10 +227,12 @@ impl Reporter {
         }
         let applied = record.applied.map(|(_, applied)| applied);
         let notes = notes(&old, &new, applied);
+        let news = (new != *old).then_some(progress);
         if new != *old {
             self.written.note(&view.uid, new, Instant::now());
         }
-        self.records.told(key, &record.version.0, record.sequence);
+        let told = (record.version.0.as_str(), record.sequence);
+        self.records.told(key, told, news);
         for (reason, note) in notes {
             self.events
                 .publish(&reference(key, &view), reason, &note)
@@ -416,15 +437,27 @@ mod tests {
         let tell = |uid: &str| records.tell(&key, (uid.to_owned(), 1), in_step(None));
         assert_eq!(put_off(0), None, "nothing is known");
         tell("uid");
-        assert_eq!(put_off(0), Some(start + PROGRESS));
+        assert_eq!(put_off(0), Some(start + FIRST_PROGRESS));
         tell("uid");
-        assert_eq!(put_off(9), Some(start + PROGRESS));
-        assert_eq!(put_off(10), None);
-        records.told(&key, "uid", 1);
-        let again = Some(start + Duration::from_secs(11) + PROGRESS);
-        assert_eq!(put_off(11), again);
+        assert_eq!(put_off(0), Some(start + FIRST_PROGRESS));
+        assert_eq!(put_off(1), None);
+        records.told(&key, ("uid", 1), Some(true));
+        let second = Some(start + Duration::from_secs(2) + PROGRESS);
+        assert_eq!(put_off(2), second);
+        tell("uid");
+        assert_eq!(put_off(11), second);
+        assert_eq!(put_off(12), None);
+        records.told(&key, ("uid", 2), None);
+        assert_eq!(
+            put_off(20),
+            Some(start + Duration::from_secs(20) + PROGRESS)
+        );
+        records.told(&key, ("uid", 2), Some(false));
+        let first = Some(start + Duration::from_secs(30) + FIRST_PROGRESS);
+        assert_eq!(put_off(30), first);
         tell("another");
-        assert_ne!(put_off(12), again);
+        let new = Some(start + Duration::from_secs(31) + FIRST_PROGRESS);
+        assert_eq!(put_off(31), new);
     }
 
     #[test]
@@ -436,9 +469,10 @@ mod tests {
         tell(Some(ApplyReason::DataChanged));
         let reported = records.get(&key).unwrap();
         tell(Some(ApplyReason::Repaired));
-        records.told(&key, "uid", reported.sequence);
+        records.told(&key, ("uid", reported.sequence), None);
         assert_eq!(applied(), Some(ApplyReason::Repaired));
-        records.told(&key, "uid", records.get(&key).unwrap().sequence);
+        let sequence = records.get(&key).unwrap().sequence;
+        records.told(&key, ("uid", sequence), None);
         assert_eq!(applied(), None);
     }
 
@@ -451,7 +485,7 @@ mod tests {
         let reported = records.get(&key).unwrap();
         // While the status is being written.
         tell(None);
-        records.told(&key, "uid", reported.sequence);
+        records.told(&key, ("uid", reported.sequence), None);
         assert_eq!(records.get(&key).unwrap().applied, None);
     }
 

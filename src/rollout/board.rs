@@ -88,13 +88,33 @@ impl Board {
         changed
     }
 
-    /// The workloads bound to `vault_secret`: those that need attention first, then by kind and name.
-    pub fn workloads(&self, vault_secret: &ObjectKey) -> Vec<WorkloadStatus> {
+    /// The workloads bound to `vault_secret`: those that need attention first, then by kind and name. What was told of one with other data
+    /// than this of the VaultSecret, if that is known, says nothing.
+    pub fn workloads(
+        &self,
+        vault_secret: &ObjectKey,
+        data: Option<(&Revision, Timestamp)>,
+    ) -> Vec<WorkloadStatus> {
         let entries = self.lock();
+        let is_current = |bound: &BTreeMap<ObjectKey, Data>| {
+            let held = bound
+                .get(vault_secret)
+                .map(|held| (&held.revision, held.since));
+            data.is_none() || held == data
+        };
         let mut all: Vec<_> = entries
             .bound_to(vault_secret)
             .filter_map(|workload| entries.states.get(workload))
-            .map(|(standing, _)| standing.status.clone())
+            .map(|(standing, bound)| match &standing.status {
+                status if is_current(bound) => status.clone(),
+                status => WorkloadStatus {
+                    state: WorkloadState::Pending,
+                    hash: None,
+                    pods: None,
+                    message: None,
+                    ..status.clone()
+                },
+            })
             .collect();
         all.sort_by(|a, b| (a.state, a.kind, &a.name).cmp(&(b.state, b.kind, &b.name)));
         all

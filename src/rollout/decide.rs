@@ -148,13 +148,18 @@ fn out_of_step(situation: &Situation<'_>, view: &WorkloadView) -> Decision {
     }
     match situation.turn {
         None => Decision::Ask,
-        Some(Turn::Hold { hold, until }) => look_or(situation, LOOK_RARELY, |look| {
-            let again = look.min(now + LOOK_SELDOM);
-            Decision::Waiting(Waiting::Turn {
-                hold: hold.clone(),
-                again: until.map_or(again, |until| again.min(until)),
+        Some(Turn::Hold { hold, until }) => {
+            // Another rollout that came to its end may have brought what is waited for.
+            let came_to_rest = tracker.moved_since_listed() && view.is_complete();
+            let pause = if came_to_rest { LAG } else { LOOK_RARELY };
+            look_or(situation, pause, |look| {
+                let again = look.min(now + LOOK_SELDOM);
+                Decision::Waiting(Waiting::Turn {
+                    hold: hold.clone(),
+                    again: until.map_or(again, |until| again.min(until)),
+                })
             })
-        }),
+        }
         // What they run may have changed while it waited.
         Some(Turn::Mine { .. }) if pods.is_none() => Decision::ListPods,
         Some(Turn::Mine { .. }) => Decision::Stamp,

@@ -198,6 +198,9 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         ),
         Decision::Waiting(Waiting::ManualUpdate { manual, .. }) => by_hand(*manual),
         Decision::Waiting(Waiting::Turn { hold, .. }) => held(hold),
+        Decision::Settle { .. } => {
+            "other changes are waited for first: spec.rollout.settle".to_owned()
+        }
         Decision::Fold { .. } => {
             "another rollout is under way; it is restarted after that if it has to be".to_owned()
         }
@@ -210,7 +213,6 @@ fn message(workload: &WorkloadKey, decision: &Decision) -> Option<String> {
         Decision::Unbound
         | Decision::ListPods
         | Decision::InStep { .. }
-        | Decision::Settle { .. }
         | Decision::Ask
         | Decision::Stamp
         | Decision::Restarting { .. }

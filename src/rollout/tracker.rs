@@ -262,7 +262,10 @@ impl Tracker {
         let progress = Progress::listed(pods, &self.course.wanted, view);
         self.course.listed = Some((now, progress));
         let stuck = pods.iter().filter(|pod| !pod.ready);
-        self.course.why = stuck.filter_map(|pod| pod.trouble.clone()).min();
+        // That of a new pod says more than that of an old one.
+        let is_old = |pod: &PodFacts| pod.stamp.as_ref() != Some(&self.course.wanted);
+        let why = stuck.filter_map(|pod| Some((is_old(pod), pod.trouble.clone()?)));
+        self.course.why = why.min().map(|(_, why)| why);
         let lacks = self.episode.is_some() && looked == Evidence::Lacking;
         lacks && !std::mem::replace(&mut self.course.requested, true)
     }

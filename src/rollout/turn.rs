@@ -223,8 +223,8 @@ impl Line {
     /// Takes in that `workload` neither restarts nor can begin to, and will: for whatever it has to look at first, it does not go to the
     /// end of the line.
     pub fn step_aside(&mut self, workload: &WorkloadKey) {
-        let number = self.waiting.get(workload).or(self.aside.get(workload));
-        let number = number.copied();
+        let waits = self.waiting.get(workload);
+        let number = waits.or_else(|| self.aside.get(workload)).copied();
         self.leave(workload);
         if let Some(number) = number {
             self.aside.insert(workload.clone(), number);

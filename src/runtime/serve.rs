@@ -236,13 +236,13 @@ impl Operator {
             metrics: Arc::clone(&self.metrics),
             events,
             staleness_budget: self.settings.staleness_budget,
-            workloads: Box::new(move |key| {
+            workloads: Box::new(move |key, data| {
                 let remark = || {
                     let view = world.vault_secrets.get(key)?;
                     rollouts.remark(key, view.spec.as_ref().ok()?)
                 };
                 let seen = looked_at.load(Ordering::Relaxed);
-                seen.then(|| (rollouts.board.workloads(key), remark()))
+                seen.then(|| (rollouts.board.workloads(key, data), remark()))
             }),
             busy: Box::new(move || syncs.backlog(Instant::now(), workers) >= workers),
             records: Records::default(),

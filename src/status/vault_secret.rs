@@ -61,6 +61,9 @@ const RESTARTING: &str = "Restarting";
 const WAITING: &str = "Waiting";
 const ON_THE_WAY: [&str; 2] = [RESTARTING, WAITING];
 
+/// What `RolledOut` says where nothing is to be done.
+const NOTHING: &str = "no workload is restarted for the Secret";
+
 /// Whether `new` says more than `old` only of workloads that are on their way. More of it comes soon, so it may wait for that.
 pub fn is_only_progress(old: &VaultSecretStatus, new: &VaultSecretStatus) -> bool {
     let besides = |status: &VaultSecretStatus| {
@@ -365,7 +368,7 @@ fn rolled_out(old: &VaultSecretStatus, facts: &Facts<'_>) -> Option<Wanted> {
             format!("{} {}: {why}", failed.kind.as_str(), failed.name),
         )
     } else if total == 0 {
-        Wanted::yes(kind, "NothingToRestart", "no workload uses the Secret")
+        Wanted::yes(kind, "NothingToRestart", NOTHING)
     } else if open == 0 {
         Wanted::yes(
             kind,

@@ -106,6 +106,21 @@ impl SourceFailure {
 }
 
 impl Outcome {
+    /// Revision and age of the data that the Secret holds, if the pass tells.
+    pub fn data(&self) -> Option<(&Revision, Timestamp)> {
+        match self {
+            Self::InStep(in_step) | Self::Degraded(in_step, _) => {
+                Some((&in_step.revision, in_step.data_since))
+            }
+            Self::Suspended
+            | Self::Refused(_)
+            | Self::SourceFailed(_)
+            | Self::ApplyFailed { .. }
+            | Self::ConnectionPending
+            | Self::Revoking(_) => None,
+        }
+    }
+
     /// The word that metrics print.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -48,7 +48,7 @@ fn only_vault_secrets_with_something_new_to_say_are_returned() {
     assert_eq!(board.keys(&key("c")), [deployment("web")]);
     assert_eq!(publish(None, &["b"]), [key("b"), key("c")]);
     assert_eq!(publish(None, &[]), []);
-    assert_eq!(board.workloads(&key("b")), []);
+    assert_eq!(board.workloads(&key("b"), None), []);
 }
 
 #[test]
@@ -68,12 +68,12 @@ fn workloads_that_need_attention_come_first() {
         );
     }
     let names: Vec<_> = board
-        .workloads(&key("s"))
+        .workloads(&key("s"), None)
         .into_iter()
         .map(|status| status.name)
         .collect();
     assert_eq!(names, ["c", "d", "b", "a"]);
-    assert_eq!(board.workloads(&key("other")), []);
+    assert_eq!(board.workloads(&key("other"), None), []);
 }
 
 /// The workloads, each with its state, whether it waits, and the data it was seen with; and what follows.
@@ -186,4 +186,20 @@ fn pods_that_a_workload_replaces_are_waited_for_although_new_ones_use_the_secret
         (verdict("a"), verdict("b")),
         (Verdict::NoneSeen, Verdict::Verified)
     );
+}
+
+#[test]
+fn what_was_told_with_other_data_says_nothing() {
+    let board = Board::default();
+    let told = Some(standing("web", WorkloadState::Verified, false));
+    board.publish(&deployment("web"), told, (&[data("s", "k1:1")], false));
+    let state = |revision: &str, since| {
+        let revision = Revision::from_annotation(revision);
+        board.workloads(&key("s"), Some((&revision, since)))[0].state
+    };
+    let then = Timestamp::UNIX_EPOCH;
+    assert_eq!(state("k1:1", then), WorkloadState::Verified);
+    assert_eq!(state("k1:2", then), WorkloadState::Pending);
+    let later = Timestamp::from_second(1).unwrap();
+    assert_eq!(state("k1:1", later), WorkloadState::Pending);
 }

@@ -154,7 +154,7 @@ impl Bed {
     fn status(&self) -> Option<WorkloadStatus> {
         self.context
             .board
-            .workloads(&ObjectKey::new("shop", "vs"))
+            .workloads(&ObjectKey::new("shop", "vs"), None)
             .into_iter()
             .next()
     }

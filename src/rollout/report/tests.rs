@@ -171,7 +171,7 @@ fn every_decision_reads_well_in_a_status() {
     Unbound: -
     ListPods: Pending []
     InStep: Verified []
-    Settle: Pending []
+    Settle: Pending [] other changes are waited for first: spec.rollout.settle
     Stamp: Pending []
     Restarting: Restarting [2/3]
     Verified: Verified []

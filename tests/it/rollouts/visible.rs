@@ -130,7 +130,7 @@ async fn waves_that_fit_no_workload_are_named_until_one_has_the_label() {
     let waves = |label: &str| json!({"refreshInterval": "1h", "rollout": {"settle": "1s", "waves": {"byLabel": label, "order": ["data", "api"]}}});
     team.vault_secret("app", waves("tier")).await;
     // Its workloads may come later.
-    let quiet = "True NothingToRestart: no workload uses the Secret";
+    let quiet = "True NothingToRestart: no workload is restarted for the Secret";
     assert_eq!(team.condition_is("app", "RolledOut", quiet).await, quiet);
     let deployment = async |name: &str, tier: &str| {
         let mut manifest = workload("Deployment", name, &env_from(&["app"]));
