@@ -1,7 +1,7 @@
 //! Effects: memory only. What the controller holds, what it knows of a workload, and which workloads a change concerns.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -13,8 +13,8 @@ use super::{
     bind::{self, Bound, Follows},
     board::Board,
     decision::{Decision, Waiting},
+    memory::Memory,
     report::RolloutNote,
-    tracker::Tracker,
     turn::{self, Gate, Hold, Limits, Line, Turn, Waves},
     view::WorkloadView,
 };
@@ -81,27 +81,6 @@ pub struct RolloutContext {
     pub limits: Limits,
     /// Who restarts, and who waits for it.
     pub line: Mutex<Line>,
-}
-
-/// What is remembered of each workload.
-#[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<WorkloadKey, Tracker>>);
-
-impl Memory {
-    pub(super) fn get(&self, workload: &WorkloadKey) -> Tracker {
-        self.lock().get(workload).cloned().unwrap_or_default()
-    }
-
-    pub(super) fn set(&self, workload: &WorkloadKey, tracker: Option<Tracker>) {
-        match tracker {
-            Some(tracker) => _ = self.lock().insert(workload.clone(), tracker),
-            None => _ = self.lock().remove(workload),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<WorkloadKey, Tracker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What the caches say about one workload.

@@ -14,7 +14,7 @@
 //! * [`report`]: how that reads in a status and in events; [`refusal`]: why pods are missing.
 //! * [`bystander`]: pods that use a Secret and that no restart reaches.
 //! * [`patch`]: what is written.
-//! * [`exec`], [`board`], [`context`], [`controller`]: the effects.
+//! * [`exec`], [`memory`], [`board`], [`context`], [`controller`]: the effects.
 
 use std::fmt;
 
@@ -32,6 +32,7 @@ pub mod controller;
 pub mod decide;
 pub mod decision;
 pub mod exec;
+pub mod memory;
 pub mod patch;
 pub mod pod;
 pub mod proof;

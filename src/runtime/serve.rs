@@ -367,7 +367,7 @@ pub(super) fn rollouts(
             syncs.add(key);
         }),
         report: Arc::new(move |key| reports.add(key)),
-        memory: rollout::context::Memory::default(),
+        memory: rollout::memory::Memory::default(),
         ends: Arc::new(move |key| holdings.first_end(key)),
         clock,
         limits,

@@ -789,6 +789,21 @@ fn pods_that_came_in_step_by_themselves_while_it_waited_cost_no_restart() {
 }
 
 #[test]
+fn what_waits_is_looked_at_when_another_rollout_comes_to_its_end() {
+    let mut play = Play {
+        turn: full(),
+        ..Play::new()
+    };
+    play.settles_until(0, 10);
+    assert!(matches!(play.at(10), Decision::Waiting(_)));
+    play.view().counters = counters(3, 1, 3);
+    assert!(matches!(play.at(20), Decision::Fold { .. }));
+    play.pods = vec![pod("new", 230)];
+    play.view().counters = counters(3, 3, 3);
+    assert_eq!(play.at(30), RECORD);
+}
+
+#[test]
 fn data_that_changes_while_it_waits_settles_first() {
     let mut play = Play {
         turn: full(),
