@@ -83,7 +83,14 @@ async fn a_wide_list_shows_the_target_when_it_expires_and_how_far_restarts_are()
 async fn metrics_count_a_restart_from_the_change_to_the_last_pod() {
     let stage = Stage::own().await;
     let team = stage.team("metrics").await;
-    let before = in_step(&team, "app", "Deployment").await;
+    team.put("app", &json!({"password": "one"})).await;
+    team.vault_secret("app", settle("1s")).await;
+    team.ready("app").await;
+    // Pods that are younger than the data by some seconds are in step however late they are looked at.
+    team.polled("app").await;
+    team.apply(&workload("Deployment", "app", &env_from(&["app"])))
+        .await;
+    let before = team.in_step("app", ("Deployment", "app"), None).await;
     let kind = "{kind=Deployment}";
     let none = stage.samples().await;
     for family in ["requested", "started", "verified"] {
