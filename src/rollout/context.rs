@@ -19,7 +19,7 @@ use super::{
     view::WorkloadView,
 };
 use crate::{
-    api::vault_secret::{VaultSecretSpec, WorkloadKind, WorkloadState},
+    api::vault_secret::{VaultSecretSpec, WorkloadKind, WorkloadState, WorkloadStatus},
     cache::{Cache, Change, Sight},
     names::ObjectKey,
     queue::Queue,
@@ -42,6 +42,9 @@ pub type FollowsOf = Arc<dyn Fn(&str) -> Vec<Follows> + Send + Sync>;
 
 /// Returns when the first of what was replaced for a VaultSecret, and may be in use, ends for good, if that is known.
 pub type EndsOf = Arc<dyn Fn(&ObjectKey) -> Option<Instant> + Send + Sync>;
+
+/// Returns what the status of a VaultSecret says of a workload.
+pub type ToldOf = Arc<dyn Fn(&ObjectKey, &WorkloadKey) -> Option<WorkloadStatus> + Send + Sync>;
 
 /// Everything a rollout touches.
 pub struct RolloutContext {
@@ -75,6 +78,8 @@ pub struct RolloutContext {
     pub memory: Memory,
     /// When the first of what was replaced for a VaultSecret ends for good.
     pub ends: EndsOf,
+    /// What the status of a VaultSecret says of a workload.
+    pub told: ToldOf,
     /// What time it is, for windows.
     pub clock: fn() -> Timestamp,
     /// How many may restart at once.
@@ -279,6 +284,17 @@ impl RolloutContext {
             keys.extend((self.follows)(namespace).iter().flat_map(listed_by));
         }
         keys
+    }
+
+    /// Whether it was told of `workload` that its restart for this hash failed.
+    pub(super) fn had_failed(&self, workload: &WorkloadKey, hash: &str, bound: &[Bound]) -> bool {
+        let told = bound
+            .iter()
+            .filter_map(|one| (self.told)(&one.vault_secret, workload));
+        let failed = |told: WorkloadStatus| {
+            told.state == WorkloadState::Failed && told.hash.as_deref() == Some(hash)
+        };
+        told.into_iter().any(failed)
     }
 
     /// Takes in which workloads restart already, before any other gets its turn.

@@ -71,9 +71,11 @@ pub async fn reconcile(context: &RolloutContext, workload: &WorkloadKey) -> Opti
     let gathered = context.gather(workload);
     let mut tracker = context.memory.get(workload);
     if let (Some(view), Some(wanted)) = (&gathered.view, &gathered.wanted) {
-        let inherited = tracker.inherits(view, (context.clock)());
+        let is_new = tracker.is_new_to(view);
         tracker.see(view, wanted, now.into_std());
-        tracker.carried_for(inherited, now.into_std());
+        if is_new && context.had_failed(workload, wanted, &gathered.bound) {
+            tracker.had_failed();
+        }
     }
     let decision = act(context, workload, &gathered, &mut tracker, now.into_std()).await;
     let leaving = tracker

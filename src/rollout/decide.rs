@@ -12,7 +12,7 @@ use super::{
     decision::{Decision, Progress, Waiting},
     pod::PodFacts,
     proof::{Evidence, LAG, evidence},
-    tracker::{Episode, Proof, Tracker, Trouble},
+    tracker::{Carried, Episode, Proof, Tracker, Trouble},
     turn::Turn,
     view::WorkloadView,
 };
@@ -397,10 +397,11 @@ fn interval(situation: &Situation<'_>) -> Duration {
 /// When the restart counts as failed.
 fn deadline(situation: &Situation<'_>) -> Instant {
     let course = &situation.tracker.course;
-    let since = course
-        .carried_since
-        .or_else(|| course.stamped.map(|stamped| stamped.at))
-        .unwrap_or(situation.now);
+    let since = match (course.carried, course.stamped) {
+        (Carried::TooLong, _) => return situation.now,
+        (Carried::Since(at), _) => at,
+        (Carried::No, stamped) => stamped.map_or(situation.now, |stamped| stamped.at),
+    };
     since + longest(situation.bound, |bound| bound.verify_timeout)
 }
 

@@ -48,7 +48,6 @@ pub fn view() -> WorkloadView {
             manager: "kubectl".into(),
             at: Some(at(100)),
         }),
-        written: None,
         owner: None,
         selector: "app=web".into(),
         paused: false,

@@ -70,8 +70,8 @@ pub struct Course {
     pub stamped: Option<Stamped>,
     /// Who else had written the workload last before the first of these stamps.
     pub foreign_before: Option<ForeignWrite>,
-    /// Since when the template is seen to carry it.
-    pub carried_since: Option<Instant>,
+    /// For how long the template carries it.
+    pub carried: Carried,
     /// Whether every pod was seen to carry it.
     pub verified: bool,
     /// Whether every pod was proved to run the data without a stamp.
@@ -92,6 +92,18 @@ pub struct Course {
     pub refused: Option<Refused>,
     /// What was last told about it.
     pub announced: Option<Announcement>,
+}
+
+/// For how long a template carries the wanted hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carried {
+    /// It does not, or somebody takes the time.
+    #[default]
+    No,
+    /// It was seen to since then.
+    Since(Instant),
+    /// Too long already when this process began.
+    TooLong,
 }
 
 /// That every pod runs the wanted data without a stamp.
@@ -196,9 +208,11 @@ impl Tracker {
             course.foreign_before.clone_from(&view.last_foreign);
         }
         if carries {
-            course.carried_since.get_or_insert(now);
+            if course.carried == Carried::No {
+                course.carried = Carried::Since(now);
+            }
         } else if !behind {
-            (course.carried_since, course.verified) = (None, false);
+            (course.carried, course.verified) = (Carried::No, false);
         }
         if carries
             || behind
@@ -211,18 +225,16 @@ impl Tracker {
         }
     }
 
-    /// How old a rollout of `view` is that another process began, as far as two clocks tell. `None` if the workload is known.
-    pub fn inherits(&self, view: &WorkloadView, now: Timestamp) -> Option<Duration> {
-        let written = view.written.filter(|_| self.uid != view.uid)?;
-        now.duration_since(written).try_into().ok()
+    /// Whether nothing is remembered of the workload yet.
+    pub fn is_new_to(&self, view: &WorkloadView) -> bool {
+        self.uid != view.uid
     }
 
-    /// Takes in that the template carries the hash for so long, if it does: one that failed is not waited for anew.
-    pub fn carried_for(&mut self, age: Option<Duration>, now: Instant) {
-        let since = age.and_then(|age| now.checked_sub(age));
-        if let (Some(carried), Some(since)) = (&mut self.course.carried_since, since) {
-            *carried = since;
-        }
+    /// Takes in that the rollout to the wanted hash had failed, and that this was told, before this process began: it is not waited for
+    /// anew, and holds no place meanwhile.
+    pub fn had_failed(&mut self) {
+        let course = &mut self.course;
+        (course.carried, course.announced) = (Carried::TooLong, Some(Announcement::Failed));
     }
 
     /// Whether the stamp we wrote is newer than `view`.
@@ -331,6 +343,9 @@ impl Tracker {
             generation,
         });
         (course.verified, course.awaited, course.listed) = (false, true, None);
+        if course.carried == Carried::TooLong {
+            course.carried = Carried::No;
+        }
         (course.refused, course.announced) = (None, None);
         self.succeeded(Attempt::Stamp);
         self.episode = None;
@@ -400,8 +415,11 @@ impl Tracker {
 
     /// Since when the end of the rollout is waited for.
     pub fn awaited_since(&self) -> Option<Instant> {
-        let stamped = self.course.stamped.map(|stamped| stamped.at);
-        stamped.or(self.course.carried_since)
+        match (self.course.stamped, self.course.carried) {
+            (Some(stamped), _) => Some(stamped.at),
+            (None, Carried::Since(at)) => Some(at),
+            (None, Carried::No | Carried::TooLong) => None,
+        }
     }
 
     /// Takes in how the pass ended.
@@ -418,9 +436,9 @@ impl Tracker {
             Decision::Restarting { .. } | Decision::Failed { .. } => course.awaited = true,
             // The time that somebody takes is not that of the rollout.
             Decision::Waiting(Waiting::ManualUpdate { .. }) => {
-                (course.awaited, course.carried_since) = (true, None);
+                (course.awaited, course.carried) = (true, Carried::No);
             }
-            Decision::Paused { stamped: true } => course.carried_since = None,
+            Decision::Paused { stamped: true } => course.carried = Carried::No,
             Decision::Paused { stamped: false }
             | Decision::Conflict { .. }
             | Decision::Fold { .. }

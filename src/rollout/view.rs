@@ -53,8 +53,6 @@ pub struct WorkloadView {
     pub in_step: Option<String>,
     /// Who else wrote it last, as far as that left a trace.
     pub last_foreign: Option<ForeignWrite>,
-    /// When our field manager wrote to it last, by the apiserver's clock.
-    pub written: Option<Timestamp>,
     /// The object that made it, such as the custom resource of another operator, as `<kind> <name>`.
     pub owner: Option<String>,
     /// Its label selector, as the apiserver takes it.
@@ -166,7 +164,6 @@ impl WorkloadView {
             stamp,
             stamp_is_ours,
             in_step: annotation(metadata, IN_STEP).filter(|_| in_step_is_ours),
-            written: own_entry(metadata).and_then(|entry| Some(entry.time.as_ref()?.0)),
             last_foreign: last_foreign(metadata),
             owner: owner(metadata),
             selector: shape.selector.as_deref().map(selector).unwrap_or_default(),

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{Operator, clock, wiring::Queues};
 use crate::{
+    api::vault_secret::WorkloadStatus,
     auth,
     connection::{self, Table},
     names::ObjectKey,
@@ -346,6 +347,7 @@ pub(super) fn rollouts(
     let (syncs, memories) = (Arc::clone(&queues.syncs), Arc::clone(memories));
     let holdings = Arc::clone(holdings);
     let reports = Arc::clone(&queues.reports);
+    let told = Arc::clone(world);
     RolloutContext {
         client: client.clone(),
         follows: Arc::new(follows),
@@ -369,6 +371,13 @@ pub(super) fn rollouts(
         report: Arc::new(move |key| reports.add(key)),
         memory: rollout::memory::Memory::default(),
         ends: Arc::new(move |key| holdings.first_end(key)),
+        told: Arc::new(move |key, workload| {
+            let view = told.vault_secrets.get(key)?;
+            let mut all = view.status.rollout.as_ref()?.workloads.iter();
+            let is_it =
+                |one: &&WorkloadStatus| one.kind == workload.kind && one.name == workload.name;
+            all.find(is_it).cloned()
+        }),
         clock,
         limits,
         line: Mutex::default(),

@@ -26,6 +26,7 @@ use crate::{
         memory::Memory,
         report::RolloutNote,
         turn::{Hold, Limits},
+        view::Counters,
     },
     secret_view::{Managed, SecretView},
     sync::holding::Verdict,
@@ -129,6 +130,7 @@ impl Bed {
             report: seam(|told, key| told.reported.push(key)),
             memory: Memory::default(),
             ends: Arc::new(|_| None),
+            told: Arc::new(|_, _| None),
             clock: || at(1000),
             limits: Limits {
                 cluster: 1,
@@ -297,6 +299,52 @@ async fn old_pods_are_restarted_and_verified() {
     assert_eq!(bed.apiserver.asked(), []);
     assert_eq!(bed.told().notes.len(), 2);
     assert_eq!(bed.told().refreshed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_restart_that_had_failed_before_this_process_began_is_not_waited_for_anew() {
+    for state in [WorkloadState::Failed, WorkloadState::Restarting] {
+        let mut bed = Bed::new().await;
+        let hash = bed.context.gather(&deployment("web")).wanted.unwrap();
+        let stands = WorkloadView {
+            stamp: Some(hash.clone()),
+            counters: Counters {
+                wanted: 1,
+                all: 2,
+                updated: 1,
+                ready: 1,
+            },
+            ..one_pod(view())
+        };
+        put(&bed.context.deployments, "web", stands.clone());
+        let told = WorkloadStatus {
+            kind: WorkloadKind::Deployment,
+            name: "web".to_owned(),
+            state,
+            hash: Some(hash.clone()),
+            pods: None,
+            message: None,
+        };
+        bed.context.told = Arc::new(move |_, _| Some(told.clone()));
+        if state == WorkloadState::Failed {
+            // They say why.
+            bed.apiserver.will_answer(200, pod_list(100, None));
+        }
+        bed.pass().await;
+        assert_eq!(bed.status().unwrap().state, state);
+        assert_eq!(bed.told().notes, [], "it was told before");
+
+        // When it comes to its end, that is told.
+        let rolled = WorkloadView {
+            stamp: Some(hash.clone()),
+            ..one_pod(view())
+        };
+        put(&bed.context.deployments, "web", rolled);
+        bed.apiserver.will_answer(200, pod_list(210, Some(&hash)));
+        bed.pass().await;
+        assert_eq!(bed.status().unwrap().state, WorkloadState::Verified);
+        assert_eq!(bed.told().notes[0].what, Announcement::Verified);
+    }
 }
 
 /// What `kubectl rollout undo` leaves.

@@ -487,24 +487,6 @@ fn the_time_that_somebody_takes_is_not_that_of_the_restart() {
 }
 
 #[test]
-fn a_restart_that_had_failed_before_this_process_began_is_not_waited_for_anew() {
-    for (age, has_failed) in [(599, false), (600, true)] {
-        let mut play = Play::new();
-        let hash = play.wanted();
-        let view = play.view();
-        (view.stamp, view.counters) = (Some(hash.clone()), counters(3, 1, 3));
-        view.written = Some(at(100));
-        let (view, now) = (view.clone(), play.start + s(1000));
-        let inherited = play.tracker.inherits(&view, at(100 + age));
-        play.tracker.see(&view, &hash, now);
-        play.tracker.carried_for(inherited, now);
-        let failed = matches!(play.at(1000), Decision::Failed { .. });
-        assert_eq!(failed, has_failed, "after {age} s");
-        assert_eq!(play.tracker.inherits(&view, at(9000)), None);
-    }
-}
-
-#[test]
 fn updates_by_hand_are_stamped_and_waited_for_without_a_deadline() {
     for manual in [Manual::OnDelete, Manual::Partition(1)] {
         let mut play = Play::new();

@@ -52,7 +52,6 @@ fn the_three_kinds_give_the_same_view() {
         stamp_is_ours: false,
         in_step: None,
         last_foreign: None,
-        written: None,
         owner: None,
         selector: "app=web,tier in (a,b)".into(),
         paused: false,
