@@ -609,8 +609,13 @@ async fn an_old_pod_that_is_on_its_way_out_keeps_what_was_replaced_alive() {
 
     // Nobody looks whether one that has less time than that is gone when its time is over.
     bed.context.memory.set(&deployment("web"), None);
-    pods["items"][1]["metadata"]["deletionGracePeriodSeconds"] = 20.into();
-    bed.apiserver.will_answer(200, pods);
+    // Its time runs since it was first seen on its way out.
+    pods["items"][1]["metadata"]["deletionGracePeriodSeconds"] = 50.into();
+    for seconds in [0, 30] {
+        later(seconds).await;
+        bed.apiserver.will_answer(200, pods.clone());
+        bed.pass().await;
+    }
     let next = bed.pass().await.unwrap();
     assert!(s(19) < next && next <= s(20), "{next:?}");
     assert_eq!(verdict(), Verdict::Waiting);
