@@ -260,14 +260,15 @@ pub fn key_of<K: Resource>(object: &K) -> ObjectKey {
     }
 }
 
-/// Why the apiserver refuses a list or a watch; that it cannot be reached is no refusal.
+/// Why the apiserver refuses a list or a watch. That it cannot be reached is no refusal, nor that it does not serve a kind yet whose
+/// definition is new.
 pub(crate) fn refusal(error: &watcher::Error) -> Option<&str> {
-    let status = refusal_status(error)?;
-    (status.is_forbidden() || is_absent(status)).then_some(&status.message)
+    let status = answer(error)?;
+    status.is_forbidden().then_some(&status.message)
 }
 
 /// What the apiserver answered to a list or a watch, if it did not begin.
-fn refusal_status(error: &watcher::Error) -> Option<&Status> {
+fn answer(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status),
@@ -468,9 +469,10 @@ mod tests {
         assert!(cache.get(&ObjectKey::new("shop", "a")).is_none());
     }
 
-    /// The apiserver refuses a list, or else a watch.
-    fn refused(is_list: bool) -> watcher::Error {
-        let status = Status::failure("no", "Forbidden").with_code(403);
+    /// The apiserver answers a list, or else a watch, with this code.
+    fn answered(code: u16, is_list: bool) -> watcher::Error {
+        let reason = if code == 403 { "Forbidden" } else { "" };
+        let status = Status::failure("no", reason).with_code(code);
         let error = kube::Error::Api(status.boxed());
         if is_list {
             watcher::Error::InitialListFailed(error)
@@ -513,7 +515,8 @@ mod tests {
         let no = || Sight::Refused("no".to_owned());
         keeps(vec![
             (30, Ok(Init), Sight::Awaited),
-            (200, Err(refused(true)), no()),
+            (30, Err(answered(404, true)), Sight::Awaited),
+            (200, Err(answered(403, true)), no()),
             (1, Err(watcher::Error::NoResourceVersion), no()),
             (1, Ok(InitApply(config_map("a", "1"))), no()),
             (1, Ok(InitDone), Sight::Synced),
@@ -524,7 +527,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_is_refused_for_a_minute_shows_what_is_out_of_date_until_it_goes_on() {
         let stale = || Sight::Stale("no".to_owned());
-        let (refused, list) = (|| Err(refused(false)), Err(refused(true)));
+        let (refused, list) = (|| Err(answered(403, false)), Err(answered(403, true)));
         keeps(vec![
             (600, Ok(InitDone), Sight::Synced),
             (30, refused(), Sight::Synced),

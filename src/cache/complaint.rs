@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kube::{core::ApiResource, runtime::watcher};
 
-use super::{is_absent, refusal_status};
+use super::{answer, is_absent};
 use crate::api::GROUP;
 
 /// How soon it is said again that a kind is not installed.
@@ -41,7 +41,7 @@ impl Complaints {
 
     /// What is to be said of `error` at `now`; nothing if that was said not long ago.
     pub(super) fn next(&mut self, error: &watcher::Error, now: Instant) -> Option<Complaint> {
-        if !refusal_status(error).is_some_and(is_absent) {
+        if !answer(error).is_some_and(is_absent) {
             return Some(Complaint::Failed);
         }
         if self.absent.is_some_and(|told| now < told + AGAIN) {
