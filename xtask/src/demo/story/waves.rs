@@ -198,6 +198,12 @@ fn vault_secret() -> Value {
 
 fn deployment(name: &str, tier: &str) -> Value {
     let labels = json!({"app": name, TIER: tier});
+    // The status tells what the others wait for within ten seconds: so long the first wave takes.
+    let metadata = if tier == WAVES[0].0 {
+        json!({"labels": labels, "annotations": {"testbed.lockstep.dev/slow": "true"}})
+    } else {
+        json!({"labels": labels})
+    };
     let container = json!({
         "name": "app", "image": "app", "envFrom": [{"secretRef": {"name": PLATFORM.name}}],
         "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
@@ -212,7 +218,7 @@ fn deployment(name: &str, tier: &str) -> Value {
         "spec": {
             "replicas": PODS,
             "selector": {"matchLabels": {"app": name}},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": {"metadata": metadata, "spec": pod},
         },
     })
 }
